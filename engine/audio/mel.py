@@ -29,7 +29,6 @@ LOG_OFFSET = 2.0
 LOG_SCALE = 0.5
 SILENCE_LEVEL = float((np.log10(np.float32(ENERGY_FLOOR)) + LOG_OFFSET) * LOG_SCALE)
 
-_CONTEXT = WINDOW - HOP  # samples of the past that a frame's first window reaches back to
 _BLOCK_FRAMES = 2048  # bounds the memory of a whole-recording call to some 30 MB
 
 
@@ -77,22 +76,25 @@ def _log_mel(padded: NDArray[np.float32]) -> NDArray[np.float32]:
 class MelExtractor:
     """Streaming extractor: at most one frame of samples and 15 ms of past is all it holds."""
 
-    def __init__(self) -> None:
-        self._held = np.zeros(_CONTEXT, np.float32)
+    CONTEXT = WINDOW - HOP  # samples of the past that a frame's first window reaches back to
+
+    def __init__(self, context: NDArray[np.float32] | None = None) -> None:
+        """`context`: the `CONTEXT` samples before the stream's first; silence if not given."""
+        self._held = np.zeros(self.CONTEXT, np.float32) if context is None else context.copy()
 
     @property
     def pending_samples(self) -> int:
         """Samples received that do not fill a frame yet, 0..639."""
-        return len(self._held) - _CONTEXT
+        return len(self._held) - self.CONTEXT
 
     def push(self, pcm: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take 16 kHz mono samples in -1..1, any number; return `[full frames, 4, 64]`."""
         samples = np.concatenate([self._held, np.asarray(pcm, np.float32)])
-        frames = (len(samples) - _CONTEXT) // SAMPLES_PER_FRAME
+        frames = (len(samples) - self.CONTEXT) // SAMPLES_PER_FRAME
         features = np.empty((frames, COLUMNS_PER_FRAME, MEL_BINS), np.float32)
         for first in range(0, frames, _BLOCK_FRAMES):
             last = min(first + _BLOCK_FRAMES, frames)
-            start, stop = first * SAMPLES_PER_FRAME, last * SAMPLES_PER_FRAME + _CONTEXT
+            start, stop = first * SAMPLES_PER_FRAME, last * SAMPLES_PER_FRAME + self.CONTEXT
             features[first:last] = _log_mel(samples[start:stop])
         self._held = samples[frames * SAMPLES_PER_FRAME :].copy()
         return features

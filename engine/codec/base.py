@@ -1,0 +1,83 @@
+"""What the engine asks of a codec: latents to pixels and back, with a portrait as reference.
+
+Letters: C channels, T latent frames, h w latent size, F pixel frames, H W frame size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from visavis.engine.face.framing import Portrait
+
+
+class Reference(Protocol):
+    """What a codec knows about one portrait: constant, shared by all sessions of the avatar.
+
+    Opaque to the engine; only the codec that made it reads it.
+    """
+
+
+class LatentCodec(Protocol):
+    """Weights without session state: one instance serves every session of a model.
+
+    All tensors that go in and come out live on the codec's device; latents are float32.
+    """
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def cond_channels(self) -> int:
+        """Mask (4) and reference channels."""
+        ...
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w)."""
+        ...
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        ...
+
+    def reference(self, portrait: Portrait) -> Reference:
+        """Everything that is constant for an avatar."""
+        ...
+
+    def cond_latents(self, reference: Reference, chunk_frames: int) -> Tensor:
+        """Mask and reference latents of a chunk, [cond_channels, T, h, w]."""
+        ...
+
+    def image_tokens(self, reference: Reference) -> Tensor | None:
+        """Tokens for the image cross-attention, [N, image_dim]; None: the model has none."""
+        ...
+
+    def initial_motion(self, reference: Reference) -> Tensor:
+        """Motion latent of a session's first chunk, [C, 1, h, w]: the portrait at rest."""
+        ...
+
+    def decode(
+        self, latents_CTHW: Tensor, reference: Reference, *, skip_frames: int = 0
+    ) -> Iterator[Tensor]:
+        """Frames of a chunk in order, uint8 RGB [n, H, W, 3], any n >= 1 at a time.
+
+        The first `skip_frames` of the F = 4 (T - 1) + 1 frames are left out. The consumer may stop
+        early (surplus frames of a tail are never rendered).
+        """
+        ...
+
+    def motion_latents(
+        self, latents_CTHW: Tensor, frames: Tensor, reference: Reference, *, end_frame: int
+    ) -> Tensor:
+        """Hand-over: motion latents of the next chunk, [C, 2, h, w] (method section 1.7).
+
+        They code the five frames before `end_frame`, that is frames `end_frame - 5 .. end_frame`
+        of the chunk: the last five that were shown. `end_frame` is F, or less (at least 6) when
+        the end of an utterance cut surplus frames. `frames` are those five as decoded, uint8
+        [5, H, W, 3]; a codec may read them or the latents.
+        """
+        ...

@@ -1,0 +1,162 @@
+"""One chunk, on one screen: windows -> denoising steps -> decode -> hand-over (method section 1.7).
+
+Knows nothing of audio formats, sessions or time; what a chunk hands to the next is `ChunkState`.
+
+Letters: B batch, C channels, T latent frames, h w latent size, F pixel frames, W audio window.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
+from visavis.engine.codec.base import LatentCodec, Reference
+from visavis.engine.dit.model import ContextCache, FlashTalkDiT
+from visavis.engine.dit.sampler import RenoisingSampler
+from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is constant for an avatar: its reference, and what the transformer makes of it.
+
+    `cond_latents` holds [1, cond_channels, T, h, w] for each chunk length.
+    """
+
+    reference: Reference
+    cond_latents: dict[int, Tensor]
+    context: ContextCache
+    initial_motion: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkState:
+    """What a chunk hands to the next: motion latents float32 [C, 1 or 2, h, w] and random state."""
+
+    motion: Tensor
+    random: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFrame:
+    """uint8 RGB [H, W, 3]; the chunk's last frame comes with the state for the next chunk."""
+
+    pixels: NDArray[np.uint8]
+    next_state: ChunkState | None
+
+
+class FlashTalkPipeline:
+    """Transformer, sampler and codec of one model; serves any number of sessions in turn."""
+
+    def __init__(
+        self,
+        model: FlashTalkDiT,
+        codec: LatentCodec,
+        front_end: AudioFrontEnd,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.codec = codec
+        self.front_end = front_end
+        self.device = device
+        self.sampler = RenoisingSampler()
+
+    @torch.inference_mode()
+    def conditions(self, reference: Reference) -> Conditions:
+        """Encode everything that no chunk of this avatar changes."""
+        config = self.model.config
+        tokens = self.codec.image_tokens(reference)
+        # A model with a text branch gets the empty prompt: zeros, as in its condition dropout.
+        text = torch.zeros(1, config.text_len, config.text_dim, device=self.device)
+        return Conditions(
+            reference,
+            {f: self.codec.cond_latents(reference, f)[None] for f in CHUNK_LENGTHS},
+            self.model.prepare_context(
+                text if config.has_text else None,
+                tokens[None] if tokens is not None and config.has_image else None,
+            ),
+            self.codec.initial_motion(reference),
+        )
+
+    def first_state(self, conditions: Conditions, seed: int) -> ChunkState:
+        """State before a session's first chunk."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return ChunkState(conditions.initial_motion, generator.get_state())
+
+    @torch.inference_mode()
+    def generate_chunk(
+        self,
+        state: ChunkState,
+        features: NDArray[np.float32],
+        conditions: Conditions,
+        *,
+        shown: int,
+        num_steps: int,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[ChunkFrame]:
+        """Make the first `shown` new frames of a chunk, in order, as they are decoded.
+
+        `features` are [2 + F, layers, channels]: the chunk's F frames after two earlier ones.
+
+        Raises:
+            ChunkAbandoned: `should_stop` was true at a step's border; no frame was given.
+        """
+        chunk_frames = len(features) - WINDOW_REACH
+        cond_latents = conditions.cond_latents[chunk_frames]
+        generator = torch.Generator(self.device)
+        generator.set_state(state.random)
+
+        windows = torch.from_numpy(audio_windows(features)).to(self.device)
+        velocity = partial(
+            self.model.velocity,
+            cond_latents_BCTHW=cond_latents,
+            audio=self.model.prepare_audio(windows[None]),
+            context=conditions.context,
+        )
+        latents = self.sampler.sample(
+            velocity,
+            (self.codec.latent_channels, latent_frames(chunk_frames), *self.codec.latent_size),
+            state.motion,
+            generator,
+            num_steps=num_steps,
+            should_stop=should_stop,
+        )
+
+        end = MOTION_FRAMES + shown
+        skip = min(MOTION_FRAMES, shown)  # a short tail's hand-over needs some motion frames, too
+        recent: deque[Tensor] = deque(maxlen=MOTION_FRAMES)
+        index = skip
+        for batch in self.codec.decode(latents, conditions.reference, skip_frames=skip):
+            for frame in batch[: end - index]:
+                recent.append(frame)
+                index += 1
+                if index <= MOTION_FRAMES:
+                    continue
+                next_state = None
+                if index == end:
+                    motion = self.codec.motion_latents(
+                        latents, torch.stack(tuple(recent)), conditions.reference, end_frame=end
+                    )
+                    next_state = ChunkState(motion, generator.get_state())
+                yield ChunkFrame(frame.cpu().numpy(), next_state)
+            if index == end:
+                return
+
+
+def audio_windows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Windows of five frames, [F, 5, layers, channels], from features [2 + F, layers, channels].
+
+    The two earlier frames serve the first windows; the last windows repeat the chunk's last
+    frame, since the future is not known (method section 1.3, step 5).
+    """
+    offsets = np.arange(2 * WINDOW_REACH + 1)
+    frames = np.arange(len(features) - WINDOW_REACH)[:, None] + offsets
+    return features[np.minimum(frames, len(features) - 1)]
