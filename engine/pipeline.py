@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from visavis.engine.dit.sampler import RenoisingSampler
 
 from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
 from visavis.engine.codec.base import LatentCodec, Reference
 from visavis.engine.dit.model import ContextCache, FlashTalkDiT
-from visavis.engine.dit.sampler import RenoisingSampler
 from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
 
 
@@ -159,4 +159,5 @@ def audio_windows(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     offsets = np.arange(2 * WINDOW_REACH + 1)
     frames = np.arange(len(features) - WINDOW_REACH)[:, None] + offsets
-    return features[np.minimum(frames, len(features) - 1)]
+    windows: NDArray[np.float32] = features[np.minimum(frames, len(features) - 1)]
+    return windows

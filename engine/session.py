@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from visavis.engine.dit.sampler import ChunkAbandoned
 
 from visavis.engine.audio.resample import FrameResampler
-from visavis.engine.dit.sampler import ChunkAbandoned
 from visavis.engine.pipeline import ChunkState, Conditions, FlashTalkPipeline
 from visavis.engine.plan import (
     CHUNK_LENGTHS,

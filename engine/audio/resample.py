@@ -10,7 +10,7 @@ does not depend on how they were sliced, and a few thousand input samples are al
 from math import gcd
 
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from visavis.engine.plan import ENGINE_RATE, ENGINE_SAMPLES_PER_FRAME, FPS, check_rate

@@ -1,0 +1,173 @@
+"""The engine's front door: load a model, prepare avatars, open sessions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from visavis.engine.codec.base import LatentCodec
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.face.detector import FaceLandmarker
+from visavis.engine.face.framing import Portrait, frame_portrait
+from visavis.engine.face.image import ImageSource
+from visavis.engine.pipeline import Conditions, FlashTalkPipeline
+from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
+from visavis.engine.registry import ModelSpec, model_spec
+from visavis.engine.runtime import choose_device, choose_dtype, set_threads
+from visavis.engine.schematic import schematic_portrait
+from visavis.engine.session import AvatarSession
+from visavis.engine.weights import DIT_FILE, find_weights, load_weights, read_dit_config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Avatar:
+    """A portrait ready to talk; any number of sessions may share it.
+
+    `warnings` are sentences for the user about the picture.
+    """
+
+    portrait: Portrait
+    conditions: Conditions
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.portrait.warnings
+
+
+class AvatarEngine:
+    """One loaded model. Not thread-safe: it and its sessions belong to one thread."""
+
+    fps = FPS
+
+    def __init__(
+        self,
+        name: str,
+        spec: ModelSpec,
+        dit: FlashTalkDiT,
+        codec: LatentCodec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Assemble an engine from loaded parts; `load` is the usual way."""
+        self.model = name
+        self.device = device
+        self.dtype = dtype
+        self.num_steps = spec.num_steps
+        self.chunk_realtime_factor: float | None = None
+        self._pipeline = FlashTalkPipeline(dit, codec, spec.front_end(), device)
+        self._landmarker: FaceLandmarker | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "embedded",
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        num_threads: int | None = None,
+    ) -> AvatarEngine:
+        """Load a model of the registry.
+
+        Args:
+            model: a registry name.
+            weights: its weights folder, else found as `find_weights` says.
+            dtype: float32 or bfloat16 for the transformer; None measures which is faster.
+            num_threads: for tensor operations of the whole process; None: torch's choice.
+
+        Raises:
+            UnknownModelError, WeightsError, DeviceError, ConfigError: all ValueErrors that say
+                what to change.
+        """
+        spec = model_spec(model)
+        threads = set_threads(num_threads)
+        target = choose_device(device)
+        chosen = choose_dtype(target, dtype)
+        folder = find_weights(spec.codec_weights, weights)
+        start = time.perf_counter()
+        dit = FlashTalkDiT(spec.dit if spec.weights is None else read_dit_config(folder))
+        if spec.weights is not None:
+            load_weights(dit, folder / DIT_FILE)
+        dit = dit.to(device=target, dtype=chosen).eval().requires_grad_(False)
+        codec = spec.load_codec(folder, target, chosen)
+        logger.info(
+            "loaded %s from %s in %.1f s: %s, %s, %d threads",
+            model,
+            folder,
+            time.perf_counter() - start,
+            target,
+            chosen,
+            threads,
+        )
+        return cls(model, spec, dit, codec, device=target, dtype=chosen)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames, in pixels."""
+        return self._pipeline.codec.frame_size
+
+    def prepare_avatar(self, image: ImageSource | Portrait) -> Avatar:
+        """Find the face, frame it, and encode all that is constant for it.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            NoFaceError: it shows no usable face.
+        """
+        if not isinstance(image, Portrait):
+            if self._landmarker is None:
+                self._landmarker = FaceLandmarker()
+            image = frame_portrait(image, self.frame_size[0], landmarker=self._landmarker)
+        with torch.inference_mode():
+            reference = self._pipeline.codec.reference(image)
+            return Avatar(image, self._pipeline.conditions(reference))
+
+    def open_session(
+        self,
+        avatar: Avatar,
+        *,
+        input_rate: int = 16_000,
+        seed: int = 0,
+        num_steps: int | None = None,
+    ) -> AvatarSession:
+        """A new conversation; `num_steps` denoising steps a chunk (None: the model's own).
+
+        Raises:
+            PlanError: `input_rate` is not a whole number in 8000..48000.
+            ValueError: the sampler has no schedule of `num_steps`.
+        """
+        return AvatarSession(
+            self._pipeline,
+            avatar.conditions,
+            input_rate=input_rate,
+            seed=seed,
+            num_steps=self.num_steps if num_steps is None else num_steps,
+        )
+
+    def warm_up(self) -> float:
+        """Run a chunk of each length, so that no user waits for first-call costs.
+
+        Sets `chunk_realtime_factor`: time for the longest chunk over the time its new frames play,
+        decode included; above 1 the engine cannot keep up.
+
+        Returns:
+            Seconds spent.
+        """
+        start = time.perf_counter()
+        avatar = self.prepare_avatar(schematic_portrait(self.frame_size[0]))
+        session = self.open_session(avatar)
+        for chunk_frames in CHUNK_LENGTHS:
+            list(session.generate_idle(chunk_frames))
+        longest = CHUNK_LENGTHS[-1]
+        before = time.perf_counter()
+        list(session.generate_idle(longest))
+        now = time.perf_counter()
+        self.chunk_realtime_factor = (now - before) * FPS / new_frames(longest)
+        logger.info("a %d-frame chunk takes %.2f of its time", longest, self.chunk_realtime_factor)
+        return now - start
