@@ -1,0 +1,410 @@
+"""Displacement bases of a puppet: what each control does to the control grid of each layer.
+
+Every basis is a uniform cubic B-spline surface on the codec's 16x16 control grid, fitted by least
+squares to landmark targets, so that the motion codes of a puppet are exact. Flows are backward (from
+the output to the source): a part that moves down by d has flow -d, all along the way it may move.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from visavis.engine.codec.motion_latents import CODE_CHANNELS, CODE_SCALE, FRAME_SIZE, GRID
+from visavis.engine.codec.spline import point_weights
+from visavis.engine.face.layout import FaceLayout
+from visavis.engine.face.mesh import (
+    BROW_LEFT_UPPER,
+    BROW_RIGHT_UPPER,
+    CHIN,
+    EYE_LEFT_LOWER,
+    EYE_LEFT_UPPER,
+    EYE_RIGHT_LOWER,
+    EYE_RIGHT_UPPER,
+    FACE_OVAL,
+    LIP_INNER_LOWER,
+    LIP_INNER_UPPER,
+    LIP_OUTER_LOWER,
+    LIP_OUTER_UPPER,
+    NOSE_TIP,
+)
+from visavis.training.puppets.controls import INDEX
+
+Array = NDArray[np.float64]
+
+# The controls as the bases see them: signed ones that act differently each way are split.
+WEIGHTS: Final = (
+    "jaw", "upper_lip", "lower_lip", "lower_lip_up", "wide", "narrow", "press", "smile", "brow",
+    "blink_l", "blink_r", "yaw", "pitch", "roll", "tx", "ty", "zoom",
+)  # fmt: skip
+
+# Largest motions: fractions of the mouth's width, of the eye distance, degrees, pixels.
+JAW_GAP: Final = 0.42
+JAW_LINE: Final = {
+    152: 0.85, 148: 0.82, 377: 0.82, 176: 0.74, 400: 0.74, 149: 0.6, 378: 0.6, 150: 0.42, 379: 0.42,
+    136: 0.26, 365: 0.26, 172: 0.13, 397: 0.13, 58: 0.04, 288: 0.04,
+}  # fmt: skip
+YAW_DEGREES: Final = 9.0
+PITCH_DEGREES: Final = 7.0
+ROLL_DEGREES: Final = 3.5
+SHIFT_PIXELS: Final = (5.0, 4.0)
+ZOOM: Final = 0.025
+_UPPER_FACE: Final = (1, 2, 4, 5, 6, 168, 98, 327, 129, 358, 205, 425, 50, 280, 117, 346)
+
+
+def control_weights(controls: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Basis weights [..., 17] of controls [..., 15]."""
+    c = {name: controls[..., i] for name, i in INDEX.items()}
+    split = {
+        "lower_lip": np.maximum(c["lower_lip"], 0),
+        "lower_lip_up": np.maximum(-c["lower_lip"], 0),
+        "wide": np.maximum(c["wide"], 0),
+        "narrow": np.maximum(-c["wide"], 0),
+    }
+    return np.stack([split.get(name, c.get(name)) for name in WEIGHTS], axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PuppetBasis:
+    """Codes per unit of weight [17, 6, 16, 16] and the code always added [6, 16, 16]."""
+
+    basis: NDArray[np.float32]
+    rest: NDArray[np.float32]
+
+    def codes(self, controls: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Motion codes [..., 6, 16, 16] of controls [..., 15]."""
+        return np.tensordot(control_weights(controls), self.basis, axes=1) + self.rest
+
+
+class _Targets:
+    """Points with the flow that they should have; later fitted by one least-squares surface."""
+
+    def __init__(self) -> None:
+        self.points: list[Array] = []
+        self.flows: list[Array] = []
+        self.weights: list[Array] = []
+
+    def add(self, points: Array, flow: Array | float, weight: float = 1.0) -> None:
+        """Flow [N, 2] (or one value for all) at points [N, 2]."""
+        points = np.atleast_2d(points)
+        self.points.append(points)
+        self.flows.append(np.broadcast_to(np.asarray(flow, np.float64), points.shape))
+        self.weights.append(np.full(len(points), weight))
+
+    def move(self, points: Array, motion: Array, weight: float = 1.0) -> None:
+        """Points [N, 2] move by motion [N, 2]: the flow is -motion all along their way."""
+        for part in (0.0, 0.35, 0.7, 1.0):
+            self.add(points + part * motion, -motion, weight)
+
+    def fit(self) -> Array:
+        """Control grid [2, 16, 16] in pixels."""
+        points = np.concatenate(self.points)
+        weights = np.concatenate(self.weights)[:, None]
+        matrix = point_weights(torch.from_numpy(points), (GRID, GRID), FRAME_SIZE / GRID).numpy()
+        weighted = matrix * weights
+        normal = matrix.T @ weighted + _REGULARISER
+        solution = np.linalg.solve(normal, weighted.T @ np.concatenate(self.flows))
+        return solution.T.reshape(2, GRID, GRID)
+
+
+def _second_differences() -> Array:
+    rows = []
+    index = np.arange(GRID * GRID).reshape(GRID, GRID)
+    for lines in (index, index.T):
+        for line in lines:
+            for a, b, c in zip(line, line[1:], line[2:], strict=False):
+                row = np.zeros(GRID * GRID)
+                row[[a, b, c]] = 1, -2, 1
+                rows.append(row)
+    return np.array(rows)
+
+
+_DIFFERENCES: Final = _second_differences()
+_REGULARISER: Final = 0.01 * _DIFFERENCES.T @ _DIFFERENCES + 0.0036 * np.eye(GRID * GRID)
+
+
+class _Face:
+    """Named points of one face, in pixels."""
+
+    def __init__(self, layout: FaceLayout) -> None:
+        self.layout = layout
+        self.points = layout.landmarks.astype(np.float64)
+        self.width = layout.mouth_width
+        self.upper_inner = self._on_line(LIP_INNER_UPPER, layout.lip_upper)
+        self.lower_inner = self._on_line(LIP_INNER_LOWER, layout.lip_lower)
+        self.upper_outer = self.at(LIP_OUTER_UPPER)
+        self.lower_outer = self.at(LIP_OUTER_LOWER)
+        self.left, self.right = self.upper_outer[0], self.upper_outer[-1]
+        self.centre = 0.5 * (self.left + self.right)
+
+    def at(self, index: tuple[int, ...]) -> Array:
+        return self.points[list(index)]
+
+    def _on_line(self, index: tuple[int, ...], line: NDArray[np.float32]) -> Array:
+        points = self.at(index).copy()
+        points[:, 1] = np.interp(points[:, 0], np.arange(len(line)), line)
+        return points
+
+    def across(self, points: Array) -> Array:
+        """Position across the mouth: -1 at the left corner, 1 at the right."""
+        half = 0.5 * (self.right[0] - self.left[0])
+        return np.clip((points[:, 0] - self.centre[0]) / half, -1, 1)
+
+    def arch(self, points: Array, power: float = 0.75) -> Array:
+        """1 at the mouth's centre, 0 at its corners."""
+        return (1 - self.across(points) ** 2) ** power
+
+    def beyond_corners(self) -> tuple[Array, Array]:
+        """Points on the seam's extension past both corners, and their distance in pixels."""
+        distance = np.array([3.0, 8, 14, 22, 32, 44])
+        points = []
+        for corner, side in ((self.left, -1), (self.right, 1)):
+            points.append(np.stack([corner[0] + side * distance, np.full(6, corner[1])], 1))
+        return np.concatenate(points), np.tile(distance, 2)
+
+
+def _down(amount: Array) -> Array:
+    return np.stack([np.zeros_like(amount), amount], axis=1)
+
+
+def _still(targets: _Targets, face: _Face, *, chin: bool) -> None:
+    """What no mouth control moves: nose, eyes, brows, upper cheeks, and the chin on request."""
+    targets.add(face.at(_UPPER_FACE), 0.0, 0.5)
+    targets.add(face.at(EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER), 0.0)
+    targets.add(face.at(BROW_LEFT_UPPER + BROW_RIGHT_UPPER), 0.0)
+    if chin:
+        targets.add(face.at(tuple(JAW_LINE)), 0.0, 0.5)
+
+
+def _mouth_pair(face: _Face, *, chin: bool = True) -> tuple[_Targets, _Targets]:
+    pair = _Targets(), _Targets()
+    for targets in pair:
+        _still(targets, face, chin=chin)
+    return pair
+
+
+def _jaw(face: _Face) -> tuple[_Targets, _Targets]:
+    gap = JAW_GAP * face.width
+    corner = 0.14
+    upper, lower = _mouth_pair(face, chin=False)
+    for contour in (face.upper_inner, face.upper_outer):
+        upper.move(contour, _down(gap * corner * (1 - face.arch(contour))), 3)
+    for contour in (face.lower_inner, face.lower_outer):
+        lower.move(contour, _down(gap * (corner + (1 - corner) * face.arch(contour))), 3)
+    side, distance = face.beyond_corners()
+    for targets in (upper, lower):
+        targets.move(side, _down(gap * corner * np.exp(-distance / 18)), 3)
+    line = face.at(tuple(JAW_LINE))
+    share = np.array(list(JAW_LINE.values()))
+    lower.move(line, _down(gap * share), 1)
+    chin_centre = 0.5 * (face.points[17] + face.points[CHIN])
+    lower.move(chin_centre[None], _down(np.array([0.92 * gap])), 2)
+    neck = face.points[CHIN] + np.array([[-34.0, 40], [0, 44], [34, 40], [-20, 62], [20, 62]])
+    lower.add(neck, 0.0, 1)
+    return upper, lower
+
+
+def _upper_lip(face: _Face) -> tuple[_Targets, _Targets]:
+    upper, lower = _mouth_pair(face)
+    amount = -0.11 * face.width
+    upper.move(face.upper_inner, _down(amount * face.arch(face.upper_inner)), 3)
+    upper.move(face.upper_outer, _down(0.85 * amount * face.arch(face.upper_outer)), 3)
+    _hold_lip(lower, face.lower_inner, face.lower_outer)
+    _hold_seam(face, upper, lower)
+    return upper, lower
+
+
+def _lower_lip(face: _Face, amount: float) -> tuple[_Targets, _Targets]:
+    upper, lower = _mouth_pair(face, chin=False)
+    shift = amount * face.width
+    lower.move(face.lower_inner, _down(shift * face.arch(face.lower_inner)), 3)
+    lower.move(face.lower_outer, _down(0.8 * shift * face.arch(face.lower_outer)), 3)
+    lower.move(face.points[CHIN][None], _down(np.array([0.2 * shift])), 1)
+    _hold_lip(upper, face.upper_inner, face.upper_outer)
+    _hold_seam(face, upper, lower)
+    return upper, lower
+
+
+def _hold_lip(targets: _Targets, *contours: Array) -> None:
+    for contour in contours:
+        targets.add(contour, 0.0, 3)
+
+
+def _hold_seam(face: _Face, *layers: _Targets) -> None:
+    side, _ = face.beyond_corners()
+    for targets in layers:
+        targets.add(side, 0.0, 3)
+
+
+def _wide(face: _Face, amount: float, thicken: float) -> tuple[_Targets, _Targets]:
+    """Corners out (amount > 0) or in; both layers alike but for the lips' thickness."""
+    upper, lower = _mouth_pair(face)
+    side, distance = face.beyond_corners()
+    sign = np.repeat([-1.0, 1.0], len(distance) // 2)
+    fade = np.stack([sign * amount * face.width * np.exp(-distance / 14), 0 * distance], 1)
+    for targets, contours, direction in (
+        (upper, (face.upper_inner, face.upper_outer), -1),
+        (lower, (face.lower_inner, face.lower_outer), 1),
+    ):
+        targets.move(side, fade, 2)
+        for outer, contour in enumerate(contours):
+            motion = np.stack(
+                [
+                    amount * face.width * face.across(contour),
+                    direction * outer * thicken * face.width * face.arch(contour),
+                ],
+                axis=1,
+            )
+            targets.move(contour, motion, 3)
+    return upper, lower
+
+
+def _press(face: _Face) -> tuple[_Targets, _Targets]:
+    upper, lower = _mouth_pair(face)
+    width = face.width
+    upper.move(face.upper_outer, _down(0.025 * width * face.arch(face.upper_outer)), 3)
+    _hold_lip(upper, face.upper_inner)
+    lower.move(face.lower_inner, _down(-0.045 * width * face.arch(face.lower_inner)), 3)
+    lower.move(face.lower_outer, _down(-0.03 * width * face.arch(face.lower_outer)), 3)
+    _hold_seam(face, upper, lower)
+    return upper, lower
+
+
+def _smile(face: _Face) -> tuple[_Targets, _Targets]:
+    pair = _mouth_pair(face)
+    side, distance = face.beyond_corners()
+    sign = np.repeat([-1.0, 1.0], len(distance) // 2)
+    reach = np.exp(-distance / 20)
+    side_motion = face.width * np.stack([0.07 * sign * reach, -0.08 * reach], 1)
+    for targets, contours in zip(
+        pair,
+        ((face.upper_inner, face.upper_outer), (face.lower_inner, face.lower_outer)),
+        strict=True,
+    ):
+        targets.move(side, side_motion, 2)
+        for contour in contours:
+            across = face.across(contour)
+            motion = face.width * np.stack([0.07 * across, -0.08 * np.abs(across) ** 1.5], 1)
+            targets.move(contour, motion, 3)
+    return pair
+
+
+def _brow(face: _Face) -> _Targets:
+    upper = _Targets()
+    rise = -0.065 * face.layout.eye_distance
+    upper.move(face.at(BROW_LEFT_UPPER + BROW_RIGHT_UPPER), _down(np.full(10, rise)), 2)
+    upper.move(face.at((10, 109, 338, 151)), _down(np.full(4, 0.35 * rise)), 1)
+    eyes = face.at(EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER)
+    upper.add(eyes, 0.0, 3)
+    upper.add(face.at(_UPPER_FACE), 0.0, 1)
+    return upper
+
+
+def _blink(face: _Face, top: tuple[int, ...], bottom: tuple[int, ...]) -> _Targets:
+    upper = _Targets()
+    lid, low = face.at(top), face.at(bottom)
+    height = np.maximum(np.interp(lid[:, 0], low[:, 0], low[:, 1]) - lid[:, 1], 0)
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        upper.add(lid + _down(part * height + 0.8), _down(-0.97 * height), 4)
+    upper.move(lid - np.array([0, 4.5]), _down(0.55 * height), 1)
+    brow = BROW_LEFT_UPPER if top is EYE_LEFT_UPPER else BROW_RIGHT_UPPER
+    upper.add(face.at(brow) + np.array([0, 3.0]), 0.0, 2)
+    other = EYE_RIGHT_UPPER if top is EYE_LEFT_UPPER else EYE_LEFT_UPPER
+    upper.add(face.at(other), 0.0, 2)
+    upper.add(face.at((6, 168, 8)), 0.0, 2)
+    return upper
+
+
+def _close(face: _Face) -> tuple[_Targets, _Targets]:
+    """Shuts a mouth that the portrait shows open: the upper lip comes down, the lower one up."""
+    upper, lower = _mouth_pair(face, chin=False)
+    opening = np.maximum(face.lower_inner[:, 1] - face.upper_inner[:, 1], 0)
+    outer = np.interp(face.upper_outer[:, 0], face.upper_inner[:, 0], opening, left=0, right=0)
+    upper.move(face.upper_inner, _down(0.3 * opening), 4)
+    upper.move(face.upper_outer, _down(0.2 * outer), 2)
+    lower.move(face.lower_inner, _down(-0.75 * opening), 4)
+    lower.move(face.lower_outer, _down(-0.6 * outer), 2)
+    lower.move(face.points[CHIN][None], _down(np.array([-0.35 * opening.max()])), 1)
+    _hold_seam(face, upper, lower)
+    return upper, lower
+
+
+def _head(face: _Face) -> dict[str, Array]:
+    """Head flows [2, 16, 16] in pixels: 2.5-D rotation on an ellipsoid, shift and zoom, all fading
+    into a still background and still shoulders."""
+    step = 8
+    y, x = np.mgrid[step / 2 : FRAME_SIZE : step, step / 2 : FRAME_SIZE : step]
+    oval = face.at(FACE_OVAL)
+    rx = 0.5 * np.ptp(oval[:, 0])
+    chin = oval[:, 1].max()
+    cx, top = oval[:, 0].mean(), oval[:, 1].min()
+    cy, ry = 0.5 * (top + chin) - 6, 0.5 * (chin - top) + 14
+    u, v = (x - cx) / (1.12 * rx), (y - cy) / (1.12 * ry)
+    depth = rx * np.sqrt(np.clip(1 - u**2 - v**2, 0, None))
+    nose = face.points[NOSE_TIP]
+    depth += 9 * np.exp(-0.5 * (((x - nose[0]) / 10) ** 2 + ((y - nose[1]) / 13) ** 2))
+    radius = np.hypot((x - cx) / (1.45 * rx), (y - cy + 8) / (1.4 * ry))
+    inside = np.clip((2.0 - radius) / 0.95, 0, 1)
+    inside = inside**2 * (3 - 2 * inside)
+    body = np.clip((chin + 62 - y) / 70, 0, 1)
+    mask = inside * body**2 * (3 - 2 * body)
+    roll = np.deg2rad(ROLL_DEGREES)
+    pivot_y = chin + 20
+    yaw, pitch = np.sin(np.deg2rad(YAW_DEGREES)), np.sin(np.deg2rad(PITCH_DEGREES))
+    zero = np.zeros_like(x)
+    motions = {
+        "yaw": (depth * yaw + 1.5 * mask, zero),
+        "pitch": (zero, depth * pitch + 2.0 * mask),
+        "roll": (-roll * (y - pivot_y) * mask, roll * (x - cx) * mask),
+        "tx": (SHIFT_PIXELS[0] * mask, zero),
+        "ty": (zero, SHIFT_PIXELS[1] * mask),
+        "zoom": (ZOOM * (x - cx) * mask, ZOOM * (y - cy) * mask),
+    }
+    points = np.stack([x.ravel(), y.ravel()], 1)
+    result = {}
+    for name, motion in motions.items():
+        targets = _Targets()
+        targets.add(points, -np.stack([m.ravel() for m in motion], 1))
+        result[name] = targets.fit()
+    return result
+
+
+def fit_basis(layout: FaceLayout) -> PuppetBasis:
+    """The bases of one framed portrait."""
+    face = _Face(layout)
+    pairs = {
+        "jaw": _jaw(face),
+        "upper_lip": _upper_lip(face),
+        "lower_lip": _lower_lip(face, 0.11),
+        "lower_lip_up": _lower_lip(face, -0.05),
+        "wide": _wide(face, 0.10, -0.01),
+        "narrow": _wide(face, -0.17, 0.03),
+        "press": _press(face),
+        "smile": _smile(face),
+    }
+    uppers = {
+        "brow": _brow(face),
+        "blink_l": _blink(face, EYE_LEFT_UPPER, EYE_LEFT_LOWER),
+        "blink_r": _blink(face, EYE_RIGHT_UPPER, EYE_RIGHT_LOWER),
+    }
+    scale = np.array(CODE_SCALE)[:, None, None]
+    basis = np.zeros((len(WEIGHTS), CODE_CHANNELS, GRID, GRID))
+    for name, (upper, lower) in pairs.items():
+        basis[WEIGHTS.index(name)] = _layers(upper.fit(), lower.fit()) / scale
+    for name, upper in uppers.items():
+        flow = upper.fit()
+        basis[WEIGHTS.index(name)] = _layers(flow, np.zeros_like(flow)) / scale
+    for name, flow in _head(face).items():
+        basis[WEIGHTS.index(name), :2] = flow / scale[:2]
+    rest = np.zeros((CODE_CHANNELS, GRID, GRID))
+    if layout.mouth_gap > 0:
+        upper, lower = _close(face)
+        rest = _layers(upper.fit(), lower.fit()) / scale
+    return PuppetBasis(basis=basis.astype(np.float32), rest=rest.astype(np.float32))
+
+
+def _layers(upper: Array, lower: Array) -> Array:
+    """Code [6, 16, 16] in pixels of the two layers' flows."""
+    return np.concatenate([np.zeros_like(upper), upper, lower - upper])

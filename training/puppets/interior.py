@@ -1,0 +1,143 @@
+"""The inside of a puppet's mouth: cavity, teeth and tongue, painted where the lips part.
+
+Upper teeth hang on the skull (still-head coordinates), lower teeth and tongue on the jaw
+(lower-layer coordinates). Where the portrait itself shows the inside of the mouth, its own pixels are
+used.
+
+Legend: N frames, H W pixels of the window; positions and widths in portrait pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visavis.engine.codec.composition import Layers, sample
+from visavis.engine.face.layout import FaceLayout
+from visavis.engine.face.mesh import FACE_OVAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MouthLook:
+    """What one person's mouth looks like inside; colours RGB 0..1."""
+
+    centre_x: float
+    width: float
+    seam_upper: Tensor  # [256]: y of the upper lip's edge for every x
+    seam_lower: Tensor
+    shown: Tensor  # [1, 1, 256, 256]: where the portrait shows the inside itself
+    teeth: Tensor  # [3]
+    flesh: Tensor  # [3]
+    tooth_width: float
+    overhang: float  # how far the upper teeth reach below the upper lip's edge, px
+
+
+def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
+    """Colours from the portrait's own light, proportions from its mouth."""
+    rgb = image.astype(np.float32) / 255
+    oval = layout.landmarks[list(FACE_OVAL)]
+    x0, y0 = np.clip(oval.min(0).astype(int), 0, 255)
+    x1, y1 = np.clip(oval.max(0).astype(int), 1, 256)
+    skin = rgb[y0:y1, x0:x1].reshape(-1, 3)
+    light = np.quantile(skin.mean(1), 0.9)
+    tone = np.median(skin, axis=0)
+    grey = tone / max(float(tone.mean()), 1e-3)
+    colourful = float(np.clip(np.ptp(tone) / 0.10, 0, 1))
+    # Teeth are near white under the same light: a hint of its tint, less bright than the skin's lights.
+    teeth = np.clip(0.42 + 0.50 * light, 0.45, 0.90) * np.array([1.0, 0.965, 0.90]) ** colourful
+    teeth = teeth * (0.85 + 0.15 * grey)
+    flesh = np.clip(0.16 + 0.55 * light, 0.2, 0.7) * (
+        np.array([0.78, 0.36, 0.36]) * colourful + 0.48 * (1 - colourful)
+    )
+    lip_gap = layout.lip_lower - layout.lip_upper
+    y, _ = np.mgrid[:256, :256].astype(np.float32)
+    shown = ((y > layout.lip_upper + 0.5) & (y < layout.lip_lower - 0.5) & (lip_gap > 1)).astype(
+        np.float32
+    )
+    # Tooth size varies a little from person to person, and is written in the face: no hidden draw.
+    variety = float(np.sin(37.0 * layout.mouth_width + 11.0 * layout.eye_distance))
+    return MouthLook(
+        centre_x=layout.mouth_centre[0],
+        width=layout.mouth_width,
+        seam_upper=torch.from_numpy(layout.lip_upper),
+        seam_lower=torch.from_numpy(layout.lip_lower),
+        shown=torch.from_numpy(shown)[None, None],
+        teeth=torch.from_numpy(teeth.astype(np.float32)),
+        flesh=torch.from_numpy(flesh.astype(np.float32)),
+        tooth_width=(0.150 + 0.012 * variety) * layout.mouth_width,
+        overhang=(0.075 + 0.015 * variety) * layout.mouth_width,
+    )
+
+
+def paint_interior(look: MouthLook, portrait: Tensor, layers: Layers) -> Tensor:
+    """Interior colours [N, 3, H, W] for every pixel of the window (seen only through the gap).
+
+    Args:
+        look: of the person.
+        portrait: [1, 3, 256, 256], 0..1.
+        layers: the composition whose gap is to be filled.
+    """
+    head, lower = layers.sources.head, layers.sources.lower
+    upper = layers.sources.upper
+    device, dtype = head.device, head.dtype
+    half = 0.5 * look.width
+    hx = (head[:, :1] - look.centre_x) / half
+    lx = (lower[:, :1] - look.centre_x) / half
+    below_upper = upper[:, 1:] - _line_at(look.seam_upper, upper[:, :1])  # px under the upper lip
+    above_lower = _line_at(look.seam_lower, lower[:, :1]) - lower[:, 1:]  # px over the lower lip
+
+    depth = torch.clamp(below_upper / (0.30 * look.width), 0, 1)
+    throat = torch.tensor([0.16, 0.055, 0.06], device=device, dtype=dtype)[:, None, None]
+    base = throat * (1.25 - 0.55 * depth) + 0.10 * look.flesh[:, None, None]
+
+    # Tongue: a soft mound on the jaw.
+    mound = 0.17 * look.width * torch.clamp(1 - (lx / 0.72) ** 2, 0, 1) ** 0.6
+    tongue = torch.sigmoid((mound - above_lower) / 1.6)
+    sheen = 0.55 + 0.40 * torch.clamp(above_lower / (mound + 1e-3), 0, 1)
+    sheen = sheen * (1 - 0.12 * torch.exp(-((lx / 0.08) ** 2)))
+    colour = base + tongue * (look.flesh[:, None, None] * sheen - base)
+
+    # Lower teeth: their edge stands a little over the lower lip's.
+    lower_edge = 0.045 * look.width * torch.clamp(1 - (lx / 0.80) ** 2, 0, 1)
+    row = torch.sigmoid((lower_edge - above_lower) / 0.7) * _soft_sides(lx, 0.66)
+    tooth = look.teeth[:, None, None] * (0.78 * _ridges(lower[:, :1], look, 0.68))
+    colour = colour + row * (tooth - colour)
+
+    # Upper teeth: in the still head's coordinates, an arched lower edge.
+    seam_head = _line_at(look.seam_upper, head[:, :1])
+    edge = seam_head + look.overhang * torch.clamp(1 - (hx / 0.95) ** 2, 0, 1) ** 0.5
+    row = torch.sigmoid((edge - head[:, 1:]) / 0.6) * _soft_sides(hx, 0.80)
+    lip_shade = 0.62 + 0.38 * torch.clamp(below_upper / (0.07 * look.width), 0, 1)
+    side_shade = 1 - 0.45 * torch.clamp(hx.abs() / 0.85, 0, 1) ** 2
+    tooth = look.teeth[:, None, None] * lip_shade * side_shade * _ridges(head[:, :1], look, 1.0)
+    colour = colour + row * (tooth - colour)
+
+    # The lips shade the inside near their edges and towards the corners.
+    shade = 0.70 + 0.30 * torch.clamp(torch.minimum(below_upper, above_lower) / 2.5, 0, 1)
+    corner = 1 - 0.45 * torch.clamp(hx.abs(), 0, 1) ** 3
+    colour = colour * shade * corner
+    shown = sample(look.shown.to(device, dtype).expand(len(head), -1, -1, -1), head)
+    own = sample(portrait.expand(len(head), -1, -1, -1), head)
+    return (colour + shown * (own - colour)).clamp(0, 1)
+
+
+def _line_at(line: Tensor, x: Tensor) -> Tensor:
+    """Linear interpolation of a per-column value at fractional x."""
+    line = line.to(x.device, x.dtype)
+    x = x.clamp(0, len(line) - 1.001)
+    left = x.floor().long()
+    f = x - left
+    return line[left] * (1 - f) + line[left + 1] * f
+
+
+def _soft_sides(x: Tensor, reach: float) -> Tensor:
+    return torch.sigmoid((reach - x.abs()) / 0.05)
+
+
+def _ridges(x: Tensor, look: MouthLook, scale: float) -> Tensor:
+    """Darker lines between teeth."""
+    width = look.tooth_width * scale
+    phase = torch.remainder((x - look.centre_x) / width + 0.5, 1.0) - 0.5
+    return 1 - 0.22 * torch.exp(-((0.5 - phase.abs()) / 0.09) ** 2)
