@@ -1,0 +1,146 @@
+/** The live measurements: one figure and one sparkline each. */
+import type { AvatarClient } from "../lib";
+import { element } from "./dom";
+
+const SAMPLE_MS = 250;
+const HISTORY = 120;
+
+interface VitalSpec {
+  label: string;
+  unit: string;
+  explanation: string;
+  /** Upper end of the graph, in the vital's unit; larger values stretch it. */
+  scale: number;
+  tone: "warm" | "cool";
+}
+
+const SPECS = {
+  firstFrame: {
+    label: "First frame",
+    unit: "ms",
+    explanation: "From the first sound of an utterance to its first frame on the screen",
+    scale: 1000,
+    tone: "warm",
+  },
+  fps: {
+    label: "Frame rate",
+    unit: "fps",
+    explanation: "Frames drawn in the last second",
+    scale: 30,
+    tone: "cool",
+  },
+  skew: {
+    label: "Lip sync",
+    unit: "ms",
+    explanation: "Distance between picture and sound, 95th percentile of recent speech",
+    scale: 80,
+    tone: "warm",
+  },
+  buffer: {
+    label: "Buffer",
+    unit: "ms",
+    explanation: "Frames waiting for their moment",
+    scale: 600,
+    tone: "cool",
+  },
+  dropped: {
+    label: "Dropped",
+    unit: "frames",
+    explanation: "Frames that came too late, here or at the server",
+    scale: 10,
+    tone: "warm",
+  },
+} as const satisfies Record<string, VitalSpec>;
+
+type VitalName = keyof typeof SPECS;
+
+class Vital {
+  readonly root: HTMLElement;
+  readonly #value = element("b", {}, "–");
+  readonly #graph = element("canvas", { class: "vital-graph", "aria-hidden": "true" });
+  readonly #history: (number | null)[] = [];
+
+  constructor(readonly spec: VitalSpec) {
+    this.root = element(
+      "div",
+      { class: `vital vital-${spec.tone}`, title: spec.explanation },
+      element("p", { class: "vital-label" }, spec.label),
+      element("p", { class: "vital-value" }, this.#value, element("span", {}, ` ${spec.unit}`)),
+      this.#graph,
+    );
+  }
+
+  push(value: number | null): void {
+    this.#history.push(value);
+    if (this.#history.length > HISTORY) this.#history.shift();
+    this.#value.textContent = value === null ? "–" : String(Math.round(value));
+    this.#draw();
+  }
+
+  #draw(): void {
+    const { clientWidth: width, clientHeight: height } = this.#graph;
+    const context = this.#graph.getContext("2d");
+    if (!context || width === 0) return;
+    const ratio = window.devicePixelRatio || 1;
+    this.#graph.width = Math.round(width * ratio);
+    this.#graph.height = Math.round(height * ratio);
+    context.scale(ratio, ratio);
+    const top = Math.max(this.spec.scale, ...this.#history.map((value) => value ?? 0));
+    const x = (i: number): number => width - 1 - ((this.#history.length - 1 - i) * width) / HISTORY;
+    const y = (value: number): number => height - 1.5 - (value / top) * (height - 4);
+    const color = getComputedStyle(this.#graph).color;
+    context.strokeStyle = color;
+    context.lineWidth = 1.5;
+    context.lineJoin = "round";
+    const line = new Path2D();
+    let from: number | null = null;
+    let to = 0;
+    for (const [i, value] of this.#history.entries()) {
+      if (value === null) continue;
+      if (from === null) line.moveTo(x(i), y(value));
+      else line.lineTo(x(i), y(value));
+      from ??= x(i);
+      to = x(i);
+    }
+    if (from === null) return;
+    context.stroke(line);
+    line.lineTo(to, height);
+    line.lineTo(from, height);
+    const fade = context.createLinearGradient(0, 0, 0, height);
+    fade.addColorStop(0, color);
+    fade.addColorStop(1, "transparent");
+    context.globalAlpha = 0.22;
+    context.fillStyle = fade;
+    context.fill(line);
+  }
+}
+
+export class Vitals {
+  readonly #vitals: Record<VitalName, Vital>;
+  #firstFrameMs: number | null = null;
+
+  constructor(host: HTMLElement, client: AvatarClient) {
+    this.#vitals = {
+      firstFrame: new Vital(SPECS.firstFrame),
+      fps: new Vital(SPECS.fps),
+      skew: new Vital(SPECS.skew),
+      buffer: new Vital(SPECS.buffer),
+      dropped: new Vital(SPECS.dropped),
+    };
+    host.append(...Object.values(this.#vitals).map((vital) => vital.root));
+    client.on("firstFrame", (ms) => {
+      this.#firstFrameMs = ms;
+    });
+    setInterval(() => this.#sample(client), SAMPLE_MS);
+  }
+
+  #sample(client: AvatarClient): void {
+    if (document.hidden) return;
+    const { metrics } = client.player;
+    this.#vitals.firstFrame.push(this.#firstFrameMs);
+    this.#vitals.fps.push(metrics.framesShown === 0 ? null : metrics.fps(performance.now()));
+    this.#vitals.skew.push(metrics.skewP95());
+    this.#vitals.buffer.push(metrics.framesShown === 0 ? null : client.player.bufferedMs);
+    this.#vitals.dropped.push(metrics.framesShown === 0 ? null : client.framesDropped);
+  }
+}

@@ -1,0 +1,247 @@
+/**
+ * Shows media frames in step with their sound. The sound's clock is the master: a frame is drawn
+ * when its own 40 ms of audio is heard. At most six frames are decoded ahead, the rest waits
+ * compressed; a frame more than a moment too late is dropped, its sound never is.
+ */
+import { AudioOutput } from "./audio-output";
+import { type DecodedImage, Decoder } from "./decoder";
+import { Emitter } from "./emitter";
+import type { VideoFormat } from "./events";
+import { PlaybackMetrics } from "./metrics";
+import { Playout, squeeze } from "./playout";
+import { Flag, pcmToFloat, type WireFrame } from "./wire";
+
+/** A frame that was drawn. */
+export interface ShownFrame {
+  seq: number;
+  ptsUs: number;
+  response: number;
+  speech: boolean;
+  first: boolean;
+  last: boolean;
+  skewMs: number;
+}
+
+export interface PlayerEvents {
+  shown: ShownFrame;
+  underrun: number;
+  /** The video could not be decoded; the owner may ask the server for another format. */
+  failed: string;
+}
+
+interface QueuedFrame {
+  id: number;
+  wire: WireFrame;
+  dueS: number;
+  sentToDecoder: boolean;
+  image: DecodedImage | null;
+}
+
+const LOOK_AHEAD_FRAMES = 6;
+/** A frame this late is dropped when the next one is due as well. */
+const TOO_LATE_S = 0.06;
+/** Drawing this early is closer to the truth than waiting for the next refresh. */
+const EARLY_S = 0.006;
+/** While the page is hidden no refresh comes: this timer keeps the queues moving. */
+const HIDDEN_TICK_MS = 200;
+
+export class Player extends Emitter<PlayerEvents> {
+  readonly metrics = new PlaybackMetrics();
+  readonly audio: AudioOutput;
+  readonly #context: CanvasRenderingContext2D;
+  readonly #decoder: Decoder;
+  readonly #playout = new Playout();
+  #queue: QueuedFrame[] = [];
+  #nextId = 0;
+  #minimumEpoch = 0;
+  #lastEpoch = 0;
+  #mutedThroughEpoch = -1;
+  #frameS = 0.04;
+  #refresh = 0;
+  readonly #hiddenTimer: ReturnType<typeof setInterval>;
+
+  constructor(
+    readonly canvas: HTMLCanvasElement,
+    sampleRate: number,
+  ) {
+    super();
+    const context = canvas.getContext("2d", { alpha: false });
+    if (!context) throw new Error("this browser offers no 2D canvas");
+    this.#context = context;
+    this.audio = new AudioOutput(sampleRate);
+    this.#decoder = new Decoder({
+      frame: (id, image) => this.#onDecoded(id, image),
+      skipped: (id) => this.#discard(id),
+      failed: (message) => this.emit("failed", message),
+    });
+    this.#hiddenTimer = setInterval(() => document.hidden && this.#tick(), HIDDEN_TICK_MS);
+    this.#refresh = requestAnimationFrame(this.#onRefresh);
+  }
+
+  get bufferedMs(): number {
+    return this.#playout.leadS(this.audio.now()) * 1000;
+  }
+
+  /** Prepare for a new session: everything that is queued is forgotten. */
+  configure(video: VideoFormat, codec?: string, fps = 25): void {
+    this.#flush(() => true);
+    this.audio.stop();
+    this.#playout.reset();
+    this.#decoder.configure(video, codec);
+    this.#frameS = 1 / fps;
+    this.#minimumEpoch = 0;
+    this.#lastEpoch = 0;
+    this.unmute();
+  }
+
+  push(wire: WireFrame): void {
+    if (wire.epoch < this.#minimumEpoch) return;
+    this.#lastEpoch = wire.epoch;
+    const idle = (wire.flags & Flag.Idle) !== 0;
+    const placement = this.#playout.place(
+      {
+        ptsS: wire.ptsUs / 1e6,
+        durationS: this.#frameS,
+        idle,
+        first: (wire.flags & Flag.First) !== 0,
+        discontinuity: (wire.flags & Flag.Discontinuity) !== 0,
+      },
+      this.audio.now(),
+    );
+    if (placement.squeezeBeforeS !== null) this.#squeeze(placement.squeezeBeforeS);
+    if (placement.underrun) {
+      this.metrics.underruns += 1;
+      this.emit("underrun", this.metrics.underruns);
+    }
+    if (!idle && wire.audio.length > 0 && wire.epoch > this.#mutedThroughEpoch) {
+      this.audio.schedule(pcmToFloat(wire.audio), placement.dueS);
+    }
+    if (wire.video.length === 0) return;
+    this.metrics.framesReceived += 1;
+    this.#queue.push({
+      id: this.#nextId,
+      wire,
+      dueS: placement.dueS,
+      sentToDecoder: false,
+      image: null,
+    });
+    this.#nextId += 1;
+    this.#feedDecoder();
+  }
+
+  /** Barge-in, before the server knows: the sound stops now, the face follows with `clear`. */
+  stop(): void {
+    this.audio.stop();
+    this.#mutedThroughEpoch = this.#lastEpoch;
+  }
+
+  /** A new response begins: a stop that came too late to be needed must not silence it. */
+  unmute(): void {
+    this.#mutedThroughEpoch = -1;
+  }
+
+  /** The server cleared its output: media of an epoch below `epoch` is void. */
+  clear(epoch: number): void {
+    this.#minimumEpoch = epoch;
+    this.audio.stop();
+    const hadStale = this.#queue.some((entry) => entry.wire.epoch < epoch);
+    this.#flush((entry) => entry.wire.epoch < epoch);
+    if (hadStale) this.#decoder.reset();
+    this.#playout.reset();
+  }
+
+  async close(): Promise<void> {
+    cancelAnimationFrame(this.#refresh);
+    clearInterval(this.#hiddenTimer);
+    this.#flush(() => true);
+    this.#decoder.close();
+    await this.audio.close();
+  }
+
+  readonly #onRefresh = (): void => {
+    this.#tick();
+    this.#refresh = requestAnimationFrame(this.#onRefresh);
+  };
+
+  #tick(): void {
+    const heardS = this.audio.heard();
+    const entry = this.#takeDue(heardS);
+    if (entry?.image) {
+      this.#draw(entry.image);
+      this.#report(entry, heardS);
+    }
+    this.#feedDecoder();
+  }
+
+  /** The frame to draw now, if any; frames that are hopelessly late are dropped on the way. */
+  #takeDue(heardS: number): QueuedFrame | null {
+    for (;;) {
+      const [entry, next] = this.#queue;
+      if (!entry?.image || entry.dueS > heardS + EARLY_S) return null;
+      this.#queue.shift();
+      const nextIsDue = next?.image && next.dueS <= heardS + EARLY_S;
+      if (!nextIsDue || heardS - entry.dueS < TOO_LATE_S) return entry;
+      entry.image.close();
+      this.metrics.framesDropped += 1;
+    }
+  }
+
+  #draw(image: DecodedImage): void {
+    const width = image instanceof ImageBitmap ? image.width : image.displayWidth;
+    const height = image instanceof ImageBitmap ? image.height : image.displayHeight;
+    if (this.canvas.width !== width) this.canvas.width = width;
+    if (this.canvas.height !== height) this.canvas.height = height;
+    this.#context.drawImage(image, 0, 0, width, height);
+    image.close();
+  }
+
+  #report(entry: QueuedFrame, heardS: number): void {
+    const { flags, response, seq, ptsUs } = entry.wire;
+    const speech = (flags & Flag.Idle) === 0 && response !== 0;
+    const skewMs = (heardS - entry.dueS) * 1000;
+    this.metrics.shown(performance.now(), speech && this.audio.running ? skewMs : null);
+    const first = (flags & Flag.First) !== 0;
+    const last = (flags & Flag.Last) !== 0;
+    this.emit("shown", { seq, ptsUs, response, speech, first, last, skewMs });
+  }
+
+  #feedDecoder(): void {
+    let held = this.#decoder.inFlight;
+    for (const entry of this.#queue) held += entry.image ? 1 : 0;
+    for (const entry of this.#queue) {
+      if (held >= LOOK_AHEAD_FRAMES) return;
+      if (entry.sentToDecoder) continue;
+      entry.sentToDecoder = true;
+      held += 1;
+      this.#decoder.decode(entry.id, (entry.wire.flags & Flag.Keyframe) !== 0, entry.wire.video);
+    }
+  }
+
+  #onDecoded(id: number, image: DecodedImage): void {
+    const entry = this.#queue.find((candidate) => candidate.id === id);
+    if (entry) entry.image = image;
+    else image.close();
+  }
+
+  #discard(id: number): void {
+    this.#flush((entry) => entry.id === id);
+  }
+
+  #flush(isStale: (entry: QueuedFrame) => boolean): void {
+    this.#queue = this.#queue.filter((entry) => {
+      if (!isStale(entry)) return true;
+      entry.image?.close();
+      this.metrics.framesDropped += 1;
+      return false;
+    });
+  }
+
+  #squeeze(beforeS: number): void {
+    const dues = squeeze(
+      this.#queue.map((entry) => entry.dueS),
+      this.audio.heard(),
+      beforeS,
+    );
+    for (const [i, entry] of this.#queue.entries()) entry.dueS = dues[i] ?? entry.dueS;
+  }
+}
