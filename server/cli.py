@@ -1,0 +1,133 @@
+"""The commands of the serving side: `serve`, `render` and `bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from cyclopts import App, Parameter
+from pydantic import ValidationError
+
+from visavis.server.config import ServerConfig
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr and exit code 2, for errors that the user can mend."""
+    sys.stderr.write(f"visavis: {message}\n")
+    raise SystemExit(2)
+
+
+def make_config(**flags: Any) -> ServerConfig:
+    """Settings from the environment, overridden by the flags that were given (not None)."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return ServerConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        fail(f"{name}={first['input']!r}: {first['msg']} (flag or VISAVIS_{name.upper()})")
+
+
+def serve(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    model: str | None = None,
+    weights: Path | None = None,
+    device: str | None = None,
+    num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
+    num_steps: Annotated[int | None, Parameter(name=["--num-steps", "--steps"])] = None,
+    max_sessions: int | None = None,
+    metrics_port: int | None = None,
+    data_dir: Path | None = None,
+    log_format: Literal["auto", "console", "json"] | None = None,
+    log_level: Literal["debug", "info", "warning", "error"] | None = None,
+) -> None:
+    """Serve live avatars over HTTP and WebSocket, with a web page at /.
+
+    Every flag can also be set as VISAVIS_<NAME>; further settings are in docs/protocol.md.
+
+    Parameters
+    ----------
+    host
+        Address to listen on; 0.0.0.0 for all networks. [default: 127.0.0.1]
+    port
+        Port to listen on, 0 for a free one. [default: 8000]
+    model
+        Name of the model. [default: embedded]
+    weights
+        Folder of the model's weights, if not the bundled one.
+    device
+        Where to compute: cpu or cuda. [default: cpu]
+    num_threads
+        CPU threads of the engine. [default: chosen by the machine]
+    num_steps
+        Denoising steps a chunk. [default: the model's]
+    max_sessions
+        Sessions at a time. [default: measured at start-up]
+    metrics_port
+        Port of its own for /metrics. [default: the main port]
+    data_dir
+        Folder of uploaded avatars. [default: ~/.local/share/visavis]
+    log_format
+        How to write the log. [default: console on a terminal, else json]
+    log_level
+        What to write. [default: info]
+    """
+    config = make_config(
+        host=host,
+        port=port,
+        model=model,
+        weights=weights,
+        device=device,
+        num_threads=num_threads,
+        num_steps=num_steps,
+        max_sessions=max_sessions,
+        metrics_port=metrics_port,
+        data_dir=data_dir,
+        log_format=log_format,
+        log_level=log_level,
+    )
+    from visavis.server.logging import configure_logging
+    from visavis.server.serving import make_server
+
+    configure_logging(config.log_format, config.log_level)
+    make_server(config).run()
+
+
+def render(
+    portrait: Path,
+    speech: Path,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("out.mp4"),
+    model: str = "embedded",
+    seed: int = 0,
+) -> None:
+    """Render a talking portrait to a video file.
+
+    Parameters
+    ----------
+    portrait
+        A picture of one face; its orientation is read from EXIF.
+    speech
+        Any audio or video file that FFmpeg can read.
+    output
+        The MP4 file to write.
+    model
+        Name of the model.
+    seed
+        Random seed; the same seed gives the same video.
+    """
+    from visavis.server.render import render as render_video
+
+    try:
+        render_video(portrait, speech, output, model=model, seed=seed)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+
+
+def register(app: App) -> None:
+    """Add these commands to the program."""
+    app.command(serve)
+    app.command(render)

@@ -1,0 +1,158 @@
+"""RGB frames to compressed ones: H.264 through PyAV's libx264, JPEG through simplejpeg."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Protocol
+
+import av
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+from av.video.frame import PictureType
+from numpy.typing import NDArray
+
+from visavis.server.events import OutputMedia, VideoFormat
+
+KEYFRAME_EVERY_S = 2
+_NAL_SPS = 7
+_START_CODE = b"\x00\x00\x01"
+
+
+class VideoEncoder(Protocol):
+    """One stream's encoder: stateful, one thread at a time."""
+
+    codec: str
+
+    def encode(self, pixels: NDArray[np.uint8], *, keyframe: bool) -> tuple[bytes, bool]:
+        """Compress uint8 RGB [H, W, 3]; with the bytes, whether they can be decoded alone."""
+        ...
+
+    def close(self) -> None:
+        """Free the encoder."""
+        ...
+
+
+class H264Encoder:
+    """Annex B, baseline, no B-frames, no delay; SPS and PPS with each IDR, one every 2 s.
+
+    size: (height, width) in pixels, both even. `codec` is the RFC 6381 string of the stream.
+    Raises ValueError for an odd size.
+    """
+
+    def __init__(self, size: tuple[int, int], *, fps: int = 25) -> None:
+        height, width = size
+        if height % 2 or width % 2:
+            raise ValueError(
+                f"size={width}x{height}: H.264 with 4:2:0 colour needs even sides; use JPEG"
+            )
+        self._size = size
+        self._fps = fps
+        self._context = self._open()
+        self._num_frames = 0
+        self._since_keyframe = 0
+        # x264 decides profile and level; its first SPS tells, so one black frame is spent on it.
+        probe = self._open()
+        black = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
+        black.pts = 0
+        sps = b"".join(bytes(packet) for packet in probe.encode(black.reformat(format="yuv420p")))
+        self.codec = codec_string(sps)
+
+    def _open(self) -> av.VideoCodecContext:
+        height, width = self._size
+        context = av.CodecContext.create("libx264", "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height = width, height
+        context.pix_fmt = "yuv420p"
+        context.framerate = Fraction(self._fps)
+        context.time_base = Fraction(1, self._fps)
+        context.thread_count = 1
+        interval = KEYFRAME_EVERY_S * self._fps
+        context.options = {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "profile": "baseline",
+            "crf": "20",
+            "forced-idr": "1",
+            "x264-params": f"keyint={interval}:min-keyint={interval}:scenecut=0:bframes=0:"
+            "repeat-headers=1:annexb=1:colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv",
+        }
+        return context
+
+    def encode(self, pixels: NDArray[np.uint8], *, keyframe: bool) -> tuple[bytes, bool]:
+        """See VideoEncoder. Raises ValueError when the frame has another size."""
+        if pixels.shape != (*self._size, 3):
+            raise ValueError(f"frame of shape {pixels.shape}, but the stream has {self._size}")
+        due = self._since_keyframe >= KEYFRAME_EVERY_S * self._fps
+        idr = keyframe or due or self._num_frames == 0
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
+        frame.pts = self._num_frames
+        frame.time_base = Fraction(1, self._fps)
+        frame.pict_type = PictureType.I if idr else PictureType.NONE
+        packets = self._context.encode(frame)
+        self._num_frames += 1
+        self._since_keyframe = 1 if idr else self._since_keyframe + 1
+        return b"".join(bytes(packet) for packet in packets), idr
+
+    def close(self) -> None:
+        """Drain and free libx264's state."""
+        self._context.encode(None)
+
+
+class JpegEncoder:
+    """4:2:0 JPEG; every frame stands alone."""
+
+    codec = "jpeg"
+
+    def __init__(self, *, quality: int = 85) -> None:
+        self._quality = quality
+
+    def encode(self, pixels: NDArray[np.uint8], *, keyframe: bool) -> tuple[bytes, bool]:
+        """See VideoEncoder."""
+        data = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(pixels),
+            quality=self._quality,
+            colorspace="RGB",
+            colorsubsampling="420",
+        )
+        return bytes(data), True
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class NoVideo:
+    """For clients that want audio and timing only."""
+
+    codec = "none"
+
+    def encode(self, pixels: NDArray[np.uint8], *, keyframe: bool) -> tuple[bytes, bool]:
+        """See VideoEncoder."""
+        return b"", False
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def codec_string(annex_b: bytes) -> str:
+    """`avc1.PPCCLL` of the first SPS in an Annex B stream. Raises ValueError without one."""
+    start = annex_b.find(_START_CODE)
+    while start >= 0:
+        nal = start + len(_START_CODE)
+        if nal + 4 <= len(annex_b) and annex_b[nal] & 0x1F == _NAL_SPS:
+            return "avc1." + annex_b[nal + 1 : nal + 4].hex().upper()
+        start = annex_b.find(_START_CODE, nal)
+    raise ValueError("no sequence parameter set in the H.264 stream")
+
+
+def open_encoder(output: OutputMedia, size: tuple[int, int], *, fps: int) -> VideoEncoder:
+    """The encoder that a client asked for; size is (height, width) in pixels."""
+    video: VideoFormat = output.video  # type: ignore[assignment]  # checked by the session
+    match video:
+        case "h264":
+            return H264Encoder(size, fps=fps)
+        case "jpeg":
+            return JpegEncoder(quality=output.quality)
+        case "none":
+            return NoVideo()

@@ -1,0 +1,222 @@
+"""Loads the model on the engine thread, measures it, and prepares avatars and streams with it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from visavis.server.avatars import AvatarStore, StoredAvatar
+from visavis.server.config import ServerConfig
+from visavis.server.encoder import open_encoder
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.events import OutputMedia
+from visavis.server.metrics import Metrics, Stopwatch
+from visavis.server.stream import EngineStream
+from visavis.server.worker import EngineWorker
+
+if TYPE_CHECKING:
+    from visavis.engine.avatar_engine import Avatar, AvatarEngine
+
+log = structlog.get_logger(__name__)
+
+HostState = Literal["loading", "ready", "failed"]
+EngineLoader = Callable[[ServerConfig], "AvatarEngine"]
+MAX_PREPARED = 16
+# The share of real time that admitted sessions may take together: the rest absorbs jitter.
+LOAD_TARGET = 0.9
+MAX_MEASURED_SESSIONS = 64
+
+
+def load_engine(config: ServerConfig) -> AvatarEngine:
+    """The engine that the settings name; imports torch, so it is called on the engine thread."""
+    from visavis.engine.avatar_engine import AvatarEngine
+
+    return AvatarEngine.load(
+        config.model,
+        weights=config.weights,
+        device=config.device,
+        num_threads=config.num_threads,
+    )
+
+
+class ModelHost:
+    """Owns the engine thread and what is on it; every public coroutine belongs to the event loop.
+
+    `load` makes the engine from the settings, on the engine thread.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        store: AvatarStore,
+        load: EngineLoader = load_engine,
+    ) -> None:
+        self.worker = EngineWorker()
+        self.state: HostState = "loading"
+        self.realtime_factor: float | None = None
+        self.max_sessions = config.max_sessions or 1
+        self.load_error: str | None = None
+        self._config = config
+        self._metrics = metrics
+        self._store = store
+        self._load = load
+        self._engine: AvatarEngine | None = None
+        self._prepared: OrderedDict[str, Avatar] = OrderedDict()
+        self._loading: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        self.worker.start()
+        self._loading = asyncio.create_task(self._load_model())
+
+    async def stop(self) -> None:
+        """End the engine thread after the piece that it works on."""
+        if self._loading is not None:
+            self._loading.cancel()
+        await asyncio.to_thread(self.worker.stop)
+
+    async def wait_loaded(self) -> None:
+        """Wait for the model; returns also when it failed (see `state`)."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    async def _load_model(self) -> None:
+        watch = Stopwatch()
+        try:
+            engine = await self.worker.run(partial(self._load, self._config), deadline_s=0.0)
+            await self.worker.run(engine.warm_up, deadline_s=0.0)
+        except Exception as error:
+            self.state = "failed"
+            self.load_error = f"{type(error).__name__}: {error}"
+            self._metrics.set_engine_state("failed")
+            log.error("model failed to load", model=self._config.model, exc_info=error)
+            return
+        self._engine = engine
+        self.realtime_factor = getattr(engine, "chunk_realtime_factor", None)
+        if self._config.max_sessions is None:
+            self.max_sessions = measured_capacity(self.realtime_factor)
+        self.state = "ready"
+        self._metrics.set_engine_state("ready")
+        self._metrics.model_load.set(watch.elapsed_s())
+        self._metrics.sessions_max.set(self.max_sessions)
+        log.info(
+            "model ready",
+            model=self._config.model,
+            seconds=round(watch.elapsed_s(), 2),
+            chunk_realtime_factor=self.realtime_factor,
+            max_sessions=self.max_sessions,
+        )
+
+    @property
+    def engine(self) -> AvatarEngine:
+        """The engine. Raises ProtocolError `model_loading` before it is there."""
+        if self._engine is None:
+            why = self.load_error or "try again in a few seconds"
+            raise ProtocolError(
+                ErrorCode.MODEL_LOADING, f"the model is {self.state}: {why}", retry_after_s=2.0
+            )
+        return self._engine
+
+    async def prepare_stored(self, avatar_id: str) -> Avatar:
+        """The prepared avatar of a stored one. Raises ProtocolError when there is none."""
+        stored = await asyncio.to_thread(self._store.get, avatar_id)
+        cached = self._prepared.get(avatar_id)
+        if cached is not None:
+            self._prepared.move_to_end(avatar_id)
+            return cached
+        avatar = await self.prepare_image(await asyncio.to_thread(stored.source.read_bytes))
+        self._remember(avatar_id, avatar)
+        return avatar
+
+    async def prepare_image(self, data: bytes) -> Avatar:
+        """Decode an encoded picture and find its face. Raises ProtocolError `invalid_image`."""
+        from visavis.engine.face.image import load_image
+
+        engine = self.engine
+        try:
+            pixels = await asyncio.to_thread(load_image, data)
+            return await self.worker.run(
+                partial(engine.prepare_avatar, pixels), deadline_s=time.monotonic()
+            )
+        except ValueError as error:
+            raise ProtocolError(
+                ErrorCode.INVALID_IMAGE, str(error), param="session.image"
+            ) from error
+
+    async def upload(self, name: str, data: bytes) -> StoredAvatar:
+        """Store a picture as an avatar. Raises ProtocolError `invalid_image`."""
+        from visavis.engine.face.image import load_image
+
+        avatar = await self.prepare_image(data)
+        pixels = await asyncio.to_thread(load_image, data)
+        portrait = avatar.portrait
+        stored = await asyncio.to_thread(
+            self._store.add, name, pixels, portrait.image, tuple(avatar.warnings)
+        )
+        self._remember(stored.meta.id, avatar)
+        return stored
+
+    async def delete(self, avatar_id: str) -> None:
+        """Delete an upload; sessions that show it go on. Raises ProtocolError."""
+        await asyncio.to_thread(self._store.delete, avatar_id)
+        self._prepared.pop(avatar_id, None)
+
+    def _remember(self, avatar_id: str, avatar: Avatar) -> None:
+        self._prepared[avatar_id] = avatar
+        while len(self._prepared) > MAX_PREPARED:
+            self._prepared.popitem(last=False)
+
+    async def open_stream(
+        self, avatar: Avatar, *, rate: int, seed: int, output: OutputMedia
+    ) -> tuple[EngineStream, str]:
+        """A stream for one session, and its codec string."""
+        engine = self.engine
+
+        def open_on_engine_thread() -> tuple[EngineStream, str]:
+            session = engine.open_session(
+                avatar, input_rate=rate, seed=seed, num_steps=self._config.num_steps
+            )
+            encoder = open_encoder(output, engine.frame_size, fps=engine.fps)
+            return EngineStream(session, encoder, rate=rate), encoder.codec
+
+        return await self.worker.run(open_on_engine_thread, deadline_s=time.monotonic())
+
+
+def measured_capacity(realtime_factor: float | None) -> int:
+    """Sessions that speak at once without stutter; 1 when nothing was measured."""
+    if not realtime_factor:
+        return 1
+    return max(1, min(MAX_MEASURED_SESSIONS, int(LOAD_TARGET / realtime_factor)))
+
+
+def decode_image_field(text: str, max_bytes: int) -> bytes:
+    """The bytes of a base64 picture, with or without a `data:` prefix.
+
+    Raises ProtocolError `invalid_image`. Addresses are never fetched.
+    """
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError(
+            ErrorCode.INVALID_IMAGE,
+            "image is not valid base64; send the bytes of a JPEG, PNG or WebP file as base64",
+            param="session.image",
+        ) from error
+    if len(data) > max_bytes:
+        raise ProtocolError(
+            ErrorCode.INVALID_IMAGE,
+            f"image has {len(data):,} bytes, more than {max_bytes:,}; upload a smaller one",
+            param="session.image",
+        )
+    return data
