@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -115,12 +114,12 @@ class FlashTalkPipeline:
         generator.set_state(state.random)
 
         windows = torch.from_numpy(audio_windows(features)).to(self.device)
-        velocity = partial(
-            self.model.velocity,
-            cond_latents_BCTHW=cond_latents,
-            audio=self.model.prepare_audio(windows[None]),
-            context=conditions.context,
-        )
+        audio = self.model.prepare_audio(windows[None])
+
+        def velocity(latents_BCTHW: Tensor, timesteps_B: Tensor) -> Tensor:
+            time = self.model.prepare_time(timesteps_B)
+            return self.model.velocity(latents_BCTHW, time, cond_latents, audio, conditions.context)
+
         latents = self.sampler.sample(
             velocity,
             (self.codec.latent_channels, latent_frames(chunk_frames), *self.codec.latent_size),

@@ -2,8 +2,8 @@
 
 soxr's own stream object hides its state, so a session that holds one cannot be snapshotted or
 rewound. Here every 40 ms frame is resampled on its own from its samples and a margin on both
-sides that is longer than soxr's filter (measured: no difference above 1e-6 of full scale to
-resampling the whole recording). The result is a pure function of the samples' positions, so it
+sides that is longer than soxr's filter: the difference to resampling the whole recording is below
+a tenth of a 16-bit step. The result is a pure function of the samples' positions, so it
 does not depend on how they were sliced, and a few thousand input samples are all the state.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from visavis.engine.plan import ENGINE_RATE, ENGINE_SAMPLES_PER_FRAME, FPS, check_rate
 
 QUALITY = "HQ"
-# Half the length of soxr's HQ filter is 92 samples of the lower of the two rates.
+# In samples of the lower of the two rates; from 96 on nothing but rounding was left (measured).
 _FILTER_MARGIN = 100
 _FULL_SCALE = 32_768.0
 
@@ -55,9 +55,16 @@ class FrameResampler:
         """
         start, end = self.first_sample(frame), self.end_sample(frame)
         needed = pcm[start - first_index : end - first_index].astype(np.float32) / _FULL_SCALE
-        needed = np.pad(needed, (0, end - start - len(needed)))
+        missing = end - start - len(needed)
+        needed = np.pad(needed, (0, missing))
         if self.rate == ENGINE_RATE:
             return needed
         resampled = soxr.resample(needed, self.rate, ENGINE_RATE, quality=QUALITY)
         offset = frame * ENGINE_SAMPLES_PER_FRAME - start * ENGINE_RATE // self.rate
-        return np.asarray(resampled[offset : offset + ENGINE_SAMPLES_PER_FRAME], np.float32)
+        audio = np.asarray(resampled[offset : offset + ENGINE_SAMPLES_PER_FRAME], np.float32)
+        if missing:
+            # The recording ends here: resampling it as a whole has no ringing after its end either.
+            samples = first_index + len(pcm)
+            length = (2 * samples * ENGINE_RATE + self.rate) // (2 * self.rate)
+            audio[max(0, length - frame * ENGINE_SAMPLES_PER_FRAME) :] = 0
+        return audio

@@ -1,0 +1,93 @@
+"""A codec of 16x16 pixels around the real transformer of the `test` preset, for engine tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visavis.engine.audio.front_end import MelFrontEnd
+from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
+from visavis.engine.dit.config import DIT_PRESETS
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.face.framing import Portrait
+from visavis.engine.pipeline import FlashTalkPipeline
+from visavis.engine.session import AvatarSession
+
+SIDE = 4
+PIXELS = 16
+
+
+@dataclass(frozen=True)
+class TinyReference:
+    brightness: float
+
+
+class TinyCodec:
+    """Frames are the six code channels of their own latent, drawn as grey patches."""
+
+    latent_channels = 24
+    cond_channels = 20
+    latent_size = (SIDE, SIDE)
+    frame_size = (PIXELS, PIXELS)
+
+    def __init__(self) -> None:
+        self.hand_overs: list[tuple[Tensor, Tensor]] = []  # (frames given, frames of those latents)
+
+    def reference(self, portrait: Portrait) -> TinyReference:
+        return TinyReference(float(portrait.image.mean()))
+
+    def cond_latents(self, reference: object, chunk_frames: int) -> Tensor:
+        assert isinstance(reference, TinyReference)
+        return torch.full((20, 1 + (chunk_frames - 1) // 4, SIDE, SIDE), reference.brightness / 255)
+
+    def image_tokens(self, reference: object) -> Tensor:
+        return torch.linspace(-1, 1, 16 * 256).reshape(16, 256)
+
+    def initial_motion(self, reference: object) -> Tensor:
+        return torch.zeros(24, 1, SIDE, SIDE)
+
+    def decode(
+        self, latents_CTHW: Tensor, reference: object, *, skip_frames: int = 0
+    ) -> Iterator[Tensor]:
+        frames = draw(latents_CTHW)[skip_frames:]
+        yield frames[:1]
+        yield from frames[1:].split(4)
+
+    def motion_latents(
+        self, latents_CTHW: Tensor, frames: Tensor, reference: object, *, end_frame: int
+    ) -> Tensor:
+        codes = unpack_codes(latents_CTHW[None])[:, end_frame - 5 : end_frame]
+        self.hand_overs.append((frames, draw(latents_CTHW)[end_frame - 5 : end_frame]))
+        return pack_codes(codes)[0]
+
+
+def draw(latents_CTHW: Tensor) -> Tensor:
+    """uint8 [F, 16, 16, 3]."""
+    codes = unpack_codes(latents_CTHW[None])[0].mean(dim=1)  # [F, h, w]
+    grey = (torch.sigmoid(codes) * 255).to(torch.uint8)
+    enlarged = grey.repeat_interleave(PIXELS // SIDE, 1).repeat_interleave(PIXELS // SIDE, 2)
+    return enlarged[..., None].expand(-1, -1, -1, 3)
+
+
+def tiny_pipeline() -> FlashTalkPipeline:
+    torch.manual_seed(0)
+    model = FlashTalkDiT(DIT_PRESETS["test"])
+    with torch.no_grad():  # training starts from zero velocity; tests need the inputs to matter
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.eval().requires_grad_(False)
+    return FlashTalkPipeline(model, TinyCodec(), MelFrontEnd(), torch.device("cpu"))
+
+
+def tiny_session(
+    pipeline: FlashTalkPipeline, *, input_rate: int = 16_000, seed: int = 0
+) -> AvatarSession:
+    conditions = pipeline.conditions(TinyReference(100.0))
+    return AvatarSession(pipeline, conditions, input_rate=input_rate, seed=seed, num_steps=2)
+
+
+def noise(samples: int, seed: int = 1) -> np.ndarray:
+    """Loud int16 noise."""
+    return np.random.default_rng(seed).integers(-9000, 9000, samples, dtype=np.int16)
