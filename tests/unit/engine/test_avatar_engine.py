@@ -1,0 +1,201 @@
+"""Loading by name, preparing a portrait, opening sessions; errors that say what to do."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_model import TinyCodec, noise, tiny_pipeline
+
+from visavis.engine import registry
+from visavis.engine.audio.front_end import MelFrontEnd
+from visavis.engine.avatar_engine import AvatarEngine
+from visavis.engine.codec.base import LatentCodec
+from visavis.engine.dit.config import DIT_PRESETS
+from visavis.engine.plan import PlanError
+from visavis.engine.registry import ModelSpec, UnknownModelError
+from visavis.engine.runtime import DeviceError
+from visavis.engine.schematic import schematic_portrait
+from visavis.engine.weights import WeightsError
+
+SIZES = {
+    name: getattr(DIT_PRESETS["test"], name) for name in DIT_PRESETS["test"].__dataclass_fields__
+}
+
+
+def _tiny_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> LatentCodec:
+    return TinyCodec()
+
+
+TINY = ModelSpec(
+    dit=DIT_PRESETS["test"],
+    load_codec=_tiny_codec,
+    front_end=MelFrontEnd,
+    weights="tiny",
+    codec_weights="tiny",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(registry.MODELS, "tiny", TINY)
+    (tmp_path / "config.json").write_text(json.dumps({"dit": SIZES}))
+    save_file(tiny_pipeline().model.state_dict(), tmp_path / "dit.safetensors")
+    return tmp_path
+
+
+def test_a_loaded_engine_talks(folder: Path) -> None:
+    engine = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    avatar = engine.prepare_avatar(schematic_portrait())
+    session = engine.open_session(avatar, input_rate=24_000)
+    session.push_audio(noise(24_000))
+    session.commit()
+    frames = []
+    while session.next_chunk() is not None:
+        frames += session.generate()
+    assert len(frames) == engine.fps == 25
+    assert frames[0].pixels.shape == (*engine.frame_size, 3)
+    assert avatar.warnings == ()
+
+
+def test_loading_gives_the_saved_weights(folder: Path) -> None:
+    loaded = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    saved = AvatarEngine(
+        "tiny",
+        TINY,
+        tiny_pipeline().model,
+        TinyCodec(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    pictures = []
+    for engine in (loaded, saved):
+        session = engine.open_session(engine.prepare_avatar(schematic_portrait()), seed=4)
+        pictures.append(np.stack([frame.pixels for frame in session.generate_idle()]))
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_bfloat16_weights_give_nearly_the_same_face(folder: Path) -> None:
+    pictures = []
+    for dtype in ("float32", "bfloat16"):
+        engine = AvatarEngine.load("tiny", weights=folder, dtype=dtype)
+        session = engine.open_session(engine.prepare_avatar(schematic_portrait()))
+        pictures.append(np.stack([f.pixels for f in session.generate_idle()]).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 3
+
+
+def test_two_sessions_of_an_avatar_do_not_disturb_each_other(folder: Path) -> None:
+    engine = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    avatar = engine.prepare_avatar(schematic_portrait())
+    alone = engine.open_session(avatar)
+    expected = np.stack([f.pixels for _ in range(2) for f in alone.generate_idle()])
+    first, second = engine.open_session(avatar), engine.open_session(avatar, seed=1)
+    mixed = []
+    for _ in range(2):
+        for one, other in zip(first.generate_idle(), second.generate_idle(), strict=True):
+            mixed.append(one.pixels)
+            assert np.any(one.pixels != other.pixels)
+    np.testing.assert_array_equal(np.stack(mixed), expected)
+
+
+def test_warm_up_measures_the_realtime_factor(folder: Path) -> None:
+    engine = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    assert engine.chunk_realtime_factor is None
+    assert engine.warm_up() > 0
+    assert engine.chunk_realtime_factor is not None
+    assert engine.chunk_realtime_factor > 0
+
+
+def test_a_machine_that_is_too_slow_gets_fewer_steps_and_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    monkeypatch.setattr(engine, "_realtime_factor", lambda avatar: engine.num_steps * 0.4)
+    with caplog.at_level(logging.WARNING):
+        engine.warm_up()
+    assert engine.num_steps == 2
+    assert engine.chunk_realtime_factor == pytest.approx(0.8)
+    assert "sessions get 2 by default" in caplog.text
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UnknownModelError, match="model='gpt'.*embedded.*test"):
+        AvatarEngine.load("gpt")
+
+
+def test_a_rate_that_is_not_served_is_refused(folder: Path) -> None:
+    engine = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    avatar = engine.prepare_avatar(schematic_portrait())
+    with pytest.raises(PlanError, match="input_rate=96000"):
+        engine.open_session(avatar, input_rate=96_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "float16"}, "dtype='float16'.*float32, bfloat16"),
+        ({"device": "abacus"}, "device='abacus'"),
+        ({"num_threads": 0}, "num_threads=0.*at least 1"),
+    ],
+)
+def test_impossible_devices_are_named(
+    folder: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DeviceError, match=message):
+        AvatarEngine.load("tiny", weights=folder, **arguments)  # type: ignore[arg-type]
+
+
+class TestWeights:
+    def test_a_folder_that_is_not_there(self) -> None:
+        with pytest.raises(WeightsError, match="weights='/nowhere'.*config.json"):
+            AvatarEngine.load("embedded", weights="/nowhere")
+
+    def test_the_environment_names_a_folder(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VISAVIS_WEIGHTS", str(folder))
+        AvatarEngine.load("tiny", dtype="float32")
+
+    def test_the_environment_names_a_folder_of_folders(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inner = folder / "models" / "tiny"
+        inner.mkdir(parents=True)
+        for name in ("config.json", "dit.safetensors"):
+            (folder / name).rename(inner / name)
+        monkeypatch.setenv("VISAVIS_WEIGHTS", str(folder / "models"))
+        AvatarEngine.load("tiny", dtype="float32")
+
+    def test_without_weights_it_says_where_it_looked(self, folder: Path) -> None:
+        with pytest.raises(WeightsError, match=r"model 'tiny'.*weights/tiny.*VISAVIS_WEIGHTS"):
+            AvatarEngine.load("tiny")
+
+    def test_a_damaged_config_is_named(self, folder: Path) -> None:
+        (folder / "config.json").write_text("{")
+        with pytest.raises(WeightsError, match="config.json.*Expecting"):
+            AvatarEngine.load("tiny", weights=folder)
+
+    def test_a_config_with_a_field_nobody_knows(self, folder: Path) -> None:
+        (folder / "config.json").write_text(json.dumps({"dit": {**SIZES, "wings": 2}}))
+        with pytest.raises(WeightsError, match="wings"):
+            AvatarEngine.load("tiny", weights=folder)
+
+    def test_a_truncated_file_is_named(self, folder: Path) -> None:
+        path = folder / "dit.safetensors"
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(WeightsError, match="dit.safetensors"):
+            AvatarEngine.load("tiny", weights=folder)
+
+    def test_tensors_that_do_not_fit_are_named(self, folder: Path) -> None:
+        tensors = tiny_pipeline().model.state_dict()
+        tensors["head.modulation"] = torch.zeros(1, 2, 3)
+        tensors["extra"] = tensors.pop("blocks.0.modulation")
+        save_file(tensors, folder / "dit.safetensors")
+        with pytest.raises(
+            WeightsError,
+            match=r"missing blocks.0.modulation; surplus extra; head.modulation is \[1, 2, 3\]",
+        ):
+            AvatarEngine.load("tiny", weights=folder)
