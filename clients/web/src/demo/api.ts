@@ -6,6 +6,10 @@ export interface Avatar {
   name: string;
   imageUrl: string;
   builtin: boolean;
+  /** What the server noticed about the photo, such as a small face. */
+  warnings: string[];
+  /** Who made the picture, and under which licence. */
+  credit: string;
 }
 
 export interface Sample {
@@ -33,6 +37,8 @@ interface AvatarJson {
   name?: string;
   image_url?: string;
   builtin?: boolean;
+  warnings?: string[];
+  credit?: string | null;
 }
 
 interface SampleJson {
@@ -84,6 +90,8 @@ function toAvatar(json: AvatarJson): Avatar {
     name: json.name || json.id,
     imageUrl: json.image_url ?? `/v1/avatars/${encodeURIComponent(json.id)}/image`,
     builtin: json.builtin ?? false,
+    warnings: json.warnings ?? [],
+    credit: json.credit ?? "",
   };
 }
 

@@ -23,12 +23,13 @@ export function element<Tag extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
-/** A 24-unit line icon from one path. */
-export function icon(path: string): SVGSVGElement {
+/** A 24-unit icon from one path, as a line or filled. */
+export function icon(path: string, solid = false): SVGSVGElement {
   const namespace = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(namespace, "svg");
   svg.setAttribute("viewBox", "0 0 24 24");
   svg.setAttribute("aria-hidden", "true");
+  if (solid) svg.setAttribute("class", "icon-solid");
   const shape = document.createElementNS(namespace, "path");
   shape.setAttribute("d", path);
   svg.append(shape);

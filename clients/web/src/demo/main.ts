@@ -72,6 +72,8 @@ class Page {
     this.stage.clearTrouble();
     this.stage.showAvatar(avatar);
     this.#endProgress();
+    byId("colophon-credit", HTMLElement).textContent = avatar.credit;
+    if (avatar.warnings.length) this.toasts.show("info", avatar.warnings.join(" "));
     void this.client.open(avatar.id);
   }
 
@@ -117,7 +119,6 @@ class Page {
       this.recordings.setActive(id, shown / total);
       if (frame.last) this.#endProgress();
     });
-    client.on("warnings", (warnings) => this.toasts.show("info", warnings.join(" ")));
     client.on("error", (error) => this.complain(error.message));
     client.on("videoFallback", (reason) => {
       this.hook.lastError = reason;

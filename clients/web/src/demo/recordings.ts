@@ -3,6 +3,7 @@ import type { Sample } from "./api";
 import { element, icon } from "./dom";
 
 const PLAY = "M8 5.5v13l10.5-6.5z";
+const STOP = "M7.5 7.5h9v9h-9z";
 const FOLDER =
   "M4 7.5A1.5 1.5 0 0 1 5.5 6h4l2 2h7A1.5 1.5 0 0 1 20 9.5v8a1.5 1.5 0 0 1-1.5 1.5h-13A1.5 1.5 0 0 1 4 17.5z";
 
@@ -61,7 +62,7 @@ export class Recordings {
     }
     this.list
       .querySelector<HTMLElement>(".recording.is-active")
-      ?.style.setProperty("--progress", String(Math.min(1, progress)));
+      ?.style.setProperty("--progress", Math.min(1, progress).toFixed(2));
   }
 
   #render(): void {
@@ -94,7 +95,7 @@ export class Recordings {
       disabled: !this.#enabled && !active,
     });
     button.append(
-      element("span", { class: "recording-icon" }, active ? bars() : icon(PLAY)),
+      element("span", { class: "recording-icon" }, icon(active ? STOP : PLAY, true)),
       element("span", { class: "recording-title" }, source.title),
       element("span", { class: "recording-note" }, note),
     );
@@ -118,10 +119,6 @@ export class Recordings {
     button.addEventListener("click", () => this.input.click());
     return element("li", {}, button);
   }
-}
-
-function bars(): HTMLSpanElement {
-  return element("span", { class: "bars" }, element("i"), element("i"), element("i"));
 }
 
 function duration(seconds: number): string {

@@ -3,7 +3,9 @@ import type { AvatarClient } from "../lib";
 import { element } from "./dom";
 
 const SAMPLE_MS = 250;
+/** Samples in a graph: half a minute, or the last utterances. */
 const HISTORY = 120;
+const UTTERANCES = 16;
 
 interface VitalSpec {
   label: string;
@@ -12,6 +14,7 @@ interface VitalSpec {
   /** Upper end of the graph, in the vital's unit; larger values stretch it. */
   scale: number;
   tone: "warm" | "cool";
+  history: number;
 }
 
 const SPECS = {
@@ -21,6 +24,7 @@ const SPECS = {
     explanation: "From the first sound of an utterance to its first frame on the screen",
     scale: 1000,
     tone: "warm",
+    history: UTTERANCES,
   },
   fps: {
     label: "Frame rate",
@@ -28,6 +32,7 @@ const SPECS = {
     explanation: "Frames drawn in the last second",
     scale: 30,
     tone: "cool",
+    history: HISTORY,
   },
   skew: {
     label: "Lip sync",
@@ -35,6 +40,7 @@ const SPECS = {
     explanation: "Distance between picture and sound, 95th percentile of recent speech",
     scale: 80,
     tone: "warm",
+    history: HISTORY,
   },
   buffer: {
     label: "Buffer",
@@ -42,6 +48,7 @@ const SPECS = {
     explanation: "Frames waiting for their moment",
     scale: 600,
     tone: "cool",
+    history: HISTORY,
   },
   dropped: {
     label: "Dropped",
@@ -49,6 +56,7 @@ const SPECS = {
     explanation: "Frames that came too late, here or at the server",
     scale: 10,
     tone: "warm",
+    history: HISTORY,
   },
 } as const satisfies Record<string, VitalSpec>;
 
@@ -72,7 +80,7 @@ class Vital {
 
   push(value: number | null): void {
     this.#history.push(value);
-    if (this.#history.length > HISTORY) this.#history.shift();
+    if (this.#history.length > this.spec.history) this.#history.shift();
     this.#value.textContent = value === null ? "–" : String(Math.round(value));
     this.#draw();
   }
@@ -86,7 +94,8 @@ class Vital {
     this.#graph.height = Math.round(height * ratio);
     context.scale(ratio, ratio);
     const top = Math.max(this.spec.scale, ...this.#history.map((value) => value ?? 0));
-    const x = (i: number): number => width - 1 - ((this.#history.length - 1 - i) * width) / HISTORY;
+    const x = (i: number): number =>
+      width - 1 - ((this.#history.length - 1 - i) * width) / this.spec.history;
     const y = (value: number): number => height - 1.5 - (value / top) * (height - 4);
     const color = getComputedStyle(this.#graph).color;
     context.strokeStyle = color;
@@ -117,7 +126,6 @@ class Vital {
 
 export class Vitals {
   readonly #vitals: Record<VitalName, Vital>;
-  #firstFrameMs: number | null = null;
 
   constructor(host: HTMLElement, client: AvatarClient) {
     this.#vitals = {
@@ -128,16 +136,13 @@ export class Vitals {
       dropped: new Vital(SPECS.dropped),
     };
     host.append(...Object.values(this.#vitals).map((vital) => vital.root));
-    client.on("firstFrame", (ms) => {
-      this.#firstFrameMs = ms;
-    });
+    client.on("firstFrame", (ms) => this.#vitals.firstFrame.push(ms));
     setInterval(() => this.#sample(client), SAMPLE_MS);
   }
 
   #sample(client: AvatarClient): void {
     if (document.hidden) return;
     const { metrics } = client.player;
-    this.#vitals.firstFrame.push(this.#firstFrameMs);
     this.#vitals.fps.push(metrics.framesShown === 0 ? null : metrics.fps(performance.now()));
     this.#vitals.skew.push(metrics.skewP95());
     this.#vitals.buffer.push(metrics.framesShown === 0 ? null : client.player.bufferedMs);

@@ -32,7 +32,6 @@ export interface ClientOptions {
 export interface ClientEvents {
   state: AvatarState;
   loading: { stage: string; progress: number };
-  warnings: string[];
   shown: ShownFrame;
   /** Milliseconds from the first audio of an utterance to its first frame on the screen. */
   firstFrame: number;
@@ -171,7 +170,6 @@ export class AvatarClient extends Emitter<ClientEvents> {
     session.on("settings", (settings) => {
       this.#codec = settings.output?.codec ?? this.#codec;
       this.player.configure(this.#videoFormat(), this.#codec, settings.output?.fps);
-      if (settings.warnings?.length) this.emit("warnings", settings.warnings);
       if (this.#microphoneOpen) this.setListening(true);
     });
     session.on("media", (frame) => this.player.push(frame));

@@ -38,8 +38,10 @@ interface QueuedFrame {
 }
 
 const LOOK_AHEAD_FRAMES = 6;
-/** A frame this late is dropped when the next one is due as well. */
+/** A frame of speech this late is dropped when the next one is due as well. */
 const TOO_LATE_S = 0.06;
+/** An idle frame has no sound to keep up with: it may be shown late. */
+const TOO_LATE_IDLE_S = 0.25;
 /** Drawing this early is closer to the truth than waiting for the next refresh. */
 const EARLY_S = 0.006;
 /** While the page is hidden no refresh comes: this timer keeps the queues moving. */
@@ -180,7 +182,9 @@ export class Player extends Emitter<PlayerEvents> {
       if (!entry?.image || entry.dueS > heardS + EARLY_S) return null;
       this.#queue.shift();
       const nextIsDue = next?.image && next.dueS <= heardS + EARLY_S;
-      if (!nextIsDue || heardS - entry.dueS < TOO_LATE_S) return entry;
+      const idle = (entry.wire.flags & Flag.Idle) !== 0;
+      const tooLateS = idle ? TOO_LATE_IDLE_S : TOO_LATE_S;
+      if (!nextIsDue || heardS - entry.dueS < tooLateS) return entry;
       entry.image.close();
       this.metrics.framesDropped += 1;
     }

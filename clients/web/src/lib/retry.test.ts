@@ -1,0 +1,31 @@
+import { describe, expect, it } from "vitest";
+import { Backoff, verdictOf } from "./retry";
+
+describe("verdictOf", () => {
+  it.each([1001, 1006, 1011, 1012, 4429, 4503])("retries after %i", (code) => {
+    expect(verdictOf(code)).toBe("retry");
+  });
+
+  it.each([1003, 1009, 4400, 4401, 4403, 4404, 4409])("gives up after %i", (code) => {
+    expect(verdictOf(code)).toBe("fatal");
+  });
+
+  it("knows an end from a failure", () => {
+    expect(verdictOf(1000)).toBe("done");
+    expect(verdictOf(4408)).toBe("expired");
+  });
+});
+
+describe("Backoff", () => {
+  it("doubles up to its maximum and starts over after reset", () => {
+    const backoff = new Backoff(500, 4_000, () => 1);
+    expect([1, 2, 3, 4, 5].map(() => backoff.next())).toEqual([500, 1_000, 2_000, 4_000, 4_000]);
+    backoff.reset();
+    expect(backoff.next()).toBe(500);
+  });
+
+  it("jitters within half a step and respects the server's wish", () => {
+    expect(new Backoff(500, 4_000, () => 0).next()).toBe(250);
+    expect(new Backoff(500, 4_000, () => 0).next(5)).toBe(5_000);
+  });
+});
