@@ -40,10 +40,11 @@ def modulate(x_BND: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
 
 
 class TimeConstants(NamedTuple):
-    """What a noise level means to the blocks: float32 [B, D] and [B, 6 * D]."""
+    """What a noise level means to the blocks: float32 [B, D] and [B, 6 * D], and itself, [B]."""
 
     embedding: Tensor
     projection: Tensor
+    level: Tensor
 
 
 def timestep_features(timesteps_B: Tensor, size: int) -> Tensor:
@@ -69,7 +70,9 @@ class TimeEmbedding(nn.Module):
     def forward(self, timesteps_B: Tensor) -> TimeConstants:
         features = timestep_features(timesteps_B, self.freq_dim)
         embedding = self.output(F.silu(self.input(features)))
-        return TimeConstants(embedding, self.projection(F.silu(embedding)))
+        return TimeConstants(
+            embedding, self.projection(F.silu(embedding)), timesteps_B.float()
+        )
 
 
 class TextEmbedding(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 MASK_CHANNELS = 4  # the first frame's flag repeated four times, frames folded by four
 
@@ -39,6 +40,9 @@ class DiTConfig:
     audio_dim: int  # channels of an audio token
     audio_tokens: int  # per latent frame
     temporal_stride: int = 4  # pixel frames in a latent frame
+    # What the head computes: the velocity, or the clean latents, turned into a velocity outside. A
+    # narrow model need not carry the noise through (arXiv 2511.13720).
+    prediction: Literal["velocity", "clean"] = "velocity"
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -186,10 +190,11 @@ DIT_PRESETS: dict[str, DiTConfig] = {
     ),
     # Two-layer motion latents on a 16x16 grid, layout maps as the reference, log-mel as the audio.
     "embedded": DiTConfig(
-        dim=192,
+        dim=256,
         ffn_dim=768,
         num_layers=6,
-        num_heads=3,
+        num_heads=4,
+        patch_size=(1, 4, 4),
         latent_channels=24,
         cond_channels=20,
         image_dim=256,
@@ -199,6 +204,7 @@ DIT_PRESETS: dict[str, DiTConfig] = {
         audio_hidden=192,
         audio_dim=192,
         audio_tokens=8,
+        prediction="clean",
     ),
     # Random weights, every branch present: for shape and protocol tests.
     "test": DiTConfig(

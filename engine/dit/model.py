@@ -254,8 +254,10 @@ class FlashTalkDiT(nn.Module):
             self._blocks(), context.layers, audio.layers, strict=True
         ):
             x_BND = block(x_BND, steering, rope, context_kv, audio_kv, masks)
-        patches = self.head(x_BND, time.embedding)
-        return self._unpatch(patches, frames, rows, columns).to(latents_BCTHW.dtype)
+        out = self._unpatch(self.head(x_BND, time.embedding), frames, rows, columns)
+        if self.config.prediction == "clean":
+            out = (latents_BCTHW.float() - out) / time.level.view(-1, 1, 1, 1, 1)
+        return out.to(latents_BCTHW.dtype)
 
     def _blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
