@@ -6,21 +6,18 @@ Letters: C channels, T latent frames, h w latent size, F pixel frames, H W frame
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from visavis.engine.face.framing import Portrait
 
-
-class Reference(Protocol):
-    """What a codec knows about one portrait: constant, shared by all sessions of the avatar.
-
-    Opaque to the engine; only the codec that made it reads it.
-    """
+# What a codec knows about one portrait: constant, shared by all sessions of the avatar. Opaque to
+# the engine; only the codec that made it reads it.
+ReferenceT = TypeVar("ReferenceT")
 
 
-class LatentCodec(Protocol):
+class LatentCodec(Protocol[ReferenceT]):
     """Weights without session state: one instance serves every session of a model.
 
     All tensors that go in and come out live on the codec's device; latents are float32.
@@ -44,24 +41,24 @@ class LatentCodec(Protocol):
         """(H, W) in pixels."""
         ...
 
-    def reference(self, portrait: Portrait) -> Reference:
+    def reference(self, portrait: Portrait) -> ReferenceT:
         """Everything that is constant for an avatar."""
         ...
 
-    def cond_latents(self, reference: Reference, chunk_frames: int) -> Tensor:
+    def cond_latents(self, reference: ReferenceT, chunk_frames: int) -> Tensor:
         """Mask and reference latents of a chunk, [cond_channels, T, h, w]."""
         ...
 
-    def image_tokens(self, reference: Reference) -> Tensor | None:
+    def image_tokens(self, reference: ReferenceT) -> Tensor | None:
         """Tokens for the image cross-attention, [N, image_dim]; None: the model has none."""
         ...
 
-    def initial_motion(self, reference: Reference) -> Tensor:
+    def initial_motion(self, reference: ReferenceT) -> Tensor:
         """Motion latent of a session's first chunk, [C, 1, h, w]: the portrait at rest."""
         ...
 
     def decode(
-        self, latents_CTHW: Tensor, reference: Reference, *, skip_frames: int = 0
+        self, latents_CTHW: Tensor, reference: ReferenceT, *, skip_frames: int = 0
     ) -> Iterator[Tensor]:
         """Frames of a chunk in order, uint8 RGB [n, H, W, 3], any n >= 1 at a time.
 
@@ -71,7 +68,7 @@ class LatentCodec(Protocol):
         ...
 
     def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: Reference, *, end_frame: int
+        self, latents_CTHW: Tensor, frames: Tensor, reference: ReferenceT, *, end_frame: int
     ) -> Tensor:
         """Hand-over: motion latents of the next chunk, [C, 2, h, w] (method section 1.7).
 

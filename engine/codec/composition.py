@@ -21,8 +21,8 @@ from visavis.engine.codec.spline import evaluate, spline_matrix
 class Window:
     """Part of the 256-pixel frame, sampled every `step` pixels."""
 
-    x: int = 0
-    y: int = 0
+    x: float = 0
+    y: float = 0
     width: int = FRAME_SIZE
     height: int = FRAME_SIZE
     step: float = 1.0
@@ -60,39 +60,76 @@ class Layers:
 
 
 def source_positions(codes_N6hw: Tensor, seams_N5SS: Tensor, window: Window = WHOLE) -> Sources:
-    """Where each output pixel of the window comes from."""
-    device, dtype = codes_N6hw.device, codes_N6hw.dtype
-    scale = torch.tensor(CODE_SCALE, device=device, dtype=dtype)
+    """Where each output pixel of the window comes from.
+
+    Flows are smooth on the scale of a cell: they are computed on every second pixel and interpolated.
+    """
+    coarse = _halve(window)
+    scale = codes_N6hw.new_tensor(CODE_SCALE)
     grids = codes_N6hw * scale[:, None, None]
-    rows = spline_matrix(window.height, GRID, window.y, window.step, FRAME_SIZE).to(device, dtype)
-    columns = spline_matrix(window.width, GRID, window.x, window.step, FRAME_SIZE).to(device, dtype)
-    y = window.y + window.step * torch.arange(window.height, device=device, dtype=dtype)
-    x = window.x + window.step * torch.arange(window.width, device=device, dtype=dtype)
-    p = torch.stack([x.expand(window.height, -1), y[:, None].expand(-1, window.width)])
-    head = p + evaluate(grids[:, :2], rows, columns)
-    # A and D live in the still head's coordinates: they are evaluated on the plain pixel grid and
-    # read at q. Both are smooth on the scale of a cell, so that half resolution loses nothing.
-    half = spline_matrix(FRAME_SIZE // 2, GRID, 0.5, 2.0, FRAME_SIZE).to(device, dtype)
-    flows = sample(evaluate(grids[:, 2:], half, half), (head - 0.5) / 2)
+    p = _pixels(coarse, codes_N6hw)
+    head_flow = evaluate(grids[:, :2], *_matrices(coarse, codes_N6hw))
+    head = p + head_flow
+    # A and D live in the still head's coordinates: they are evaluated on a plain pixel grid and read
+    # at q.
+    every_fourth = Window(
+        x=1.5, y=1.5, width=FRAME_SIZE // 4, height=FRAME_SIZE // 4, step=4.0
+    )
+    surfaces = evaluate(grids[:, 2:], *_matrices(every_fourth, codes_N6hw))
+    flows = sample(surfaces, reduced(head, 4))
     shares = sample(seams_N5SS[:, 2:5], head)
-    single, split = head + flows[:, :2], flows[:, 2:]
+    single, split = head_flow + flows[:, :2], flows[:, 2:]
+    upper = single + shares[:, :1] * split
+    lower = single + (1 - shares[:, 1:2]) * split
+    maps = torch.cat([head_flow, upper, lower, shares[:, 2:]], dim=1)
+    if coarse != window:
+        maps = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+        p = _pixels(window, codes_N6hw)
     return Sources(
-        head=head,
-        upper=single + shares[:, :1] * split,
-        lower=single + (1 - shares[:, 1:2]) * split,
-        opens=shares[:, 2:],
+        head=p + maps[:, :2], upper=p + maps[:, 2:4], lower=p + maps[:, 4:6], opens=maps[:, 6:]
     )
 
 
-def sample(image_NCSS: Tensor, positions_N2HW: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """Image values at pixel positions; the border repeats."""
+def _halve(window: Window) -> Window:
+    if window.step != 1.0:
+        return window
+    return Window(
+        x=window.x + 0.5,
+        y=window.y + 0.5,
+        width=window.width // 2,
+        height=window.height // 2,
+        step=2.0,
+    )
+
+
+def _matrices(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
+    rows = spline_matrix(window.height, GRID, window.y, window.step, FRAME_SIZE)
+    columns = spline_matrix(window.width, GRID, window.x, window.step, FRAME_SIZE)
+    return rows.to(like), columns.to(like)
+
+
+def _pixels(window: Window, like: Tensor) -> Tensor:
+    x = window.x + window.step * torch.arange(window.width, device=like.device, dtype=like.dtype)
+    y = window.y + window.step * torch.arange(window.height, device=like.device, dtype=like.dtype)
+    return torch.stack([x.expand(window.height, -1), y[:, None].expand(-1, window.width)])
+
+
+def sample(image_NCSS: Tensor, positions_N2HW: Tensor) -> Tensor:
+    """Image values at pixel positions, bilinear; the border repeats."""
     size = torch.tensor(
         [image_NCSS.shape[3], image_NCSS.shape[2]],
         device=image_NCSS.device,
         dtype=image_NCSS.dtype,
     )
     grid = (2 * positions_N2HW.permute(0, 2, 3, 1) + 1) / size - 1
-    return F.grid_sample(image_NCSS, grid, mode=mode, padding_mode="border", align_corners=False)
+    return F.grid_sample(
+        image_NCSS, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def reduced(positions: Tensor, reduction: float) -> Tensor:
+    """The same positions in a picture that is smaller by a factor."""
+    return positions if reduction == 1 else (positions - 0.5 * (reduction - 1)) / reduction
 
 
 def coverage(distance: Tensor) -> Tensor:
@@ -106,9 +143,11 @@ def compose(
     codes_N6hw: Tensor,
     window: Window = WHOLE,
     *,
-    mode: str = "bilinear",
+    reduction: float = 1,
 ) -> Layers:
     """Warp both layers of portraits (0..1) by their codes.
+
+    A portrait of another size says so: `reduction` 2 is half the size, 0.5 twice.
 
     `seams` holds the portrait's layer maps (`FaceLayout.seams`). The upper layer lies in front.
     """
@@ -117,8 +156,8 @@ def compose(
     below = coverage(sample(seams_N5SS[:, 1:2], sources.lower))
     gap = (1 - cover_upper - below).clamp(0, 1) * sources.opens
     return Layers(
-        upper=sample(portrait_N3SS, sources.upper, mode=mode),
-        lower=sample(portrait_N3SS, sources.lower, mode=mode),
+        upper=sample(portrait_N3SS, reduced(sources.upper, reduction)),
+        lower=sample(portrait_N3SS, reduced(sources.lower, reduction)),
         cover_upper=cover_upper,
         cover_lower=1 - cover_upper - gap,
         gap=gap,

@@ -17,7 +17,7 @@ FRAME_SIZE: Final = 256
 TEMPORAL_STRIDE: Final = 4
 LATENT_CHANNELS: Final = CODE_CHANNELS * TEMPORAL_STRIDE
 # Pixels per code unit: about the spread of each channel over the face, so that unit noise fits all.
-CODE_SCALE: Final = (4.0, 4.0, 2.0, 3.0, 2.0, 5.0)
+CODE_SCALE: Final = (4.0, 4.0, 2.5, 4.0, 2.5, 5.0)
 
 
 def pack_codes(codes_BF6hw: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def _second_differences() -> Array:
 
 
 _DIFFERENCES: Final = _second_differences()
-_REGULARISER: Final = 0.01 * _DIFFERENCES.T @ _DIFFERENCES + 0.0036 * np.eye(GRID * GRID)
+_REGULARISER: Final = 0.03 * _DIFFERENCES.T @ _DIFFERENCES + 0.004 * np.eye(GRID * GRID)
 
 
 class _Face:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.codec.composition import Layers, sample
+from visavis.engine.codec.composition import Layers, reduced, sample
+from visavis.engine.codec.motion_latents import FRAME_SIZE
 from visavis.engine.face.layout import FaceLayout
 from visavis.engine.face.mesh import FACE_OVAL
 
@@ -76,7 +77,7 @@ def paint_interior(look: MouthLook, portrait: Tensor, layers: Layers) -> Tensor:
 
     Args:
         look: of the person.
-        portrait: [1, 3, 256, 256], 0..1.
+        portrait: [1, 3, S, S], 0..1, of any size.
         layers: the composition whose gap is to be filled.
     """
     head, lower = layers.sources.head, layers.sources.lower
@@ -119,7 +120,9 @@ def paint_interior(look: MouthLook, portrait: Tensor, layers: Layers) -> Tensor:
     corner = 1 - 0.45 * torch.clamp(hx.abs(), 0, 1) ** 3
     colour = colour * shade * corner
     shown = sample(look.shown.to(device, dtype).expand(len(head), -1, -1, -1), head)
-    own = sample(portrait.expand(len(head), -1, -1, -1), head)
+    own = sample(
+        portrait.expand(len(head), -1, -1, -1), reduced(head, FRAME_SIZE / portrait.shape[3])
+    )
     return (colour + shown * (own - colour)).clamp(0, 1)
 
 

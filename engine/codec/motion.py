@@ -1,0 +1,317 @@
+"""The embedded model's codec: motion latents to pixels by warping and painting, and back.
+
+Legend: C channels, T latent frames, h w control grid, F N frames, H W pixels.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from visavis.engine.codec.composition import WHOLE, Layers, Window, compose, reduced, sample
+from visavis.engine.codec.motion_latents import (
+    CODE_CHANNELS,
+    FRAME_SIZE,
+    GRID,
+    LATENT_CHANNELS,
+    TEMPORAL_STRIDE,
+    pack_codes,
+    unpack_codes,
+)
+from visavis.engine.codec.networks import (
+    ENCODER_SIZE,
+    EncoderConfig,
+    InteriorPainter,
+    MotionEncoder,
+    PainterConfig,
+    encoder_inputs,
+    painter_inputs,
+)
+from visavis.engine.face.framing import Portrait
+from visavis.engine.face.layout import LAYOUT_CHANNELS, layout_latents, measure_layout
+from visavis.engine.face.mesh import FACE_OVAL
+
+MASK_CHANNELS = 4
+IMAGE_TOKEN_CELLS = 4
+MOUTH_WINDOW = (104, 88)  # width, height, even
+MOUTH_WINDOW_ABOVE = 34  # of the height, how much lies above the mouth's centre
+# The encoder's first guess of an opened mouth's colour; the painter's own is not needed there.
+DARK = 0.12
+DECODE_BATCH = 4
+PORTRAIT_REDUCTION = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionReference:
+    """A portrait as the codec knows it; tensors carry a batch dimension of one."""
+
+    portrait: Tensor  # [1, 3, 512, 512], 0..1: twice the frame's size, for sharp bilinear sampling
+    reduced: Tensor  # [1, 3, 128, 128]
+    seams: Tensor  # [1, 5, 256, 256], `FaceLayout.seams`
+    layout: Tensor  # [1, 16, 16, 16], layout latents
+    mouth_centre: Tensor  # [1, 2]
+    mouth_width: Tensor  # [1]
+    tone: Tensor  # [1, 6]
+    window: Window  # where the mouth may open
+
+
+def make_reference(
+    portrait: Portrait, device: torch.device, dtype: torch.dtype = torch.float32
+) -> MotionReference:
+    """Measure a framed portrait of 256x256 pixels.
+
+    Raises ValueError for another size.
+    """
+    if portrait.image.shape != (FRAME_SIZE, FRAME_SIZE, 3):
+        raise ValueError(
+            f"portrait.image has shape {portrait.image.shape}, expected "
+            f"({FRAME_SIZE}, {FRAME_SIZE}, 3); frame it with size={FRAME_SIZE}"
+        )
+    layout = measure_layout(portrait.image, portrait.landmarks)
+    image = torch.from_numpy(portrait.image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    x, y = layout.mouth_centre
+    width, height = MOUTH_WINDOW
+    window = Window(
+        x=int(np.clip(round(x - width / 2), 0, FRAME_SIZE - width)),
+        y=int(np.clip(round(y - MOUTH_WINDOW_ABOVE), 0, FRAME_SIZE - height)),
+        width=width,
+        height=height,
+    )
+
+    def tensor(value: NDArray[np.float32] | list[float]) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.float32)[None].to(device, dtype)
+
+    return MotionReference(
+        portrait=fine_portrait(image).to(device, dtype),
+        reduced=F.avg_pool2d(image, 2).to(device, dtype),
+        seams=tensor(layout.seams),
+        layout=tensor(layout_latents(layout)),
+        mouth_centre=tensor(list(layout.mouth_centre)),
+        mouth_width=tensor([layout.mouth_width])[0],
+        tone=tensor(_face_tone(portrait)),
+        window=window,
+    )
+
+
+def fine_portrait(image_N3HW: Tensor) -> Tensor:
+    """The portrait at twice its size: bilinear sampling of it is as sharp as bicubic sampling."""
+    return F.interpolate(
+        image_N3HW, scale_factor=2, mode="bicubic", align_corners=False
+    ).clamp(0, 1)
+
+
+def _face_tone(portrait: Portrait) -> NDArray[np.float32]:
+    """Skin colour and light of the face: median and 90 % quantile of its RGB, centred."""
+    oval = portrait.landmarks[list(FACE_OVAL)]
+    x0, y0 = np.clip(oval.min(axis=0).astype(int), 0, FRAME_SIZE - 2)
+    x1, y1 = np.clip(oval.max(axis=0).astype(int), 2, FRAME_SIZE)
+    skin = portrait.image[y0:y1, x0:x1].reshape(-1, 3).astype(np.float32) / 255
+    return np.concatenate([np.median(skin, axis=0), np.quantile(skin, 0.9, axis=0)]) - 0.5
+
+
+class MotionCodec(nn.Module):
+    """Weights of the embedded codec (painter and encoder); implements `LatentCodec`.
+
+    `reencode` chooses the hand-over: False repacks the codes of the last frames exactly, True
+    encodes the decoded pixels again as the paper does (method section 1.7).
+    """
+
+    latent_channels = LATENT_CHANNELS
+    cond_channels = MASK_CHANNELS + LAYOUT_CHANNELS
+    latent_size = (GRID, GRID)
+    frame_size = (FRAME_SIZE, FRAME_SIZE)
+
+    def __init__(
+        self, painter: PainterConfig, encoder: EncoderConfig, *, reencode: bool = False
+    ) -> None:
+        super().__init__()
+        self.configs = (painter, encoder)
+        self.painter = InteriorPainter(painter)
+        self.encoder = MotionEncoder(encoder)
+        self.reencode = reencode
+
+    @classmethod
+    def load(
+        cls, folder: Path, device: torch.device | str = "cpu", *, reencode: bool = False
+    ) -> Self:
+        """Read `codec.json` and `codec.safetensors`; raises FileNotFoundError naming the file."""
+        config = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
+        codec = cls(
+            PainterConfig(**config["painter"]),
+            EncoderConfig(**config["encoder"]),
+            reencode=reencode,
+        )
+        state = {k: v.float() for k, v in load_file(folder / "codec.safetensors").items()}
+        codec.load_state_dict(state)
+        codec.requires_grad_(False)
+        return codec.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def save(self, folder: Path) -> None:
+        """Write `codec.json` and `codec.safetensors` (float32)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        painter, encoder = self.configs
+        config = {"painter": asdict(painter), "encoder": asdict(encoder)}
+        (folder / "codec.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {k: v.detach().float().contiguous() for k, v in self.state_dict().items()}
+        save_file(state, folder / "codec.safetensors")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.painter.head.weight.device
+
+    def reference(self, portrait: Portrait) -> MotionReference:
+        """Everything that is constant for an avatar."""
+        return make_reference(portrait, self.device)
+
+    def cond_latents(self, reference: MotionReference, chunk_frames: int) -> Tensor:
+        """Mask and layout latents [20, T, 16, 16].
+
+        The layout stands in every latent frame, not in the first alone as the 14B's reference does:
+        a small model need not carry it there by attention. The mask marks the first as there.
+        """
+        length = 1 + (chunk_frames - 1) // TEMPORAL_STRIDE
+        layout = reference.layout[0, :, None].expand(-1, length, -1, -1)
+        mask = torch.zeros_like(layout[:MASK_CHANNELS])
+        mask[:, 0] = 1
+        return torch.cat([mask, layout])
+
+    def image_tokens(self, reference: MotionReference) -> Tensor:
+        """Image tokens [16, 256]: the layout's 4x4 patches."""
+        return layout_tokens(reference.layout)[0]
+
+    def initial_motion(self, reference: MotionReference) -> Tensor:
+        """The code of the portrait itself, which is zero, [24, 1, 16, 16]."""
+        return torch.zeros(LATENT_CHANNELS, 1, GRID, GRID, device=reference.layout.device)
+
+    @torch.no_grad()
+    def decode(
+        self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0
+    ) -> Iterator[Tensor]:
+        """Frames uint8 RGB [n, 256, 256, 3] in order."""
+        codes = unpack_codes(latents_CTHW[None].float())[0, skip_frames:]
+        for part in codes.split(DECODE_BATCH):
+            frames = self.render(part, reference)
+            yield (frames * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def motion_latents(
+        self, latents_CTHW: Tensor, frames: Tensor, reference: MotionReference, *, end_frame: int
+    ) -> Tensor:
+        """Motion latents [24, 2, 16, 16] of the five frames before `end_frame`."""
+        if self.reencode:
+            pixels = frames.to(self.device).permute(0, 3, 1, 2).float() / 255
+            codes = self.encode(pixels, reference)
+        else:
+            codes = unpack_codes(latents_CTHW[None].float())[0, end_frame - 5 : end_frame]
+        return pack_codes(codes[None])[0]
+
+    def render(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
+        """Frames [N, 3, 256, 256] in 0..1 of motion codes."""
+        count = len(codes_N6hw)
+        layers = self._compose(codes_N6hw, reference, WHOLE)
+        inner = crop_layers(layers, reference.window)
+        interior, residual = self.paint(inner, reference)
+        frames = layers.cover_upper * layers.upper + layers.cover_lower * layers.lower
+        window = reference.window
+        y, x = int(window.y), int(window.x)
+        area = frames[:, :, y : y + window.height, x : x + window.width]
+        area += inner.gap * interior + residual
+        return frames.clamp_(0, 1).reshape(count, 3, FRAME_SIZE, FRAME_SIZE)
+
+    def paint(self, layers: Layers, reference: MotionReference) -> tuple[Tensor, Tensor]:
+        """Interior and residual of the mouth's window, see `InteriorPainter`.
+
+        The residual fades out at the window's border and away from the mouth.
+        """
+        count = len(layers.gap)
+        own = sample(
+            reference.portrait.expand(count, -1, -1, -1),
+            reduced(layers.sources.head, PORTRAIT_REDUCTION),
+        )
+        inputs = painter_inputs(
+            layers,
+            own,
+            reference.mouth_centre.expand(count, -1),
+            reference.mouth_width.expand(count),
+            reference.tone.expand(count, -1),
+        )
+        interior, residual = self.painter(inputs.contiguous(memory_format=torch.channels_last))
+        return interior, residual * layers.sources.opens
+
+    def encode(self, frames_N3HW: Tensor, reference: MotionReference) -> Tensor:
+        """Motion codes [N, 6, 16, 16] of frames [N, 3, 256, 256] in 0..1."""
+        with torch.no_grad():
+            return self.encode_passes(F.avg_pool2d(frames_N3HW, 2), reference)[-1]
+
+    def encode_passes(self, frames_N3HW: Tensor, reference: MotionReference) -> list[Tensor]:
+        """Codes after every pass, of frames at half size [N, 3, 128, 128]."""
+        count = len(frames_N3HW)
+        codes = frames_N3HW.new_zeros(count, CODE_CHANNELS, GRID, GRID)
+        layout = reference.layout.expand(count, -1, -1, -1)
+        half = Window(x=0.5, y=0.5, width=ENCODER_SIZE, height=ENCODER_SIZE, step=2.0)
+        dark = torch.full((1, 1, 1, 1), DARK, device=codes.device)
+        passes = []
+        for _ in range(self.encoder.iterations):
+            with torch.no_grad():
+                layers = compose(
+                    reference.reduced.expand(count, -1, -1, -1),
+                    reference.seams.expand(count, -1, -1, -1),
+                    codes.detach(),
+                    half,
+                    reduction=2,
+                )
+                inputs = encoder_inputs(layers, dark, frames_N3HW)
+            codes = self.encoder(
+                inputs.contiguous(memory_format=torch.channels_last), layout, codes.detach()
+            )
+            passes.append(codes)
+        return passes
+
+    def _compose(self, codes: Tensor, reference: MotionReference, window: Window) -> Layers:
+        count = len(codes)
+        return compose(
+            reference.portrait.expand(count, -1, -1, -1),
+            reference.seams.expand(count, -1, -1, -1),
+            codes,
+            window,
+            reduction=PORTRAIT_REDUCTION,
+        )
+
+
+def layout_tokens(layout_NCgg: Tensor) -> Tensor:
+    """Image tokens [N, 16, 256] of layout latents [N, 16, 16, 16]: 4x4-cell patches."""
+    count, channels, _, _ = layout_NCgg.shape
+    cells = IMAGE_TOKEN_CELLS
+    patches = layout_NCgg.unfold(2, cells, cells).unfold(3, cells, cells)
+    return patches.permute(0, 2, 3, 1, 4, 5).reshape(count, -1, channels * cells * cells)
+
+
+def crop_layers(layers: Layers, window: Window) -> Layers:
+    """The part of a whole frame's composition that lies in a window (views)."""
+    y, x = int(window.y), int(window.x)
+    rows, columns = slice(y, y + window.height), slice(x, x + window.width)
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[:, :, rows, columns]
+
+    return Layers(
+        upper=cut(layers.upper),
+        lower=cut(layers.lower),
+        cover_upper=cut(layers.cover_upper),
+        cover_lower=cut(layers.cover_lower),
+        gap=cut(layers.gap),
+        sources=type(layers.sources)(
+            head=cut(layers.sources.head),
+            upper=cut(layers.sources.upper),
+            lower=cut(layers.sources.lower),
+            opens=cut(layers.sources.opens),
+        ),
+    )
