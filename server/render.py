@@ -1,0 +1,206 @@
+"""A portrait and a recording in, a talking video out: `visavis render`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol, Self
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from visavis.engine.avatar_engine import Avatar, AvatarEngine
+from visavis.engine.face.framing import Portrait, frame_portrait
+from visavis.engine.face.image import ImageSource
+from visavis.engine.plan import FPS
+from visavis.engine.session import AvatarFrame, AvatarSession
+from visavis.server.audio_file import AudioFile
+
+# The longest chunk needs 1.12 s; with this much read ahead every chunk but the last is a long one.
+READ_AHEAD_S = 2
+
+
+class RenderError(ValueError):
+    """The video cannot be written; the message says why and what would help.
+
+    Trouble with the picture raises ImageError or NoFaceError, with the sound AudioFileError, with
+    the model's files WeightsError; all of them are ValueErrors with a message for the user.
+    """
+
+
+class RenderEngine(Protocol):
+    """What rendering needs of `AvatarEngine`."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]: ...
+    def prepare_avatar(self, image: ImageSource | Portrait) -> Avatar: ...
+    def open_session(
+        self, avatar: Avatar, *, input_rate: int = ..., seed: int = ..., num_steps: int | None = ...
+    ) -> AvatarSession: ...
+
+
+def render(
+    portrait: str | Path,
+    speech: str | Path,
+    output: str | Path,
+    *,
+    model: str = "embedded",
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+    num_steps: int | None = None,
+    seed: int = 0,
+    engine: RenderEngine | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Write an MP4 (H.264 at 25 fps, mono AAC at the recording's rate) of the portrait talking.
+
+    Every input is checked before the model is loaded, memory use does not grow with the length of
+    the recording, and `output` appears (or is replaced) only when it is complete. `engine` reuses
+    a loaded model instead of `model`, `weights`, `device` and `num_threads`. With `progress`, a
+    bar and the warnings about the picture go to stderr.
+
+    Returns the warnings about the picture, as sentences for the user. Raises the ValueErrors that
+    RenderError's description lists.
+    """
+    console = Console(stderr=True, quiet=not progress)
+    target = Path(output)
+    _check_target(target, {Path(portrait), Path(speech)})
+    with AudioFile(speech) as audio, _complete_or_nothing(target) as part:
+        framed = frame_portrait(Path(portrait)) if engine is None else None
+        engine = engine or AvatarEngine.load(
+            model, weights=weights, device=device, num_threads=num_threads
+        )
+        fits = framed is not None and framed.image.shape[:2] == engine.frame_size
+        avatar = engine.prepare_avatar(framed if framed and fits else Path(portrait))
+        for warning in avatar.warnings:
+            console.print(f"[yellow]note:[/] {warning}", highlight=False)
+        session = engine.open_session(avatar, input_rate=audio.rate, seed=seed, num_steps=num_steps)
+        total = None if audio.duration_s is None else max(1, round(audio.duration_s * FPS))
+        with (
+            _bar(console, target.name, total) as advance,
+            _Mp4(part, engine.frame_size, audio.rate) as video,
+        ):
+            for frame in speak(session, audio.blocks(), audio.rate):
+                video.write(frame)
+                advance()
+    return avatar.warnings
+
+
+def speak(
+    session: AvatarSession, blocks: Iterator[NDArray[np.int16]], rate: int
+) -> Iterator[AvatarFrame]:
+    """All frames of one utterance that comes in blocks; holds READ_AHEAD_S of sound."""
+    for block in blocks:
+        session.push_audio(block)
+        while session.buffered_samples >= READ_AHEAD_S * rate and session.next_chunk() is not None:
+            yield from session.generate()
+    session.commit()
+    while session.next_chunk() is not None:
+        yield from session.generate()
+
+
+def _check_target(target: Path, inputs: set[Path]) -> None:
+    if target.suffix.lower() not in (".mp4", ".m4v"):
+        raise RenderError(f"output={target}: MP4 is what can be written; name it *.mp4")
+    if target.is_dir():
+        raise RenderError(f"output={target} is a folder; give the name of a file in it")
+    if not target.parent.is_dir():
+        raise RenderError(f"output={target}: there is no folder {target.parent}; create it first")
+    if any(path.exists() and target.exists() and target.samefile(path) for path in inputs):
+        raise RenderError(f"output={target} is one of the inputs; give another name")
+
+
+@contextmanager
+def _complete_or_nothing(target: Path) -> Iterator[Path]:
+    """A file beside the target that takes its name at the end, or goes if anything fails."""
+    part = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part")
+    try:
+        part.touch(exist_ok=False)
+    except OSError as error:
+        raise RenderError(
+            f"output={target} cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    try:
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        raise RenderError(f"output={target} cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(console: Console, name: str, total: int | None) -> Iterator[Callable[[], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=total)
+
+        def advance() -> None:
+            bar.advance(task)
+
+        yield advance
+        # The file's claimed length may be off by a frame; the bar should end full.
+        done = bar.tasks[task].completed
+        bar.update(task, total=done)
+
+
+class _Mp4:
+    """Muxes frames and their sound."""
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: int) -> None:
+        self._rate = rate
+        self._samples = 0
+        self._frames = 0
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        video = self._container.add_stream("libx264", rate=FPS)
+        audio = self._container.add_stream("aac", rate=rate)
+        assert isinstance(video, VideoStream)
+        assert isinstance(audio, AudioStream)
+        video.height, video.width = size
+        video.pix_fmt = "yuv420p"
+        colours = "colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv"
+        video.options = {"preset": "fast", "crf": "17", "x264-params": colours}
+        audio.layout = "mono"
+        audio.bit_rate = 96_000 if rate > 24_000 else 48_000
+        self._video, self._audio = video, audio
+
+    def write(self, frame: AvatarFrame) -> None:
+        """Append a picture, uint8 RGB, and its int16 samples."""
+        picture = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(frame.pixels), format="rgb24"
+        ).reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture.pts, picture.time_base = self._frames, Fraction(1, FPS)
+        self._frames += 1
+        self._container.mux(self._video.encode(picture))
+        if not len(frame.audio):
+            return
+        sound = av.AudioFrame.from_ndarray(frame.audio[None], format="s16", layout="mono")
+        sound.sample_rate = self._rate
+        sound.pts, sound.time_base = self._samples, Fraction(1, self._rate)
+        self._samples += len(frame.audio)
+        self._container.mux(self._audio.encode(sound))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._container.mux(self._video.encode(None))
+            self._container.mux(self._audio.encode(None))
+        self._container.close()
