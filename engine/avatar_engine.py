@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ class AvatarEngine:
         name: str,
         spec: ModelSpec,
         dit: FlashTalkDiT,
-        codec: LatentCodec,
+        codec: LatentCodec[Any],
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -92,17 +93,19 @@ class AvatarEngine:
         threads = set_threads(num_threads)
         target = choose_device(device)
         chosen = choose_dtype(target, dtype)
-        folder = find_weights(spec.codec_weights, weights)
         start = time.perf_counter()
-        dit = FlashTalkDiT(spec.dit if spec.weights is None else read_dit_config(folder))
-        if spec.weights is not None:
+        folder = None if spec.weights is None else find_weights(spec.weights, weights)
+        if folder is None:
+            dit = FlashTalkDiT(spec.dit)
+        else:
+            dit = FlashTalkDiT(read_dit_config(folder))
             load_weights(dit, folder / DIT_FILE)
         dit = dit.to(device=target, dtype=chosen).eval().requires_grad_(False)
-        codec = spec.load_codec(folder, target, chosen)
+        codec = spec.load_codec(folder, target)
         logger.info(
             "loaded %s from %s in %.1f s: %s, %s, %d threads",
             model,
-            folder,
+            folder or "random numbers",
             time.perf_counter() - start,
             target,
             chosen,
@@ -142,7 +145,7 @@ class AvatarEngine:
 
         Raises:
             PlanError: `input_rate` is not a whole number in 8000..48000.
-            ValueError: the sampler has no schedule of `num_steps`.
+            SamplerError: `num_steps` is not in 1..100.
         """
         return AvatarSession(
             self._pipeline,

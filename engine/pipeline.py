@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from visavis.engine.dit.sampler import RenoisingSampler
 
 from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
-from visavis.engine.codec.base import LatentCodec, Reference
+from visavis.engine.codec.base import LatentCodec
+from visavis.engine.dit.conditioning import TimeConstants
 from visavis.engine.dit.model import ContextCache, FlashTalkDiT
+from visavis.engine.dit.sampler import RenoisingSampler, timesteps
 from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
 
 
@@ -30,7 +32,7 @@ class Conditions:
     `cond_latents` holds [1, cond_channels, T, h, w] for each chunk length.
     """
 
-    reference: Reference
+    reference: Any
     cond_latents: dict[int, Tensor]
     context: ContextCache
     initial_motion: Tensor
@@ -58,7 +60,7 @@ class FlashTalkPipeline:
     def __init__(
         self,
         model: FlashTalkDiT,
-        codec: LatentCodec,
+        codec: LatentCodec[Any],
         front_end: AudioFrontEnd,
         device: torch.device,
     ) -> None:
@@ -67,9 +69,10 @@ class FlashTalkPipeline:
         self.front_end = front_end
         self.device = device
         self.sampler = RenoisingSampler()
+        self._schedules: dict[int, tuple[TimeConstants, ...]] = {}
 
     @torch.inference_mode()
-    def conditions(self, reference: Reference) -> Conditions:
+    def conditions(self, reference: Any) -> Conditions:
         """Encode everything that no chunk of this avatar changes."""
         config = self.model.config
         tokens = self.codec.image_tokens(reference)
@@ -116,9 +119,12 @@ class FlashTalkPipeline:
         windows = torch.from_numpy(audio_windows(features)).to(self.device)
         audio = self.model.prepare_audio(windows[None])
 
-        def velocity(latents_BCTHW: Tensor, timesteps_B: Tensor) -> Tensor:
-            time = self.model.prepare_time(timesteps_B)
-            return self.model.velocity(latents_BCTHW, time, cond_latents, audio, conditions.context)
+        levels = iter(self._levels(num_steps))
+
+        def velocity(latents_BCTHW: Tensor, _: Tensor) -> Tensor:
+            return self.model.velocity(
+                latents_BCTHW, next(levels), cond_latents, audio, conditions.context
+            )
 
         latents = self.sampler.sample(
             velocity,
@@ -148,6 +154,15 @@ class FlashTalkPipeline:
                 yield ChunkFrame(frame.cpu().numpy(), next_state)
             if index == end:
                 return
+
+    def _levels(self, num_steps: int) -> tuple[TimeConstants, ...]:
+        """The embedded noise levels of a schedule: the same for every chunk of every session."""
+        if num_steps not in self._schedules:
+            self._schedules[num_steps] = tuple(
+                self.model.prepare_time(torch.tensor([level], device=self.device))
+                for level in timesteps(num_steps)[:-1]
+            )
+        return self._schedules[num_steps]
 
 
 def audio_windows(features: NDArray[np.float32]) -> NDArray[np.float32]:

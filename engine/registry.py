@@ -5,37 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from visavis.engine.audio.front_end import AudioFrontEnd, MelFrontEnd
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
-from visavis.engine.weights import CODEC_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """Per-model bundle.
 
-    `dit` is used for random weights; a weights folder's own config.json has the last word.
-    `weights` names the default folder; None: the transformer's weights are random.
-    `load_codec` gets the weights folder, the device and the dtype of the transformer.
+    `dit` gives the sizes for random weights; a weights folder's own config.json has the last word.
+    `weights` names the default folder; None: transformer and codec get random weights.
+    `load_codec` gets the weights folder, or None, and the device.
     """
 
     dit: DiTConfig
-    load_codec: Callable[[Path, torch.device, torch.dtype], LatentCodec]
+    load_codec: Callable[[Path | None, torch.device], LatentCodec[Any]]
     front_end: Callable[[], AudioFrontEnd]
     weights: str | None
-    codec_weights: str
     num_steps: int = 4
 
 
-def _motion_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> LatentCodec:
+def _motion_codec(folder: Path | None, device: torch.device) -> LatentCodec[Any]:
+    # Models bring their own libraries; only the one that is loaded is imported.
     from visavis.engine.codec.motion import MotionCodec
+    from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 
-    codec: LatentCodec = MotionCodec.load(folder / CODEC_FILE, device, dtype)
-    return codec
+    if folder is not None:
+        return MotionCodec.load(folder, device)
+    codec = MotionCodec(PainterConfig(), EncoderConfig())
+    return codec.eval().requires_grad_(False).to(device)
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -44,15 +47,13 @@ MODELS: dict[str, ModelSpec] = {
         load_codec=_motion_codec,
         front_end=MelFrontEnd,
         weights="embedded",
-        codec_weights="embedded",
     ),
-    # Random transformer, real codec: for tests of shapes and protocols, never for a user.
+    # For tests of shapes and protocols, never for a user: its face twitches at random.
     "test": ModelSpec(
         dit=DIT_PRESETS["test"],
         load_codec=_motion_codec,
         front_end=MelFrontEnd,
         weights=None,
-        codec_weights="embedded",
     ),
 }
 

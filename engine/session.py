@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from visavis.engine.dit.sampler import ChunkAbandoned
 
 from visavis.engine.audio.resample import FrameResampler
+from visavis.engine.dit.sampler import ChunkAbandoned, timesteps
 from visavis.engine.pipeline import ChunkState, Conditions, FlashTalkPipeline
 from visavis.engine.plan import (
     CHUNK_LENGTHS,
@@ -91,8 +91,9 @@ class AvatarSession:
 
         Raises:
             PlanError: `input_rate` is not a whole number in 8000..48000.
-            ValueError: the sampler has no schedule of `num_steps`.
+            SamplerError: `num_steps` is not in 1..100.
         """
+        timesteps(num_steps)
         self._pipeline = pipeline
         self._conditions = conditions
         self._num_steps = num_steps

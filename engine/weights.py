@@ -1,7 +1,7 @@
 """Where a model's weights lie, and reading them with errors that say what is wrong.
 
-A weights folder of a small model holds `config.json` (the sizes), `dit.safetensors` and
-`codec.safetensors`.
+A weights folder of a small model holds `config.json` with the transformer's sizes under "dit",
+`dit.safetensors`, and its codec's own files.
 """
 
 import json
@@ -20,7 +20,6 @@ from visavis.engine.dit.config import DiTConfig
 WEIGHTS_VARIABLE = "VISAVIS_WEIGHTS"
 CONFIG_FILE = "config.json"
 DIT_FILE = "dit.safetensors"
-CODEC_FILE = "codec.safetensors"
 
 
 class WeightsError(ValueError):

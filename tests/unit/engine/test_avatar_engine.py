@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_model import TinyCodec, noise, tiny_pipeline
+from tiny_model import TinyCodec, TinyReference, noise, tiny_pipeline
 
 from visavis.engine import registry
 from visavis.engine.audio.front_end import MelFrontEnd
@@ -26,7 +26,7 @@ SIZES = {
 }
 
 
-def _tiny_codec(folder: Path, device: torch.device, dtype: torch.dtype) -> LatentCodec:
+def _tiny_codec(folder: Path | None, device: torch.device) -> LatentCodec[TinyReference]:
     return TinyCodec()
 
 
@@ -35,7 +35,6 @@ TINY = ModelSpec(
     load_codec=_tiny_codec,
     front_end=MelFrontEnd,
     weights="tiny",
-    codec_weights="tiny",
 )
 
 

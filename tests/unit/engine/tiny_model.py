@@ -38,25 +38,24 @@ class TinyCodec:
     def reference(self, portrait: Portrait) -> TinyReference:
         return TinyReference(float(portrait.image.mean()))
 
-    def cond_latents(self, reference: object, chunk_frames: int) -> Tensor:
-        assert isinstance(reference, TinyReference)
+    def cond_latents(self, reference: TinyReference, chunk_frames: int) -> Tensor:
         return torch.full((20, 1 + (chunk_frames - 1) // 4, SIDE, SIDE), reference.brightness / 255)
 
-    def image_tokens(self, reference: object) -> Tensor:
+    def image_tokens(self, reference: TinyReference) -> Tensor:
         return torch.linspace(-1, 1, 16 * 256).reshape(16, 256)
 
-    def initial_motion(self, reference: object) -> Tensor:
+    def initial_motion(self, reference: TinyReference) -> Tensor:
         return torch.zeros(24, 1, SIDE, SIDE)
 
     def decode(
-        self, latents_CTHW: Tensor, reference: object, *, skip_frames: int = 0
+        self, latents_CTHW: Tensor, reference: TinyReference, *, skip_frames: int = 0
     ) -> Iterator[Tensor]:
         frames = draw(latents_CTHW)[skip_frames:]
         yield frames[:1]
         yield from frames[1:].split(4)
 
     def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: object, *, end_frame: int
+        self, latents_CTHW: Tensor, frames: Tensor, reference: TinyReference, *, end_frame: int
     ) -> Tensor:
         codes = unpack_codes(latents_CTHW[None])[:, end_frame - 5 : end_frame]
         self.hand_overs.append((frames, draw(latents_CTHW)[end_frame - 5 : end_frame]))
