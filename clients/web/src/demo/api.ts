@@ -55,7 +55,7 @@ export async function listAvatars(): Promise<Avatar[]> {
 
 export async function uploadAvatar(image: File): Promise<Avatar> {
   const form = new FormData();
-  form.set("image", image);
+  form.set("file", image);
   form.set("name", nameOf(image));
   return toAvatar((await request("/v1/avatars", { method: "POST", body: form })) as AvatarJson);
 }

@@ -9,7 +9,14 @@ import { byId } from "./dom";
 import { acceptFiles } from "./drop";
 import { Gallery } from "./gallery";
 import { installHook } from "./hook";
-import { endAdvice, NO_PORTRAITS, reconnectAdvice, UNREACHABLE, uploadAdvice } from "./messages";
+import {
+  endAdvice,
+  NO_PORTRAITS,
+  reconnectAdvice,
+  sentence,
+  UNREACHABLE,
+  uploadAdvice,
+} from "./messages";
 import { type RecordingSource, Recordings } from "./recordings";
 import { Stage } from "./stage";
 import { TalkControls } from "./talk";
@@ -112,6 +119,9 @@ class Page {
   #listenToClient(): void {
     const { client } = this;
     client.on("state", (state) => this.#onState(state));
+    client.on("busy", (busy) => {
+      this.stopButton.disabled = !busy;
+    });
     client.on("shown", (frame) => {
       if (!this.#progress || !frame.speech) return;
       this.#progress.shown += 1;
@@ -119,7 +129,7 @@ class Page {
       this.recordings.setActive(id, shown / total);
       if (frame.last) this.#endProgress();
     });
-    client.on("error", (error) => this.complain(error.message));
+    client.on("error", (error) => this.complain(sentence(error.message)));
     client.on("videoFallback", (reason) => {
       this.hook.lastError = reason;
       this.toasts.show("info", "H.264 failed in this browser; the picture now comes as JPEG.");
@@ -162,7 +172,8 @@ class Page {
       if (!this.gallery.selected) this.stage.showTrouble(NO_PORTRAITS, () => this.gallery.browse());
     } catch (error) {
       const { code, message } = error as ApiError;
-      const advice = code === "unreachable" ? UNREACHABLE : { ...UNREACHABLE, remedy: message };
+      const advice =
+        code === "unreachable" ? UNREACHABLE : { ...UNREACHABLE, remedy: sentence(message) };
       this.hook.lastError = advice.title;
       this.stage.showTrouble(advice, () => void this.#loadPortraits());
     }
@@ -180,7 +191,6 @@ class Page {
     this.talk.setReady(ready);
     this.talk.setSpeaking(state === "speaking");
     this.recordings.setEnabled(ready);
-    this.stopButton.disabled = state !== "speaking" && state !== "listening";
     const format = this.client.video === "jpeg" ? "JPEG" : "H.264";
     byId("colophon-video", HTMLElement).textContent = ready ? `Picture: ${format} · 25 fps` : "";
   }

@@ -63,7 +63,9 @@ export function endAdvice(end: SessionEnd): Advice {
   }
   return {
     title: "The session ended",
-    remedy: end.error?.message ?? `The server closed the connection (code ${end.closeCode}).`,
+    remedy: end.error
+      ? sentence(end.error.message)
+      : `The server closed the connection (code ${end.closeCode}).`,
     action: "Start again",
   };
 }
@@ -73,7 +75,7 @@ export function reconnectAdvice(error: ErrorBody | null): Advice {
   if (known) return known;
   return {
     title: "The connection is lost",
-    remedy: error?.message ?? "Check that the server runs and the network is up.",
+    remedy: error ? sentence(error.message) : "Check that the server runs and the network is up.",
   };
 }
 
@@ -104,5 +106,12 @@ export function microphoneAdvice(problem: MicrophoneProblem): string {
 /** The server's message already names the fault and its remedy; only silence needs words. */
 export function uploadAdvice(error: ApiError): string {
   if (error.code === "unreachable") return `${UNREACHABLE.title}. ${UNREACHABLE.remedy}`;
-  return error.message;
+  return sentence(error.message);
+}
+
+/** The server's messages are clauses; on the page they are sentences. */
+export function sentence(message: string): string {
+  const text = message.trim();
+  const ended = /[.!?]$/.test(text) ? text : `${text}.`;
+  return ended.charAt(0).toUpperCase() + ended.slice(1);
 }

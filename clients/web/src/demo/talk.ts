@@ -9,8 +9,9 @@ import {
 import { byId } from "./dom";
 import { microphoneAdvice } from "./messages";
 
+const TOUCH = matchMedia("(hover: none)").matches;
 const HINTS: Readonly<Record<MicrophoneMode, string>> = {
-  push: "Hold the button, or the space bar, and speak.",
+  push: TOUCH ? "Hold the button and speak." : "Hold the button, or the space bar, and speak.",
   open: "Press once and just speak; a pause ends your turn.",
 };
 const HEADPHONES = "Wear headphones: the portrait repeats your voice.";
@@ -50,6 +51,7 @@ export class TalkControls {
     for (const radio of document.querySelectorAll<HTMLInputElement>('input[name="mode"]')) {
       radio.addEventListener("change", () => this.#setMode(radio.value as MicrophoneMode));
     }
+    this.#render();
   }
 
   setReady(ready: boolean): void {

@@ -33,6 +33,8 @@ export interface ClientEvents {
   state: AvatarState;
   loading: { stage: string; progress: number };
   shown: ShownFrame;
+  /** True while there is something that `stop` would stop. */
+  busy: boolean;
   /** Milliseconds from the first audio of an utterance to its first frame on the screen. */
   firstFrame: number;
   /** All speech that was sent has been shown. */
@@ -53,6 +55,7 @@ export class AvatarClient extends Emitter<ClientEvents> {
   #codec = DEFAULT_H264_CODEC;
   #feeder: RecordingFeeder | null = null;
   #state: AvatarState = "connecting";
+  #busy = false;
   #ended = false;
   #speaking = false;
   #microphoneOpen = false;
@@ -143,7 +146,7 @@ export class AvatarClient extends Emitter<ClientEvents> {
 
   /** Barge-in: silence now, and the server forgets what it had not shown. */
   stop(): void {
-    const busy = this.#speaking || this.#openedAtMs.length > 0 || this.#utteranceOpen;
+    const busy = this.#isBusy();
     this.#forgetUtterances();
     if (!busy) return;
     this.player.stop();
@@ -173,7 +176,11 @@ export class AvatarClient extends Emitter<ClientEvents> {
       if (this.#microphoneOpen) this.setListening(true);
     });
     session.on("media", (frame) => this.player.push(frame));
-    session.on("cleared", ({ epoch }) => this.player.clear(epoch));
+    session.on("cleared", ({ epoch }) => {
+      this.player.clear(epoch);
+      this.#speaking = false;
+      this.#update();
+    });
     session.on("error", (error) => this.emit("error", error));
     session.on("event", (event) => this.#onEvent(event));
     session.on("reconnecting", (attempt) => {
@@ -254,7 +261,16 @@ export class AvatarClient extends Emitter<ClientEvents> {
     this.#lastShown = null;
   }
 
+  #isBusy(): boolean {
+    return this.#speaking || this.#utteranceOpen || this.#openedAtMs.length > 0;
+  }
+
   #update(): void {
+    const busy = this.#isBusy();
+    if (busy !== this.#busy) {
+      this.#busy = busy;
+      this.emit("busy", busy);
+    }
     const state = this.#derivedState();
     if (state === this.#state) return;
     this.#state = state;
@@ -266,7 +282,6 @@ export class AvatarClient extends Emitter<ClientEvents> {
     const session = this.#session?.state;
     if (session !== "ready") return !session || session === "closed" ? "connecting" : session;
     if (this.#speaking) return "speaking";
-    const waiting = this.#utteranceOpen || this.#openedAtMs.length > 0;
-    return waiting || this.#microphoneOpen ? "listening" : "idle";
+    return this.#isBusy() || this.#microphoneOpen ? "listening" : "idle";
   }
 }

@@ -17,6 +17,8 @@ export interface TimedFrame {
 export interface PlayoutOptions {
   /** Seconds between the arrival of a frame and its showing, when the network is calm. */
   jitterS: number;
+  /** The same for idle frames, whose delays nobody hears. */
+  idleJitterS: number;
   /** The jitter buffer grows up to this after underruns. */
   maxJitterS: number;
   /** A frame due sooner than this cannot be made: its sound would start late. */
@@ -27,6 +29,7 @@ export interface PlayoutOptions {
 
 export const PLAYOUT_DEFAULTS: PlayoutOptions = {
   jitterS: 0.18,
+  idleJitterS: 0.06,
   maxJitterS: 0.4,
   minLeadS: 0.01,
   maxIdleLeadS: 0.45,
@@ -66,7 +69,7 @@ export class Playout {
   }
 
   place(frame: TimedFrame, nowS: number): Placement {
-    const wishS = nowS + this.#jitterS;
+    const wishS = nowS + (frame.idle ? this.options.idleJitterS : this.#jitterS);
     let underrun = false;
     let squeezeBeforeS: number | null = null;
     if (this.#offsetS === null || frame.discontinuity) {
@@ -74,7 +77,7 @@ export class Playout {
     } else if (this.#dueS(frame) < nowS + this.options.minLeadS) {
       underrun = !frame.idle && !frame.first;
       if (underrun) this.#grow();
-      this.#anchor(frame, nowS + this.#jitterS);
+      this.#anchor(frame, underrun ? nowS + this.#jitterS : wishS);
     } else if (frame.first && this.#dueS(frame) > wishS) {
       // Idle frames wait ahead of the first word: squeeze them instead of making the viewer wait.
       const dueS = Math.max(wishS, this.#speechEndS);
