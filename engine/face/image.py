@@ -16,7 +16,7 @@ MAX_PIXELS = 40_000_000
 MIN_SIDE = 64
 BACKDROP = 128  # neutral grey behind transparent pixels
 # What people have on disk; formats that run interpreters (EPS) or reach for other files stay out.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO", "TGA")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO", "TGA")
 # Enough for any photograph up to MAX_PIXELS, so that an endless upload is refused unread.
 MAX_BYTES = 200_000_000
 
