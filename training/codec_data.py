@@ -5,6 +5,7 @@ Legend: N frames, K controls.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from visavis.engine.codec.composition import compose
 from visavis.engine.codec.motion import PORTRAIT_REDUCTION, MotionReference, make_reference
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import measure_layout
-from visavis.training.puppets.basis import PuppetBasis
+from visavis.training.puppets.basis import PuppetBasis, fit_basis
 from visavis.training.puppets.controls import CONTROLS, INDEX
 from visavis.training.puppets.interior import MouthLook, mouth_look, paint_interior
 
@@ -28,6 +29,17 @@ class Puppet:
     reference: MotionReference
     basis: PuppetBasis
     look: MouthLook
+
+    @classmethod
+    def of(cls, name: str, portrait: Portrait) -> Self:
+        """The puppet of a framed portrait: measured and fitted here."""
+        layout = measure_layout(portrait.image, portrait.landmarks)
+        return cls(
+            name,
+            make_reference(portrait, torch.device("cpu")),
+            fit_basis(layout),
+            mouth_look(portrait.image, layout),
+        )
 
     def render(self, codes_N6hw: Tensor) -> Tensor:
         """Ground-truth frames [N, 3, 256, 256] in 0..1."""

@@ -1,0 +1,183 @@
+"""`visavis eval`: the embedded model's figures on held-out portraits and voices."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from visavis.engine.avatar_engine import AvatarEngine
+from visavis.engine.codec.motion import MotionCodec
+from visavis.engine.face.detector import FaceLandmarker
+from visavis.engine.face.framing import frame_portrait
+from visavis.engine.weights import find_weights
+from visavis.training.codec_data import Puppet, random_controls
+from visavis.training.evaluation.clips import EvaluationClip, load_clips
+from visavis.training.evaluation.realtime import chunk_realtime_factor
+from visavis.training.evaluation.report import print_table, write_json, write_sheet
+from visavis.training.evaluation.round_trip import RoundTrip, round_trip
+from visavis.training.evaluation.statistics import synchrony
+from visavis.training.evaluation.talking import Endurance, Talk, endure, speak
+from visavis.training.landmarks import IndependentLandmarker
+from visavis.training.puppets.bank import HELD_OUT
+from visavis.training.puppets.controls import lip_gap
+
+PORTRAITS_VARIABLE: Final = "VISAVIS_PORTRAITS"
+DEFAULT_PORTRAITS: Final = Path("../shared/data/portraits")
+# The true range of the lips' gap in eye distances is not known for a portrait that was never
+# animated: the opening of a clip's loudest tenth stands for it.
+WIDE_QUANTILE: Final = 0.95
+BLINK_DEPTH: Final = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPlan:
+    """How much is evaluated."""
+
+    round_trip_portraits: int = 30
+    round_trip_frames: int = 30
+    talks: int = 24
+    endurance_chunks: int = 100
+    seed: int = 1
+
+
+QUICK: Final = EvaluationPlan(
+    round_trip_portraits=4, round_trip_frames=12, talks=4, endurance_chunks=12
+)
+
+
+class EvaluationDataError(ValueError):
+    """The portraits for the evaluation are not there."""
+
+
+def held_out_portraits(folder: Path | None) -> list[Path]:
+    """The thirty held-out pictures, in a fixed order.
+
+    Raises EvaluationDataError naming the folder and where to get the pictures.
+    """
+    chosen = folder or Path(os.environ.get(PORTRAITS_VARIABLE, DEFAULT_PORTRAITS))
+    paths = [chosen / f"{name}.jpg" for name in sorted(HELD_OUT)]
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise EvaluationDataError(
+            f"portraits={chosen} lacks {len(missing)} of the {len(paths)} held-out pictures, first "
+            f"{missing[0].name}; get the CC0 collection faker-js/assets-person-portrait (docs/"
+            f"training.md says how to name the files) and pass --portraits or set "
+            f"{PORTRAITS_VARIABLE}"
+        )
+    # Women and men by turns, so that any first few are both.
+    half = len(paths) // 2
+    return [path for pair in zip(paths[:half], paths[half:], strict=True) for path in pair]
+
+
+def evaluate(
+    *,
+    portraits: Path | None = None,
+    weights: Path | None = None,
+    out: Path = Path("runs/eval"),
+    json_file: Path | None = None,
+    plan: EvaluationPlan = EvaluationPlan(),
+) -> dict[str, float]:
+    """Measure everything, print the table, write the sheets; returns the figures by name."""
+    paths = held_out_portraits(portraits)
+    clips = load_clips()
+    engine = AvatarEngine.load("embedded", weights=weights)
+    engine.warm_up()
+    figures: dict[str, float] = {}
+    landmarker = FaceLandmarker()
+    framed = {path.stem: frame_portrait(path, landmarker=landmarker) for path in paths}
+    avatars = {name: engine.prepare_avatar(portrait) for name, portrait in framed.items()}
+    speed = chunk_realtime_factor(engine, avatars[paths[0].stem])
+    codec = MotionCodec.load(find_weights("embedded", weights))
+    with IndependentLandmarker() as judge, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("autoencoder", total=plan.round_trip_portraits)
+        trips = []
+        rng = np.random.default_rng(plan.seed)
+        for path in paths[: plan.round_trip_portraits]:
+            puppet = Puppet.of(path.stem, framed[path.stem])
+            controls = random_controls(rng, plan.round_trip_frames)
+            trips.append(round_trip(codec, puppet, controls, judge))
+            progress.advance(task)
+        task = progress.add_task("talking", total=plan.talks)
+        talks = []
+        for number, (name, clip) in enumerate(_pairs(paths, clips, plan.talks)):
+            talks.append(speak(engine, name, avatars[name], clip, judge, seed=plan.seed + number))
+            progress.advance(task)
+        task = progress.add_task("endurance", total=1)
+        longest = endure(
+            engine,
+            avatars[paths[1].stem],
+            next(clip for clip in clips if clip.speech),
+            judge,
+            chunks=plan.endurance_chunks,
+            seed=plan.seed,
+        )
+        progress.advance(task)
+    figures |= _figures(trips, talks, longest)
+    figures["chunk_realtime_factor"] = speed
+    _write_sheets(trips, talks, longest, out)
+    print_table(figures)
+    if json_file is not None:
+        write_json(figures, json_file)
+    return figures
+
+
+def _pairs(
+    paths: list[Path], clips: list[EvaluationClip], count: int
+) -> list[tuple[str, EvaluationClip]]:
+    """Portraits and clips, each as often as the next."""
+    return [(paths[i % len(paths)].stem, clips[i % len(clips)]) for i in range(count)]
+
+
+def _figures(trips: list[RoundTrip], talks: list[Talk], longest: Endurance) -> dict[str, float]:
+    speaking = [talk for talk in talks if talk.clip.speech]
+    sync = synchrony([(talk.opening, lip_gap(talk.clip.controls)) for talk in speaking])
+    minutes = sum(len(talk.eyes) for talk in talks) / (25 * 60)
+    return {
+        "sync_r": sync.r,
+        "sync_lag_frames": float(sync.lag_frames),
+        "face_found": float(np.mean([talk.face_found for talk in talks])),
+        "psnr_outside_db": float(np.mean([trip.psnr_outside_db for trip in trips])),
+        "psnr_cavity_db": float(np.mean([trip.psnr_cavity_db for trip in trips])),
+        "autoencoder_aperture_r": float(np.mean([trip.aperture_r for trip in trips])),
+        "autoencoder_eyelid_r": float(np.mean([trip.eyelid_r for trip in trips])),
+        "boundary_jump_ratio": float(np.mean([talk.boundary_jump_ratio for talk in talks])),
+        "silence_opening": _silence_opening(speaking),
+        "blinks_per_minute": sum(_blinks(talk) for talk in talks) / minutes,
+        "endurance_chunks": float(longest.chunks),
+        "endurance_sharpness_ratio": longest.sharpness_ratio,
+        "endurance_motion_ratio": longest.motion_ratio,
+        "endurance_face_found": longest.face_found,
+    }
+
+
+def _silence_opening(talks: list[Talk]) -> float:
+    """Opening beyond rest while the truth is shut, in parts of the clip's own range."""
+    shares = []
+    for talk in talks:
+        gap = lip_gap(talk.clip.controls)[: len(talk.opening)]
+        shut = talk.opening[: len(gap)][gap <= 0.01]
+        rest = float(np.quantile(talk.opening, 0.02))
+        wide = float(np.quantile(talk.opening, WIDE_QUANTILE))
+        if len(shut) and wide > rest:
+            shares.append((float(np.median(shut)) - rest) / (wide - rest))
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _blinks(talk: Talk) -> int:
+    """Falls of the eye opening below a share of its usual size."""
+    shut = talk.eyes < BLINK_DEPTH * np.median(talk.eyes)
+    return int(np.sum(shut[1:] & ~shut[:-1]))
+
+
+def _write_sheets(
+    trips: list[RoundTrip], talks: list[Talk], longest: Endurance, out: Path
+) -> None:
+    pairs = [frames[:8] for trip in trips[:6] for frames in (trip.truth, trip.rebuilt)]
+    write_sheet(pairs, out / "autoencoder.png")
+    write_sheet([talk.frames[20:84] for talk in talks[:8]], out / "talking.png", every=8)
+    write_sheet([longest.film], out / "endurance.png")
+

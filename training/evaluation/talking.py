@@ -1,0 +1,113 @@
+"""The whole engine on held-out portraits and voices, judged from its frames."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visavis.engine.avatar_engine import Avatar, AvatarEngine
+from visavis.engine.session import AvatarSession
+from visavis.training.evaluation.clips import EvaluationClip
+from visavis.training.evaluation.statistics import boundary_jump_ratio, sharpness
+from visavis.training.landmarks import (
+    IndependentLandmarker,
+    eye_opening,
+    face_found,
+    mouth_opening,
+)
+
+CHUNK = 28  # new frames of the longest chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """One portrait speaking one clip; openings [N], frames uint8 [N, H, W, 3]."""
+
+    portrait: str
+    clip: EvaluationClip
+    frames: NDArray[np.uint8]
+    opening: NDArray[np.float64]
+    eyes: NDArray[np.float64]
+    face_found: float
+    boundary_jump_ratio: float
+
+
+def speak(
+    engine: AvatarEngine,
+    portrait: str,
+    avatar: Avatar,
+    clip: EvaluationClip,
+    landmarker: IndependentLandmarker,
+    *,
+    seed: int,
+) -> Talk:
+    """Stream the clip through a fresh session and look at the result."""
+    session = engine.open_session(avatar, input_rate=clip.rate, seed=seed)
+    session.push_audio(clip.pcm)
+    session.commit()
+    frames, borders = drain(session)
+    points = landmarker.detect(frames)
+    return Talk(
+        portrait=portrait,
+        clip=clip,
+        frames=frames,
+        opening=mouth_opening(points),
+        eyes=eye_opening(points),
+        face_found=face_found(points),
+        boundary_jump_ratio=boundary_jump_ratio(frames, borders),
+    )
+
+
+def drain(session: AvatarSession) -> tuple[NDArray[np.uint8], list[int]]:
+    """All frames of the committed audio [N, H, W, 3], and where chunks after the first begin."""
+    frames: list[NDArray[np.uint8]] = []
+    borders = []
+    while session.next_chunk() is not None:
+        borders.append(len(frames))
+        frames += [frame.pixels for frame in session.generate()]
+    return np.stack(frames), borders[1:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endurance:
+    """A hundred chunks on end; ratios compare the last tenth with the first.
+
+    `film` holds one frame of chunk 1, 10, 50 and the last.
+    """
+
+    chunks: int
+    sharpness_ratio: float
+    face_found: float
+    motion_ratio: float
+    film: NDArray[np.uint8]
+
+
+def endure(
+    engine: AvatarEngine,
+    avatar: Avatar,
+    clip: EvaluationClip,
+    landmarker: IndependentLandmarker,
+    *,
+    chunks: int,
+    seed: int,
+) -> Endurance:
+    """Repeat the clip until so many chunks are made; frames are judged and dropped as they come."""
+    session = engine.open_session(avatar, input_rate=clip.rate, seed=seed)
+    sharp, motion, found, film = [], [], [], []
+    for number in range(chunks):
+        while session.next_chunk() != CHUNK + 5:
+            session.push_audio(clip.pcm)
+        frames = np.stack([frame.pixels for frame in session.generate()])
+        sharp.append(float(sharpness(frames).mean()))
+        motion.append(float(frames.astype(np.float32).std(axis=0).mean()))
+        found.append(face_found(landmarker.detect(frames[::7])))
+        if number + 1 in {1, 10, 50, chunks}:
+            film.append(frames[CHUNK // 2])
+    tenth = max(chunks // 10, 1)
+    return Endurance(
+        chunks=chunks,
+        sharpness_ratio=float(np.mean(sharp[-tenth:]) / np.mean(sharp[:tenth])),
+        face_found=float(np.mean(found)),
+        motion_ratio=float(np.mean(motion[-tenth:]) / np.mean(motion[:tenth])),
+        film=np.stack(film),
+    )
