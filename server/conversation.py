@@ -8,7 +8,7 @@ The law that everything here serves: each `response.created` is followed by exac
 from __future__ import annotations
 
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from visavis.server.protocol import Flag, Header, Kind
 FPS = 25
 FRAME_US = 1_000_000 // FPS
 MAX_OPEN_RESPONSES = 32
-# Ids of finished responses are remembered, so that audio still under way to one is dropped.
+# Ids of finished responses are remembered: audio still under way to a cancelled one is dropped.
 REMEMBERED_IDS = 256
 APPENDED_EVERY_S = 0.5
 # How long after its frames should have been shown a response waits for the client's word.
@@ -103,7 +103,7 @@ class Conversation:
         self._base_state: ev.AvatarState = "idle"
         self._seq = 0
         self._open: deque[Response] = deque()
-        self._done_ids: deque[str] = deque(maxlen=REMEMBERED_IDS)
+        self._done_ids: OrderedDict[str, ev.ResponseStatus] = OrderedDict()
         self._num_responses = 0
         self._engine_samples = 0
         self._reset = False
@@ -149,7 +149,7 @@ class Conversation:
         Raises ProtocolError `input_buffer_overflow` (nothing of `pcm` is kept) or
         `response_not_found` when `response_id` is not that of the open utterance.
         """
-        if self._closed or not pcm or (response_id is not None and response_id in self._done_ids):
+        if self._closed or not pcm or self._was_cancelled(response_id):
             return []
         samples = len(pcm) // 2
         added_ms = samples * 1000 / self.rate
@@ -183,16 +183,19 @@ class Conversation:
             events.append(ev.AudioAppended(received_ms=received_ms, buffered_ms=self.buffered_ms))
         return events
 
+    def _was_cancelled(self, response_id: str | None) -> bool:
+        return response_id is not None and self._done_ids.get(response_id) == "cancelled"
+
     def _create(self, response_id: str | None) -> Response:
         if len(self._open) >= MAX_OPEN_RESPONSES:
             raise ProtocolError(
                 ErrorCode.INPUT_BUFFER_OVERFLOW,
                 f"{MAX_OPEN_RESPONSES} utterances are waiting; wait for a response.done",
             )
-        if any(response_id == r.id for r in self._open):
+        if response_id in self._done_ids or any(response_id == r.id for r in self._open):
             raise ProtocolError(
                 ErrorCode.RESPONSE_NOT_FOUND,
-                f"response_id={response_id!r} is already committed; use a new id",
+                f"response_id={response_id!r} is committed already; use a new id",
                 param="response_id",
             )
         if response_id is not None and not 0 < len(response_id) <= ev.MAX_ID_LENGTH:
@@ -212,7 +215,7 @@ class Conversation:
         """End the open utterance. Raises ProtocolError `input_buffer_empty` when there is none."""
         response = self._open_input
         if response_id is not None and (response is None or response_id != response.id):
-            if response_id in self._done_ids:
+            if self._was_cancelled(response_id):
                 return []
             raise ProtocolError(
                 ErrorCode.RESPONSE_NOT_FOUND,
@@ -451,7 +454,9 @@ class Conversation:
     def _done(
         self, response: Response, status: ev.ResponseStatus, reason: str | None
     ) -> ev.ServerEvent:
-        self._done_ids.append(response.id)
+        self._done_ids[response.id] = status
+        if len(self._done_ids) > REMEMBERED_IDS:
+            self._done_ids.popitem(last=False)
         sent_ms = response.sent * FRAME_US / 1000
         played_ms: float | None = None
         if self.played_pts_us is not None:
