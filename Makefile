@@ -1,0 +1,96 @@
+# make demo   everything from a fresh clone to a talking face on http://127.0.0.1:8000
+# make setup  .venv with the `visavis` command, and the web page
+# make test   formatting, lint, types, import rules, tests, browser tests
+# make bench  what this machine can do;  make eval  how good the model is
+# make lint   the checks without the tests;  make clean  undo it all
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+# The lock was made with 3.11, so that it is tried first; any from 3.11 on may do.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+endif
+# The landmark detector has wheels for these only.
+PYTHON_LANDMARKS = $(shell for p in python3.11 python3.12; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PYTEST ?= -q
+EVAL ?=
+BENCH ?= engine
+
+WEB := clients/web
+WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.html \
+	-type f -not -name '*.test.ts' 2>/dev/null)
+NPM := $(BIN)/python scripts/web.py
+RUNTIME := $(VENV)/.done-runtime
+DEV := $(VENV)/.done-dev
+MODULES := $(WEB)/node_modules/.done
+PAGE := $(WEB)/dist/index.html
+
+.PHONY: setup demo test lint bench eval train-setup lock clean
+.DELETE_ON_ERROR:
+
+setup: $(RUNTIME) $(PAGE)
+
+$(RUNTIME): requirements/lock.txt pyproject.toml clients/python/pyproject.toml scripts/setup_venv.py
+	@test -n "$(PYTHON)" || { echo "setup: no Python 3.11 or newer found; on Debian: apt-get install python3 python3-venv" >&2; exit 1; }
+	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/lock.txt \
+		--editable . --editable clients/python \
+		--check "torch, cv2, av, simplejpeg, soxr, ai_edge_litert.interpreter"
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements/dev.txt
+	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/dev.txt --check "pytest, mypy, playwright"
+	@touch $@
+
+$(MODULES): $(WEB)/package-lock.json | $(RUNTIME)
+	$(NPM) ci --no-audit --no-fund
+	@touch $@
+
+$(PAGE): $(MODULES) $(WEB_SOURCES)
+	$(NPM) run build
+	@touch $@
+
+demo: setup
+	@echo "demo: the page is http://127.0.0.1:$(PORT) (Ctrl-C ends the server)"
+	$(BIN)/visavis serve --port $(PORT) --open
+
+lint: $(DEV) $(MODULES)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy clients/python/visavis_client
+	$(BIN)/lint-imports
+	$(NPM) run check
+
+# Chromium only matters to the browser tests, which say so and skip without it.
+test: setup $(DEV) lint
+	$(NPM) test
+	$(BIN)/python scripts/setup_venv.py $(VENV) --apt chromium=chromium
+	$(BIN)/python -m pytest $(PYTEST)
+
+bench: $(RUNTIME)
+	$(BIN)/visavis bench $(BENCH)
+
+eval: $(RUNTIME) .venv-landmarks/.done
+	$(BIN)/visavis eval $(EVAL)
+
+.venv-landmarks/.done: requirements/landmarks.txt
+	@test -n "$(PYTHON_LANDMARKS)" || { echo "eval: MediaPipe 0.10.14 needs Python 3.11 or 3.12" >&2; exit 1; }
+	$(PYTHON_LANDMARKS) scripts/setup_venv.py .venv-landmarks requirements/landmarks.txt \
+		--check "mediapipe, cv2"
+	@touch $@
+
+train-setup: $(DEV)
+	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/train.txt --check "onnxruntime, hibari"
+
+lock:
+	$(BIN)/python scripts/lock.py
+
+clean:
+	rm -rf $(VENV) .venv-landmarks $(WEB)/node_modules $(WEB)/dist build *.egg-info src/*.egg-info \
+		clients/python/*.egg-info clients/python/build .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
