@@ -26,6 +26,8 @@ from visavis.engine.weights import DIT_FILE, find_weights, load_weights, read_di
 logger = logging.getLogger(__name__)
 
 _FEWEST_STEPS = 2
+# A process that got less than this share of one CPU was waiting for others, not for itself.
+_UNDISTURBED = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,19 @@ class Avatar:
     @property
     def warnings(self) -> tuple[str, ...]:
         return self.portrait.warnings
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCost:
+    """Time of a longest chunk over the time it plays, and the share of a CPU that it got."""
+
+    realtime_factor: float
+    cpu_share: float
+
+    @property
+    def too_slow(self) -> bool:
+        """Not real time, and not for want of a CPU that other processes had."""
+        return self.realtime_factor > 1 and self.cpu_share > _UNDISTURBED
 
 
 class AvatarEngine:
@@ -159,8 +174,8 @@ class AvatarEngine:
         """Run a chunk of each length, so that no user waits for first-call costs.
 
         Sets `chunk_realtime_factor`: time for the longest chunk over the time its new frames play,
-        decode included. Above 1 the engine could not keep up: then sessions get two denoising
-        steps by default instead of four, and the log says so.
+        decode included. Where this machine cannot keep up, sessions get two denoising steps by
+        default instead of four, and the log says so.
 
         Returns:
             Seconds spent.
@@ -170,27 +185,29 @@ class AvatarEngine:
         session = self.open_session(avatar)
         for chunk_frames in CHUNK_LENGTHS:
             list(session.generate_idle(chunk_frames))
-        factor = self._realtime_factor(avatar)
-        if factor > 1 and self.num_steps > _FEWEST_STEPS:
+        measured = self._measure(avatar)
+        if measured.too_slow and self.num_steps > _FEWEST_STEPS:
             logger.warning(
                 "a chunk takes %.2f times as long as it plays with %d denoising steps; "
                 "sessions get %d by default on this machine",
-                factor,
+                measured.realtime_factor,
                 self.num_steps,
                 _FEWEST_STEPS,
             )
             self.num_steps = _FEWEST_STEPS
-            factor = self._realtime_factor(avatar)
-        self.chunk_realtime_factor = factor
+            measured = self._measure(avatar)
+        factor = self.chunk_realtime_factor = measured.realtime_factor
         logger.info("a %d-frame chunk takes %.2f of the time it plays", CHUNK_LENGTHS[-1], factor)
         return time.perf_counter() - start
 
-    def _realtime_factor(self, avatar: Avatar) -> float:
+    def _measure(self, avatar: Avatar) -> ChunkCost:
         """Best of two longest chunks: the first may still pay for memory and threads."""
         session, longest = self.open_session(avatar), CHUNK_LENGTHS[-1]
-        seconds = []
+        costs = []
         for _ in range(2):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             list(session.generate_idle(longest))
-            seconds.append(time.perf_counter() - start)
-        return min(seconds) * FPS / new_frames(longest)
+            seconds = time.perf_counter() - start
+            cpu_share = (time.process_time() - cpu_start) / seconds
+            costs.append(ChunkCost(seconds * FPS / new_frames(longest), cpu_share))
+        return min(costs, key=lambda cost: cost.realtime_factor)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
+from visavis.engine.audio.window import audio_windows
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.conditioning import TimeConstants
 from visavis.engine.dit.model import ContextCache, FlashTalkDiT
@@ -116,7 +117,7 @@ class FlashTalkPipeline:
         generator = torch.Generator(self.device)
         generator.set_state(state.random)
 
-        windows = torch.from_numpy(audio_windows(features)).to(self.device)
+        windows = audio_windows(torch.from_numpy(features).to(self.device), start=WINDOW_REACH)
         audio = self.model.prepare_audio(windows[None])
 
         levels = iter(self._levels(num_steps))
@@ -163,15 +164,3 @@ class FlashTalkPipeline:
                 for level in timesteps(num_steps)[:-1]
             )
         return self._schedules[num_steps]
-
-
-def audio_windows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Windows of five frames, [F, 5, layers, channels], from features [2 + F, layers, channels].
-
-    The two earlier frames serve the first windows; the last windows repeat the chunk's last
-    frame, since the future is not known (method section 1.3, step 5).
-    """
-    offsets = np.arange(2 * WINDOW_REACH + 1)
-    frames = np.arange(len(features) - WINDOW_REACH)[:, None] + offsets
-    windows: NDArray[np.float32] = features[np.minimum(frames, len(features) - 1)]
-    return windows

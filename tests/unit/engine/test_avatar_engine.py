@@ -12,7 +12,7 @@ from tiny_model import TinyCodec, TinyReference, noise, tiny_pipeline
 
 from visavis.engine import registry
 from visavis.engine.audio.front_end import MelFrontEnd
-from visavis.engine.avatar_engine import AvatarEngine
+from visavis.engine.avatar_engine import AvatarEngine, ChunkCost
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.plan import PlanError
@@ -112,12 +112,31 @@ def test_a_machine_that_is_too_slow_gets_fewer_steps_and_a_warning(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = AvatarEngine.load("tiny", weights=folder, dtype="float32")
-    monkeypatch.setattr(engine, "_realtime_factor", lambda avatar: engine.num_steps * 0.4)
+    monkeypatch.setattr(engine, "_measure", lambda avatar: ChunkCost(engine.num_steps * 0.4, 1.0))
     with caplog.at_level(logging.WARNING):
         engine.warm_up()
     assert engine.num_steps == 2
     assert engine.chunk_realtime_factor == pytest.approx(0.8)
     assert "sessions get 2 by default" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cost", "too_slow"),
+    [(ChunkCost(0.5, 1.9), False), (ChunkCost(1.5, 1.9), True), (ChunkCost(9.0, 0.1), False)],
+    ids=["fast", "slow", "starved"],
+)
+def test_a_busy_machine_is_not_taken_for_a_slow_one(cost: ChunkCost, too_slow: bool) -> None:
+    assert cost.too_slow is too_slow
+
+
+@pytest.mark.slow
+def test_the_test_model_moves_a_real_portrait_size_face() -> None:
+    engine = AvatarEngine.load("test", dtype="float32")
+    session = engine.open_session(engine.prepare_avatar(schematic_portrait()))
+    session.push_audio(noise(2560))
+    frames = list(session.generate())
+    assert len(frames) == 4
+    assert frames[0].pixels.shape == (256, 256, 3) == (*engine.frame_size, 3)
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:

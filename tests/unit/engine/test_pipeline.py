@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_model import TinyCodec, TinyReference, tiny_pipeline
 
-from visavis.engine.pipeline import FlashTalkPipeline, audio_windows
+from visavis.engine.pipeline import FlashTalkPipeline
 
 
 @pytest.fixture
@@ -16,16 +16,6 @@ def pipeline() -> FlashTalkPipeline:
 def _features(chunk_frames: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.standard_normal((2 + chunk_frames, 4, 64)).astype(np.float32)
-
-
-def test_windows_reach_two_frames_and_repeat_the_last() -> None:
-    features = np.arange(2 + 9, dtype=np.float32)[:, None, None]
-    windows = audio_windows(features)[:, :, 0, 0]
-    assert windows.shape == (9, 5)
-    np.testing.assert_array_equal(windows[0], [0, 1, 2, 3, 4])
-    np.testing.assert_array_equal(windows[6], [6, 7, 8, 9, 10])
-    np.testing.assert_array_equal(windows[7], [7, 8, 9, 10, 10])
-    np.testing.assert_array_equal(windows[8], [8, 9, 10, 10, 10])
 
 
 @pytest.mark.parametrize(
@@ -88,3 +78,17 @@ def test_the_input_state_is_left_alone(pipeline: FlashTalkPipeline) -> None:
         for _ in range(2)
     ]
     np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_a_frame_hears_two_frames_ahead_but_not_three(pipeline: FlashTalkPipeline) -> None:
+    conditions = pipeline.conditions(TinyReference(90.0))
+    heard: list[torch.Tensor] = []
+    prepare = pipeline.model.prepare_audio
+    pipeline.model.prepare_audio = lambda audio: heard.append(audio) or prepare(audio)  # type: ignore[method-assign, func-returns-value, assignment, misc]
+    features = np.arange(2 + 9, dtype=np.float32)[:, None, None] * np.ones((1, 4, 64), np.float32)
+    state = pipeline.first_state(conditions, seed=0)
+    list(pipeline.generate_chunk(state, features, conditions, shown=4, num_steps=2))
+    windows = heard[0][0, :, :, 0, 0].numpy()
+    np.testing.assert_array_equal(windows[0], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(windows[6], [6, 7, 8, 9, 10])
+    np.testing.assert_array_equal(windows[8], [8, 9, 10, 10, 10])
