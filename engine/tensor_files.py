@@ -147,7 +147,7 @@ def move_tensors(
     """
     wanted = dict(module.state_dict(keep_vars=True))
     for name in tied:
-        wanted.pop(name)
+        wanted.pop(name, None)
     expected = {move.source for move in moves} | set(unused)
     _compare("missing", {move.source for move in moves} - files.names, files.path)
     _compare("surplus", files.names - expected, files.path)

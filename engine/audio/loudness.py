@@ -13,10 +13,9 @@ EXTREME_LUFS = 100.0
 
 def loudness_lufs(wave: NDArray[np.floating], rate: int) -> float:
     """Integrated loudness of mono samples in -1..1; -inf for silence and for less than 0.4 s."""
-    if len(wave) < BLOCK_SECONDS * rate:
+    if len(wave) < BLOCK_SECONDS * rate or not wave.any():
         return -np.inf
-    # log10(0) is this measure's answer to digital silence, not a fault
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # blocks of digital silence: log10(0)
         return float(pyloudnorm.Meter(rate).integrated_loudness(np.asarray(wave, np.float64)))
 
 

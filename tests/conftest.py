@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir() -> Path:
+    """Recordings of the original model; a test that needs them skips without them."""
+    folder = Path(os.environ.get("VISAVIS_FIXTURES", REPOSITORY.parent / "shared" / "fixtures"))
+    if not folder.is_dir():
+        pytest.skip(f"no recordings in {folder}: set VISAVIS_FIXTURES to their folder")
+    return folder

@@ -1,0 +1,73 @@
+"""The large codec keeps its contract on a tiny VAE of random weights."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+
+from visavis.engine.codec.wan import WanCodec, WanReference
+from visavis.engine.codec.wan_vae import WanVAE
+
+
+@pytest.fixture(scope="module")
+def codec() -> WanCodec:
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(base_dim=4, num_res_blocks=1)
+    return WanCodec(WanVAE(vae), None, (32, 16))
+
+
+@pytest.fixture(scope="module")
+def reference(codec: WanCodec) -> WanReference:
+    return codec.reference_from_image(Image.linear_gradient("L").convert("RGB"))
+
+
+def test_conditions_have_the_contracts_shapes(codec: WanCodec, reference: WanReference) -> None:
+    cond = codec.cond_latents(reference, 9)
+    assert cond.shape == (20, 3, 4, 2)
+    assert cond[:4, 0].min() == 1
+    assert cond[:4, 1:].abs().max() == 0
+    # the VAE is causal: the grey frames leave no trace in the first latent
+    torch.testing.assert_close(cond[4:, :1], codec.initial_motion(reference))
+
+
+@pytest.mark.parametrize("skip", [0, 1, 5, 7])
+def test_streamed_decode_skips_frames(codec: WanCodec, reference: WanReference, skip: int) -> None:
+    latents = torch.randn(16, 3, 4, 2)
+    whole = torch.cat(list(codec.decode(latents, reference)))
+    assert whole.shape == (9, 32, 16, 3)
+    assert whole.dtype == torch.uint8
+    parts = list(codec.decode(latents, reference, skip_frames=skip))
+    assert torch.equal(torch.cat(parts), whole[skip:])
+
+
+def test_streamed_decode_equals_decoding_at_once(codec: WanCodec) -> None:
+    latents = torch.randn(1, 16, 3, 4, 2)
+    vae = codec.vae
+    whole = vae.vae.decode(latents * vae.std + vae.mean).sample
+    torch.testing.assert_close(torch.cat(list(vae.decode(latents)), dim=2), whole)
+
+
+def test_two_decodes_side_by_side_do_not_mix(codec: WanCodec) -> None:
+    one, two = torch.randn(2, 1, 16, 2, 4, 2)
+    alone = torch.cat(list(codec.vae.decode(one)), dim=2)
+    together = [
+        first for first, _ in zip(codec.vae.decode(one), codec.vae.decode(two), strict=True)
+    ]
+    assert torch.equal(torch.cat(together, dim=2), alone)
+
+
+def test_hand_over_from_bytes_is_close_to_the_exact_one(
+    codec: WanCodec, reference: WanReference
+) -> None:
+    latents = torch.randn(16, 3, 4, 2)
+    exact = torch.cat(list(codec.decode_signed(latents, reference)), dim=1)[:, -5:]
+    shown = torch.cat(list(codec.decode(latents, reference)))[-5:]
+    motion = codec.motion_latents(latents, shown, reference, end_frame=9)
+    assert motion.shape == (16, 2, 4, 2)
+    difference = (motion - codec.encode_motion(exact)).abs().mean()
+    assert difference < 0.05 * motion.std()
+
+
+def test_odd_frame_size_is_refused(codec: WanCodec) -> None:
+    with pytest.raises(ValueError, match="frame_size"):
+        WanCodec(codec.vae, None, (30, 16))
