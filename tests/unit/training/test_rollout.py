@@ -1,0 +1,110 @@
+"""Roll-outs: the training sampler is the deployed one, history is handed over exactly."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from visavis.engine.audio.window import audio_windows as deployed_windows
+from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.dit.sampler import RenoisingSampler
+from visavis.training.dit_data import audio_windows, layout_condition, layout_tokens
+from visavis.training.recipes import MODELS
+from visavis.training.rollout import chunk_audio, exit_early, hand_over, roll_out
+
+SHAPE = (2, 24, 5, 16, 16)
+
+
+def velocity(latents: Tensor, times: Tensor) -> Tensor:
+    return torch.tanh(latents) * times.view(-1, 1, 1, 1, 1) + 0.1 * latents.roll(1, 2)
+
+
+def test_last_exit_equals_the_deployed_sampler_bit_for_bit() -> None:
+    motion = torch.randn(2, 24, 2, 16, 16)
+    deployed = RenoisingSampler().sample(
+        velocity, SHAPE, motion, torch.Generator().manual_seed(5), num_steps=4
+    )
+    trained = exit_early(
+        velocity, SHAPE, motion, torch.Generator().manual_seed(5), num_steps=4, exit_step=3
+    )
+    assert torch.equal(trained, deployed)
+
+
+@pytest.mark.parametrize("exit_step", [0, 1, 3])
+def test_only_the_exit_step_carries_gradient_and_no_motion_slot_does(exit_step: int) -> None:
+    scale = torch.ones((), requires_grad=True)
+    calls: list[bool] = []
+
+    def scaled(latents: Tensor, times: Tensor) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        return velocity(latents, times) * scale
+
+    motion = torch.randn(2, 24, 2, 16, 16, requires_grad=True)
+    clean = exit_early(
+        scaled,
+        SHAPE,
+        motion.detach(),
+        torch.Generator().manual_seed(0),
+        num_steps=4,
+        exit_step=exit_step,
+    )
+    assert calls == [False] * exit_step + [True]
+    per_slot = [
+        torch.autograd.grad(clean[:, :, i].sum(), scale, retain_graph=True, allow_unused=True)[0]
+        for i in range(5)
+    ]
+    assert all(g is None or g == 0 for g in per_slot[:2])
+    assert all(g is not None and g != 0 for g in per_slot[2:])
+
+
+def test_hand_over_repacks_the_last_five_frames_exactly() -> None:
+    codes = torch.randn(2, 33, 6, 16, 16)
+    motion = hand_over(pack_codes(codes))
+    assert motion.shape == (2, 24, 2, 16, 16)
+    torch.testing.assert_close(unpack_codes(motion), codes[:, -5:])
+
+
+def test_chunk_audio_equals_deployment_and_training_windows() -> None:
+    features = np.random.default_rng(0).normal(size=(61, 4, 64)).astype(np.float16)
+    batch = torch.from_numpy(features.astype(np.float32))[None]
+    for start in (0, 28):
+        windows = chunk_audio(batch, start, 33)[0]
+        torch.testing.assert_close(windows, audio_windows(features, start, 33))
+        history = np.maximum(np.arange(start - 2, start + 33), 0)
+        deployed = deployed_windows(batch[0, history], start=2)
+        assert torch.equal(windows, deployed)
+
+
+def test_layout_tokens_are_patches_row_by_row() -> None:
+    layout = torch.arange(16 * 256.0).reshape(1, 16, 16, 16)
+    tokens = layout_tokens(layout)
+    assert tokens.shape == (1, 16, 256)
+    torch.testing.assert_close(tokens[0, 6].reshape(16, 4, 4), layout[0, :, 4:8, 8:12])
+
+
+def test_condition_marks_slot_zero_and_shows_the_layout_everywhere() -> None:
+    layout = torch.randn(2, 16, 16, 16)
+    condition = layout_condition(layout, 3)
+    assert condition.shape == (2, 20, 3, 16, 16)
+    assert condition[:, :4, 0].eq(1).all()
+    assert condition[:, :4, 1:].eq(0).all()
+    assert all(torch.equal(condition[:, 4:, i], layout) for i in range(3))
+
+
+def test_roll_out_keeps_its_start_and_has_every_frame_once() -> None:
+    torch.manual_seed(0)
+    model = FlashTalkDiT(MODELS["smoke"])
+    start = torch.randn(1, 5, 6, 16, 16)
+    codes = roll_out(
+        model,
+        torch.randn(1, 13, 4, 64),
+        torch.randn(1, 16, 16, 16),
+        pack_codes(start),
+        torch.Generator().manual_seed(0),
+        chunks=2,
+        chunk_frames=9,
+        num_steps=1,
+    )
+    assert codes.shape == (1, 13, 6, 16, 16)
+    torch.testing.assert_close(codes[:, :5], start)

@@ -1,0 +1,105 @@
+"""Losses of the second stage: distribution matching and its critic (method sections 1.9.2, 1.9.3).
+
+The student's clean latents x0 are noised to tau. A frozen teacher and a critic, which is trained on
+the student's own samples, both predict them clean; the difference moves the student from where its
+samples are too frequent to where the data is.
+
+Legend: B samples, C channels, T latent frames, h w control grid.
+"""
+
+import torch
+from torch import Tensor
+
+from visavis.training.flow_matching import (
+    add_noise,
+    clean_from_velocity,
+    impose_motion,
+    per_sample,
+    shift_time,
+)
+from visavis.training.rollout import ChunkConditions, Network
+
+SMALLEST_SCALE = 1e-2
+
+
+def draw_levels(
+    batch: int, generator: torch.Generator, *, shift: float, smallest: float, largest: float
+) -> Tensor:
+    """Noise levels tau [B]: the whole range whatever step the student left at (as Self-Forcing)."""
+    return shift_time(torch.rand(batch, generator=generator), shift).clamp(smallest, largest)
+
+
+def noised_sample(
+    sample: Tensor, times_B: Tensor, supervised: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The sample at levels tau with clean motion slots, and the noise that was added."""
+    noise = torch.randn(sample.shape, generator=generator)
+    return impose_motion(add_noise(sample, noise, times_B), sample, supervised), noise
+
+
+@torch.no_grad()
+def matching_gradient(
+    sample: Tensor,
+    times_B: Tensor,
+    supervised: Tensor,
+    conditions: ChunkConditions,
+    teacher: Network,
+    critic: Network,
+    generator: torch.Generator,
+    *,
+    audio_guidance: float,
+) -> Tensor:
+    """Where the loss should fall: (x_fake - x_real) / mean |x0 - x_real|, zero in motion slots.
+
+    x_real is guided in Ho-Salimans form, null + g (full - null): g = 1 is the plain teacher, and
+    with the critic equal to it the gradient is zero.
+    """
+    noisy, _ = noised_sample(sample, times_B, supervised, generator)
+    fake = clean_from_velocity(noisy, conditions.velocity(critic, noisy, times_B).float(), times_B)
+    full = clean_from_velocity(noisy, conditions.velocity(teacher, noisy, times_B).float(), times_B)
+    real = full
+    if audio_guidance != 1.0:
+        silent = conditions.silent().velocity(teacher, noisy, times_B).float()
+        null = clean_from_velocity(noisy, silent, times_B)
+        real = null + audio_guidance * (full - null)
+    away = ((sample - real).abs() * supervised).sum(dim=(1, 2, 3, 4))
+    cells = supervised.sum(dim=(1, 2, 3, 4)) * sample[0, :, 0].numel()
+    scale = (away / cells).clamp_min(SMALLEST_SCALE)
+    return torch.nan_to_num((fake - real) * supervised / per_sample(scale), 0.0, 0.0, 0.0)
+
+
+def matching_loss(sample: Tensor, gradient: Tensor, supervised: Tensor) -> Tensor:
+    """A loss whose derivative with respect to the sample is `gradient` over the element count."""
+    target = (sample - gradient).detach()
+    count = supervised.sum() * sample[0, :, 0].numel()
+    return 0.5 * ((sample - target) * supervised).square().sum() / count
+
+
+def critic_loss(
+    sample: Tensor,
+    times_B: Tensor,
+    supervised: Tensor,
+    conditions: ChunkConditions,
+    critic: Network,
+    generator: torch.Generator,
+    *,
+    small_time: float = 0.3,
+) -> Tensor:
+    """Flow matching on the student's samples, full conditions (tempered as the teacher's loss)."""
+    sample = sample.detach()
+    noisy, noise = noised_sample(sample, times_B, supervised, generator)
+    velocity = conditions.velocity(critic, noisy, times_B).float()
+    tempered = (per_sample(times_B) / small_time).clamp(max=1.0)
+    error = (velocity - (noise - sample)) * supervised * tempered
+    return 0.5 * error.square().sum() / (supervised.sum() * sample[0, :, 0].numel())
+
+
+def lip_regression(sample: Tensor, truth: Tensor, supervised: Tensor, lips_Bhw: Tensor) -> Tensor:
+    """Mean squared distance to the recorded motion, over the lips alone.
+
+    Lips are what the audio decides; head and lids may go their own way. `lips` weights the cells
+    (0 elsewhere); the head's flow, channels 6 f and 6 f + 1, is left out.
+    """
+    frames = (sample - truth).unflatten(1, (4, 6))[:, :, 2:]
+    weight = lips_Bhw[:, None, None, None] * supervised[:, None]
+    return (frames.square() * weight).sum() / (weight.sum() * 16).clamp_min(1e-6)

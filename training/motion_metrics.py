@@ -1,0 +1,99 @@
+"""How well sampled motion follows the truth, measured on motion codes alone.
+
+Legend: B sequences, N frames, K basis components, h w control grid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visavis.training.puppets.basis import WEIGHTS
+
+_JAW = WEIGHTS.index("jaw")
+_BLINKS = (WEIGHTS.index("blink_l"), WEIGHTS.index("blink_r"))
+_DY = 5
+_LID_DY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FaceProbe:
+    """Weights on the control grid that read openings off a code, one set a sequence.
+
+    mouth and lids [B, h, w]: the jaw's pull on the lower lip against the upper, and the lids' on
+    the upper layer, such that one unit of the control reads 1.
+    """
+
+    mouth: Tensor
+    lids: Tensor
+
+    @classmethod
+    def from_basis(cls, basis_BK6hw: Tensor) -> "FaceProbe":
+        """Matched filters of the jaw's Dy and of the lids' Ay."""
+        lids = basis_BK6hw[:, list(_BLINKS), _LID_DY].sum(dim=1)
+        return cls(_matched(basis_BK6hw[:, _JAW, _DY]), _matched(lids))
+
+    def opening(self, codes_BN6hw: Tensor) -> Tensor:
+        """Mouth opening [B, N] in units of the widest."""
+        return torch.einsum("bnhw,bhw->bn", codes_BN6hw[:, :, _DY], self.mouth)
+
+    def blink(self, codes_BN6hw: Tensor) -> Tensor:
+        """Lid closure [B, N], 1 = both shut."""
+        return torch.einsum("bnhw,bhw->bn", codes_BN6hw[:, :, _LID_DY], self.lids)
+
+
+def _matched(pattern_Bhw: Tensor) -> Tensor:
+    return pattern_Bhw / pattern_Bhw.square().sum(dim=(1, 2), keepdim=True).clamp_min(1e-8)
+
+
+def motion_metrics(
+    sampled_BN6hw: Tensor, truth_BN6hw: Tensor, probe: FaceProbe, borders: NDArray[np.int64]
+) -> dict[str, float]:
+    """The numbers a run is judged by.
+
+    opening_r (mean Pearson r over sequences that speak), opening_error (relative RMS),
+    opening_dynamics / blink_dynamics / head_dynamics (variance ratios sampled : truth), and
+    boundary_jump: mean change of the code across chunk borders (`borders`: first frame of each new
+    chunk) over that elsewhere.
+    """
+    opening, true_opening = probe.opening(sampled_BN6hw), probe.opening(truth_BN6hw)
+    speaks = true_opening.std(dim=1) > 0.03
+    if not speaks.any():
+        speaks[:] = True
+    residual = (opening - true_opening).square().mean(dim=1).sqrt() / (
+        true_opening.std(dim=1).clamp_min(1e-3)
+    )
+    metrics = {
+        "opening_r": float(_pearson(opening, true_opening)[speaks].mean()),
+        "opening_error": float(residual[speaks].mean()),
+        "opening_dynamics": _variance_ratio(opening, true_opening),
+        "blink_dynamics": _variance_ratio(probe.blink(sampled_BN6hw), probe.blink(truth_BN6hw)),
+        "head_dynamics": _variance_ratio(_head(sampled_BN6hw), _head(truth_BN6hw)),
+    }
+    if len(borders):
+        metrics["boundary_jump"] = boundary_jump(sampled_BN6hw, borders)
+    return metrics
+
+
+def boundary_jump(codes_BN6hw: Tensor, borders: NDArray[np.int64]) -> float:
+    """Mean absolute change of the code into the frames `borders`, over that elsewhere."""
+    change = codes_BN6hw.diff(dim=1).abs().mean(dim=(0, 2, 3, 4))
+    at_border = torch.zeros(len(change), dtype=torch.bool)
+    at_border[torch.from_numpy(borders) - 1] = True
+    return float(change[at_border].mean() / change[~at_border].mean().clamp_min(1e-8))
+
+
+def _head(codes_BN6hw: Tensor) -> Tensor:
+    return codes_BN6hw[:, :, :2].mean(dim=(3, 4))
+
+
+def _variance_ratio(sampled_BN: Tensor, truth_BN: Tensor) -> float:
+    return float(sampled_BN.var(dim=1).mean() / truth_BN.var(dim=1).mean().clamp_min(1e-8))
+
+
+def _pearson(a_BN: Tensor, b_BN: Tensor) -> Tensor:
+    a = a_BN - a_BN.mean(dim=1, keepdim=True)
+    b = b_BN - b_BN.mean(dim=1, keepdim=True)
+    return (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-8)

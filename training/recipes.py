@@ -1,0 +1,155 @@
+"""Presets of the two training stages: functions that return a frozen recipe."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
+
+# Models that can be trained: the embedded one, and a tiny one of the same kind.
+MODELS: Final[dict[str, DiTConfig]] = {
+    "embedded": DIT_PRESETS["embedded"],
+    "smoke": replace(
+        DIT_PRESETS["embedded"],
+        dim=32,
+        ffn_dim=64,
+        num_layers=1,
+        num_heads=1,
+        freq_dim=32,
+        audio_hidden=16,
+        audio_dim=16,
+        audio_tokens=2,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRecipe:
+    """Stage 1, flow matching. Times are wall-clock; a run ends at `minutes` or `steps`."""
+
+    model: str = "embedded"
+    batch: int = 16
+    steps: int = 1_000_000
+    minutes: float = 60.0
+    # Learning rate: linear warm-up, then constant, then cosine to `final_rate` over the last part
+    # of the run (by time): a run that is cut short has lost little.
+    rate: float = 1e-3
+    final_rate: float = 2e-5
+    warm_up_steps: int = 100
+    decay_share: float = 0.35
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    # Windows.
+    frame_counts: tuple[int, ...] = (33, 17, 9)
+    frame_shares: tuple[float, ...] = (0.7, 0.2, 0.1)
+    first_chunk_share: float = 0.15
+    # Noise levels.
+    shift: float = 5.0
+    uniform_share: float = 0.2
+    # Losses.
+    focus_weight: float = 6.0
+    temporal_weight: float = 0.25
+    # Robustness: audio dropped (makes guidance possible), noise on the handed-over latents (the
+    # sampler's own history is never exact).
+    drop_audio: float = 0.08
+    history_noise: float = 0.06
+    # Housekeeping.
+    seed: int = 1
+    compile: bool = False
+    bf16: bool = True
+    log_every: int = 50
+    save_minutes: float = 3.0
+    validate_minutes: float = 5.0
+    sheet_minutes: float = 10.0
+    validation_sequences: int = 12
+    validation_chunks: int = 3
+
+    def __post_init__(self) -> None:
+        if len(self.frame_counts) != len(self.frame_shares):
+            raise ValueError(
+                f"frame_counts={self.frame_counts} and frame_shares={self.frame_shares} must have "
+                "equal length"
+            )
+        if any(count % 4 != 1 for count in self.frame_counts):
+            raise ValueError(f"frame_counts={self.frame_counts} must all be 4 n + 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentRecipe:
+    """Stage 2, self-correcting distillation: distribution matching on own history."""
+
+    model: str = "embedded"
+    batch: int = 16
+    steps: int = 1_000_000
+    minutes: float = 25.0
+    num_steps: int = 4
+    max_chunks: int = 3
+    critic_updates: int = 5
+    rate: float = 5e-5
+    critic_rate: float = 1e-4
+    betas: tuple[float, float] = (0.0, 0.99)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99
+    shift: float = 5.0
+    # Teacher's audio guidance in Ho-Salimans form: 1 = none.
+    audio_guidance: float = 1.5
+    smallest_time: float = 0.02
+    largest_time: float = 0.98
+    # Weight of the regression to the recorded motion: audio and motion are paired here, and a pure
+    # distribution loss lets lips go slack over time (dynamic collapse).
+    regression_weight: float = 0.5
+    # Chance that a rollout starts from recorded history instead of the portrait.
+    recorded_start: float = 0.3
+    focus_weight: float = 6.0
+    seed: int = 2
+    bf16: bool = True
+    log_every: int = 10
+    save_minutes: float = 3.0
+    validate_minutes: float = 5.0
+    validation_sequences: int = 12
+    validation_chunks: int = 3
+
+
+def embedded_teacher() -> TeacherRecipe:
+    """The embedded model's teacher on one or two CPU cores."""
+    return TeacherRecipe()
+
+
+def embedded_student() -> StudentRecipe:
+    """The embedded model's few-step student."""
+    return StudentRecipe()
+
+
+def smoke_teacher() -> TeacherRecipe:
+    """A few steps of a tiny model: does the command run?"""
+    return replace(
+        TeacherRecipe(),
+        model="smoke",
+        batch=2,
+        steps=4,
+        compile=False,
+        log_every=2,
+        validation_sequences=2,
+        validation_chunks=1,
+    )
+
+
+def smoke_student() -> StudentRecipe:
+    """A few steps of a tiny model."""
+    return replace(
+        StudentRecipe(),
+        model="smoke",
+        batch=2,
+        steps=2,
+        critic_updates=2,
+        max_chunks=2,
+        log_every=1,
+        validation_sequences=2,
+        validation_chunks=1,
+    )
+
+
+TEACHERS = {"embedded": embedded_teacher, "smoke": smoke_teacher}
+STUDENTS = {"embedded": embedded_student, "smoke": smoke_student}

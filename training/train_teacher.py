@@ -1,0 +1,312 @@
+"""Stage 1: the flow-matching teacher.
+
+    python -m visavis.training.train_teacher --run runs/teacher
+    torchrun --nproc-per-node 2 -m visavis.training.train_teacher --run runs/teacher
+
+Resumes by itself when the run's folder holds a checkpoint. Writes `checkpoint.pt`, `log.txt`,
+TensorBoard curves and contact sheets there.
+"""
+
+import math
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from cyclopts import App
+from torch import Tensor
+
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.dit_data import (
+    FocusSpec,
+    MotionWindows,
+    PortraitBank,
+    SpeechClips,
+    WindowBatch,
+)
+from visavis.training.ema import Ema
+from visavis.training.flow_matching import (
+    FlowLosses,
+    add_noise,
+    draw_times,
+    flow_matching_loss,
+    impose_motion,
+    supervised_slots,
+)
+from visavis.training.parallel import Workers
+from visavis.training.progress import RunProgress, configure_logging, log
+from visavis.training.puppets.basis import WEIGHTS, control_weights
+from visavis.training.recipes import MODELS, TEACHERS, TeacherRecipe
+from visavis.training.rollout import ChunkConditions, Network
+from visavis.training.validation import ValidationSet
+
+app = App(help=__doc__)
+CHECKPOINT = "checkpoint.pt"
+FOCUS_COMPONENTS = tuple(
+    WEIGHTS.index(name)
+    for name in ("jaw", "upper_lip", "lower_lip", "wide", "narrow", "blink_l", "blink_r")
+)
+LIP_COMPONENTS = tuple(
+    WEIGHTS.index(name) for name in ("jaw", "upper_lip", "lower_lip", "wide", "narrow", "press")
+)
+HELD_CLIPS = 10
+
+
+class TrainingData:
+    """Windows to train on, and sequences of portraits and clips that training never sees.
+
+    The first ten clips are kept back. Speech may still be in the making: `refresh` takes in shards
+    that were finished since.
+    """
+
+    def __init__(
+        self, speech: Path, bank: Path, *, focus_weight: float, sequences: int, chunks: int
+    ) -> None:
+        self._speech = speech
+        self._portraits = PortraitBank.load(bank)
+        self._focus = FocusSpec(FOCUS_COMPONENTS, focus_weight, LIP_COMPONENTS)
+        self._shards = count_shards(speech)
+        clips = SpeechClips.load(speech)
+        kept_back = clips.subset(np.arange(HELD_CLIPS))
+        self.train = self._training_windows(clips)
+        held = MotionWindows(kept_back, self._portraits, control_weights, self._focus, held=True)
+        self.validation = ValidationSet.draw(held, sequences, chunks)
+
+    def _training_windows(self, clips: SpeechClips) -> MotionWindows:
+        used = clips.subset(np.arange(HELD_CLIPS, len(clips.lengths)))
+        return MotionWindows(used, self._portraits, control_weights, self._focus)
+
+    def refresh(self) -> bool:
+        """Read the speech again if there is more of it; true if so."""
+        shards = count_shards(self._speech)
+        if shards == self._shards:
+            return False
+        self._shards = shards
+        self.train = self._training_windows(SpeechClips.load(self._speech))
+        return True
+
+
+def count_shards(speech: Path) -> int:
+    """Finished shards in the folder."""
+    return len(list(speech.glob("shard-????.npz")))
+
+
+def learning_rate(recipe: TeacherRecipe, step: int, elapsed: float) -> float:
+    """Linear warm-up, constant, cosine over the last `decay_share` of the run."""
+    done = min(1.0, max(step / recipe.steps, elapsed / (60 * recipe.minutes)))
+    falling = max(0.0, (done - (1 - recipe.decay_share)) / max(recipe.decay_share, 1e-9))
+    cosine = 0.5 * (1 + math.cos(math.pi * falling))
+    rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * cosine
+    return rate * min(1.0, (step + 1) / recipe.warm_up_steps)
+
+
+def teacher_losses(
+    network: Network, batch: WindowBatch, recipe: TeacherRecipe, generator: torch.Generator
+) -> FlowLosses:
+    """One forward pass at random noise levels, handed-over slots clean but for a little noise."""
+    latents = batch.latents
+    size = len(latents)
+    times = draw_times(size, generator, shift=recipe.shift, uniform_share=recipe.uniform_share)
+    noise = torch.randn(latents.shape, generator=generator)
+    supervised = supervised_slots(batch.motion_slots, latents.shape[2])
+    spread = recipe.history_noise * torch.rand(size, 1, 1, 1, 1, generator=generator)
+    history = latents + spread * torch.randn(latents.shape, generator=generator)
+    noisy = impose_motion(add_noise(latents, noise, times), history, supervised)
+    heard = torch.rand(size, generator=generator) >= recipe.drop_audio
+    audio = batch.audio * heard.float()[:, None, None, None, None]
+    conditions = ChunkConditions(audio, batch.layout)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+        velocity = conditions.velocity(network, noisy, times)
+    return flow_matching_loss(
+        velocity.float(),
+        noise - latents,
+        times,
+        supervised,
+        batch.focus,
+        temporal_weight=recipe.temporal_weight,
+    )
+
+
+class TeacherRun:
+    """Everything a run carries from step to step."""
+
+    def __init__(self, recipe: TeacherRecipe, folder: Path, workers: Workers) -> None:
+        self.recipe, self.folder, self.workers = recipe, folder, workers
+        torch.manual_seed(recipe.seed)
+        self.model = FlashTalkDiT(MODELS[recipe.model], attention_impl="plain")
+        self.network: Network = (
+            torch.compile(self.model, dynamic=False) if recipe.compile else self.model
+        )
+        self.ema = Ema(self.model, recipe.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=recipe.rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+        )
+        self.step = 0
+        self.elapsed = 0.0
+
+    def resume(self) -> bool:
+        """Go on from the folder's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return False
+        state = load_checkpoint(path)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        return True
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(
+            self.folder / CHECKPOINT,
+            {
+                "model": self.model.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "elapsed": self.elapsed,
+                "recipe": asdict(self.recipe),
+            },
+        )
+
+    def advance(self, data: TrainingData) -> dict[str, float]:
+        """One optimiser step."""
+        recipe, rank = self.recipe, self.workers.rank
+        # The window length is drawn alike on all ranks, so that none waits for a longer one.
+        shared = np.random.default_rng(step_seed(recipe.seed, self.step, 0, stream=1))
+        frames = int(shared.choice(recipe.frame_counts, p=recipe.frame_shares))
+        rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, stream=2))
+        generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
+        batch = data.train.draw(
+            rng, recipe.batch, frames, first_chunk_share=recipe.first_chunk_share
+        )
+        rate = learning_rate(recipe, self.step, self.elapsed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = teacher_losses(self.network, batch, recipe, generator)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self.elapsed = self.workers.average_gradients(self.model, self.elapsed)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.model)
+        self.step += 1
+        return {
+            "loss": float(losses.velocity.detach()),
+            "temporal": float(losses.temporal.detach()),
+            "grad_norm": float(norm),
+            "rate": rate,
+        }
+
+    def averaged(self) -> FlashTalkDiT:
+        """A copy of the model with the averaged weights, for sampling."""
+        copy = FlashTalkDiT(self.model.config)
+        self.ema.copy_to(copy)
+        return copy.eval().requires_grad_(False)
+
+
+def sample_validation(run: TeacherRun, data: TrainingData, *, num_steps: int = 4) -> Tensor:
+    """Codes of the validation sequences from the averaged weights."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=run.recipe.bf16):
+        return data.validation.sample(run.averaged(), num_steps=num_steps)
+
+
+def train(run: TeacherRun, data: TrainingData) -> None:
+    """Steps until the recipe's time or step count is reached."""
+    recipe = run.recipe
+    minutes = {"save": run.elapsed, "validate": run.elapsed, "sheet": 0.0}
+    with RunProgress(
+        run.folder,
+        60 * recipe.minutes,
+        start=run.elapsed,
+        by_time=True,
+        every=recipe.log_every,
+        silent=not run.workers.leads,
+    ) as progress:
+        finished = False
+        while not finished:
+            began = time.monotonic()
+            losses = run.advance(data)
+            finished = run.elapsed >= 60 * recipe.minutes or run.step >= recipe.steps
+            if run.workers.leads:
+                progress.step(run.step, recipe.batch * run.workers.count, losses)
+                _housekeeping(run, data, progress, minutes, finished)
+            run.elapsed += time.monotonic() - began
+
+
+def _housekeeping(
+    run: TeacherRun,
+    data: TrainingData,
+    progress: RunProgress,
+    last: dict[str, float],
+    finished: bool,
+) -> None:
+    recipe = run.recipe
+    if finished or run.elapsed - last["validate"] > 60 * recipe.validate_minutes:
+        last["validate"] = run.elapsed
+        sampled = sample_validation(run, data)
+        metrics = data.validation.metrics(sampled)
+        if data.refresh():
+            log.info("%d clips of speech now", len(data.train.clips.lengths))
+        progress.report(run.step, "validation", metrics)
+        if finished or run.elapsed - last["sheet"] > 60 * recipe.sheet_minutes:
+            last["sheet"] = run.elapsed
+            title = f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items())
+            data.validation.sheet(sampled, run.folder / f"sheet-{run.step:06d}.png", title)
+    if finished or run.elapsed - last["save"] > 60 * recipe.save_minutes:
+        last["save"] = run.elapsed
+        run.save()
+
+
+@app.default
+def main(
+    *,
+    run: Path = Path("runs/teacher"),
+    speech: Path = Path("runs/speech"),
+    bank: Path = Path("runs/portraits/bank.npz"),
+    recipe: str = "embedded",
+    minutes: float | None = None,
+) -> None:
+    """Train the teacher.
+
+    Args:
+        run: folder of the run.
+        speech: folder of speech shards.
+        bank: the portrait bank.
+        recipe: preset, see `training/recipes.py`.
+        minutes: wall-clock length of the whole run, resumed parts included.
+    """
+    chosen = TEACHERS[recipe]()
+    if minutes is not None:
+        chosen = replace(chosen, minutes=minutes)
+    with Workers() as workers:
+        configure_logging(run / "log.txt" if workers.leads else None)
+        data = TrainingData(
+            speech,
+            bank,
+            focus_weight=chosen.focus_weight,
+            sequences=chosen.validation_sequences,
+            chunks=chosen.validation_chunks,
+        )
+        job = TeacherRun(chosen, run, workers)
+        resumed = job.resume()
+        log.info(
+            "%s at step %d: %.2f M parameters, %d clips, %d portraits, %d processes",
+            "resumed" if resumed else "starting",
+            job.step,
+            sum(p.numel() for p in job.model.parameters()) / 1e6,
+            len(data.train.clips.lengths),
+            len(data.train.portraits),
+            workers.count,
+        )
+        train(job, data)
+
+
+if __name__ == "__main__":
+    app()
