@@ -69,7 +69,13 @@ def _frames_to_lab(video_BCFHW: Tensor) -> Tensor:
 
 
 def _statistics(lab_BFHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation over the picture, [B, F, 1, 1, 3] each."""
-    mean = lab_BFHWC.mean(dim=(2, 3), keepdim=True)
-    std = (lab_BFHWC - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
-    return mean, torch.where(std < FLAT_STD, torch.ones_like(std), std)
+    """Mean and population standard deviation over the picture, [B, F, 1, 1, 3] each.
+
+    In float64: float32 leaves rounding noise in the spread of a flat frame, which would then be
+    scaled up to the reference's.
+    """
+    wide = lab_BFHWC.double()
+    mean = wide.mean(dim=(2, 3), keepdim=True)
+    std = (wide - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
+    spread = torch.where(std < FLAT_STD, torch.ones_like(std), std)
+    return mean.to(lab_BFHWC.dtype), spread.to(lab_BFHWC.dtype)
