@@ -43,7 +43,7 @@ def test_frames_cover_every_sample(samples: int) -> None:
     assert features.dtype == np.float32
 
 
-def test_columns_match_a_plain_computation() -> None:
+def test_a_column_holds_the_energy_of_the_window_that_ends_with_it() -> None:
     pcm = _sound(1280)
     padded = np.concatenate([np.zeros(240), pcm])
     hann = np.hanning(401)[:-1]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_model import TinyCodec, TinyReference, tiny_pipeline
 
+from visavis.engine.dit.model import AudioCache
 from visavis.engine.pipeline import FlashTalkPipeline
 
 
@@ -80,11 +81,18 @@ def test_the_input_state_is_left_alone(pipeline: FlashTalkPipeline) -> None:
     np.testing.assert_array_equal(runs[0], runs[1])
 
 
-def test_a_frame_hears_two_frames_ahead_but_not_three(pipeline: FlashTalkPipeline) -> None:
+def test_a_frame_hears_two_frames_ahead_but_not_three(
+    pipeline: FlashTalkPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conditions = pipeline.conditions(TinyReference(90.0))
     heard: list[torch.Tensor] = []
     prepare = pipeline.model.prepare_audio
-    pipeline.model.prepare_audio = lambda audio: heard.append(audio) or prepare(audio)  # type: ignore[method-assign, func-returns-value, assignment, misc]
+
+    def listen(audio: torch.Tensor) -> AudioCache:
+        heard.append(audio)
+        return prepare(audio)
+
+    monkeypatch.setattr(pipeline.model, "prepare_audio", listen)
     features = np.arange(2 + 9, dtype=np.float32)[:, None, None] * np.ones((1, 4, 64), np.float32)
     state = pipeline.first_state(conditions, seed=0)
     list(pipeline.generate_chunk(state, features, conditions, shown=4, num_steps=2))
