@@ -61,7 +61,6 @@ lint: $(DEV) $(MODULES)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy clients/python/visavis_client
 	$(BIN)/lint-imports
 	$(NPM) run check
 

@@ -1,0 +1,143 @@
+"""The two bounded buffers of a session: frames not read yet, and audio not spoken yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+
+from visavis_client.errors import TimedOutError
+from visavis_client.events import ResponseDone
+from visavis_client.frames import AvatarFrame
+
+Item = AvatarFrame | ResponseDone | Exception | None
+
+
+class FrameQueue:
+    """Frames in order, with the ends of responses and errors between them; None ends an empty one.
+
+    capacity: frames held. When it is full, the oldest idle frame gives way (`dropped` counts them,
+    and the frame after it gets `gap`); when all are speech, `put` waits, which holds back the
+    server.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.dropped = 0
+        self._capacity = capacity
+        self._items: deque[Item] = deque()
+        self._num_frames = 0
+        self._void_epoch = -1
+        self._changed = asyncio.Condition()
+        self._end: Exception | None = None
+        self._ended = False
+
+    def __len__(self) -> int:
+        return self._num_frames
+
+    async def put(self, frame: AvatarFrame) -> None:
+        """Append a frame, unless its epoch is void."""
+        async with self._changed:
+            while self._num_frames >= self._capacity and not self._drop_idle() and not self._ended:
+                await self._changed.wait()
+            if frame.epoch > self._void_epoch and not self._ended:
+                self._items.append(frame)
+                self._num_frames += 1
+                self._changed.notify_all()
+
+    async def put_marker(self, item: ResponseDone | Exception | None) -> None:
+        """Append something that takes no room."""
+        async with self._changed:
+            self._items.append(item)
+            self._changed.notify_all()
+
+    async def void(self, epoch: int) -> None:
+        """Discard frames of this epoch and earlier ones, also those that still come."""
+        async with self._changed:
+            self._void_epoch = max(self._void_epoch, epoch)
+            self._items = deque(
+                item
+                for item in self._items
+                if not (isinstance(item, AvatarFrame) and item.epoch <= self._void_epoch)
+            )
+            self._num_frames = sum(isinstance(item, AvatarFrame) for item in self._items)
+            self._changed.notify_all()
+
+    async def end(self, error: Exception | None) -> None:
+        """Nothing comes any more; `get` raises `error`, or StopAsyncIteration, once it is empty."""
+        async with self._changed:
+            self._ended, self._end = True, error
+            self._changed.notify_all()
+
+    async def get(self) -> Item:
+        """The next item, in order. Raises as `end` says."""
+        async with self._changed:
+            while not self._items:
+                if self._ended:
+                    raise self._end or StopAsyncIteration
+                await self._changed.wait()
+            item = self._items.popleft()
+            if isinstance(item, AvatarFrame):
+                self._num_frames -= 1
+                self._changed.notify_all()
+            return item
+
+    def _drop_idle(self) -> bool:
+        for position, item in enumerate(self._items):
+            if isinstance(item, AvatarFrame) and item.idle:
+                del self._items[position]
+                self._num_frames -= 1
+                self.dropped += 1
+                self._mark_gap(position)
+                return True
+        return False
+
+    def _mark_gap(self, position: int) -> None:
+        for later in range(position, len(self._items)):
+            item = self._items[later]
+            if isinstance(item, AvatarFrame):
+                self._items[later] = replace(item, gap=True)
+                return
+
+
+class InputCredit:
+    """Keeps the server's input buffer from overflowing.
+
+    What the server holds is at most what was sent and did not come back with a frame yet.
+    `limit` is the server's, in samples.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._outstanding: dict[int, int] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def outstanding(self) -> int:
+        """Samples sent and not come back."""
+        return sum(self._outstanding.values())
+
+    async def take(self, response: int, samples: int, timeout_s: float) -> None:
+        """Wait until `samples` more may be sent. Raises TimedOutError without any progress."""
+        while self.outstanding + samples > self.limit:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise TimedOutError(
+                    f"{self.outstanding} samples wait at the server and none came back "
+                    f"within {timeout_s:g} s",
+                    remedy="read frames in another task while sending, or use speak()",
+                ) from None
+        self._outstanding[response] = self._outstanding.get(response, 0) + samples
+
+    def came_back(self, response: int, samples: int) -> None:
+        """A frame returned `samples` of that response."""
+        if response in self._outstanding:
+            self._outstanding[response] -= samples
+            self._changed.set()
+
+    def done(self, response: int) -> None:
+        """Nothing of that response waits any more."""
+        self._outstanding.pop(response, None)
+        self._changed.set()
