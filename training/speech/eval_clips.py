@@ -1,4 +1,4 @@
-"""Make the evaluation set of `eval_set.py` again: `python -m visavis.training.speech.eval_clips`."""
+"""Make the clips of `eval_set.py`: `python -m visavis.training.speech.eval_clips`."""
 
 import argparse
 import json

@@ -5,6 +5,7 @@ its graph lets us read them.
 """
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from visavis.training.speech.phonemes import PAUSE, Utterance, advanced, from_du
 
 _KOKORO_RATE = 24_000
 _KOKORO_UNIT_S = 0.025
+_KOKORO_LONGEST = 400  # phonemes a sentence
 # The networks' boundaries lag their own sound: the lag at which vowels fit the 0.7-4 kHz energy
 # and sibilants the energy above 4.5 kHz best, over 25 sentences a voice (espeak-ng: 0).
 _KOKORO_LATE_S = 0.060
@@ -31,6 +33,8 @@ _KOKORO_LETTERS: Final = {
     "A": "eɪ", "I": "aɪ", "O": "oʊ", "Q": "əʊ", "W": "aʊ", "Y": "ɔɪ", "T": "ɾ",
     "ʤ": "dʒ", "ʧ": "tʃ", "ʦ": "ts", "ʣ": "dz", "ᵊ": "ə", "ᵻ": "ɪ",
 }  # fmt: skip
+
+_Phrase = tuple[NDArray[np.float32], list[str], NDArray[np.float32]]  # sound, letters, durations
 
 
 def merge_marks(symbols: list[str], durations_s: list[float]) -> tuple[list[str], list[float]]:
@@ -97,16 +101,21 @@ class HibariVoice:
 
     def say(self, text: str, rng: np.random.Generator, speed: float = 1.0) -> Utterance:
         """Speak English `text`; `speed` 1.2 is 20 % faster."""
+        return join([_kokoro_utterance(*phrase) for phrase in self._phrases(text, rng, speed)])
+
+    def speak(self, text: str, rng: np.random.Generator) -> NDArray[np.float32]:
+        """The network's own 24 kHz sound, float32 `[samples]`."""
+        return np.concatenate([pcm for pcm, _, _ in self._phrases(text, rng, 1.0)])
+
+    def _phrases(self, text: str, rng: np.random.Generator, speed: float) -> Iterator[_Phrase]:
         from hibari import dsp
 
-        parts = []
         for phonemes in self.phonemize(text):
             known = [c for c in phonemes if c in self._hibari.vocab]
             ids = np.array([self._hibari.ids(phonemes)], np.int64)
             outputs = self._session.run(None, {"ids": ids, "speed": np.array([speed], np.float32)})
             pcm = dsp.synth(*(o[0] for o in outputs[:6]), rng)
-            parts.append(_kokoro_utterance(pcm, known, outputs[-1].ravel()))
-        return join(parts)
+            yield np.asarray(pcm, np.float32), known, np.ravel(outputs[-1])
 
 
 class KokoroVoice:
@@ -121,11 +130,17 @@ class KokoroVoice:
             total = sum(mixture.values())
             self._style = sum(styles[name] * (w / total) for name, w in mixture.items())
 
-    def say(self, text: str, rng: np.random.Generator, speed: float = 1.0) -> Utterance:
-        """Speak English `text`; `rng` is not needed, the network has no noise input."""
-        parts = []
+    def say(self, text: str, speed: float = 1.0) -> Utterance:
+        """Speak English `text`, always alike; `speed` 1.2 is 20 % faster."""
+        return join([_kokoro_utterance(*phrase) for phrase in self._phrases(text, speed)])
+
+    def speak(self, text: str) -> NDArray[np.float32]:
+        """The network's own 24 kHz sound, float32 `[samples]`."""
+        return np.concatenate([pcm for pcm, _, _ in self._phrases(text, 1.0)])
+
+    def _phrases(self, text: str, speed: float) -> Iterator[_Phrase]:
         for phonemes in hibari_voice(british=False).phonemize(text):
-            known = [c for c in phonemes if c in self._vocab][:400]
+            known = [c for c in phonemes if c in self._vocab][:_KOKORO_LONGEST]
             style = self._style[min(len(known), len(self._style)) - 1]
             pcm, durations = kokoro_session().run(
                 None,
@@ -135,8 +150,7 @@ class KokoroVoice:
                     "speed": np.array([speed], np.float32),
                 },
             )
-            parts.append(_kokoro_utterance(np.ravel(pcm), known, np.ravel(durations)))
-        return join(parts)
+            yield np.asarray(np.ravel(pcm), np.float32), known, np.ravel(durations)
 
 
 def _kokoro_utterance(

@@ -193,7 +193,7 @@ def _loudness(utterance: Utterance, grid: NDArray[np.float64]) -> NDArray[np.flo
         return np.ones(len(grid))
     power = np.mean(utterance.pcm[: count * block].reshape(count, block) ** 2, axis=1)
     kernel = np.hanning(13)[1:-1]
-    smooth = np.convolve(power, kernel / kernel.sum(), mode="same")
+    smooth = np.convolve(np.pad(power, 5, mode="edge"), kernel / kernel.sum(), mode="valid")
     level = 10.0 * np.log10(smooth + 1e-9)
     active = level[level > level.max() - 25.0]
     scale = np.clip(0.95 + 0.02 * (level - np.median(active)), 0.7, 1.1)

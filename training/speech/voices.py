@@ -66,7 +66,7 @@ def _natural(name: str, rng: np.random.Generator) -> Voice:
             spoken = piper_joe().say(text, rng, speed)
         else:
             mixture = dict(zip(_KOKORO_TRAINING, weights.tolist(), strict=True))
-            spoken = KokoroVoice(mixture).say(text, rng, speed)
+            spoken = KokoroVoice(mixture).say(text, speed)
         return _finished(shifted(spoken, factor))
 
     return Voice(f"{name}-x{factor:.2f}", "en", say)
@@ -96,7 +96,7 @@ def held_out_voice(name: str, rng: np.random.Generator) -> Voice:
     """
     if name == "kokoro-kumo":
         voice = KokoroVoice({"jm_kumo": 1.0})
-        return Voice(name, "en", lambda text, rng: _finished(voice.say(text, rng)))
+        return Voice(name, "en", lambda text, rng: _finished(voice.say(text)))
     if name == "espeak-pt-br+f4":
         return Voice(name, "pt", _espeak("pt-br+f4", "pt", rng).say)
     raise ValueError(f"voice={name!r} is not held out; choose from {HELD_OUT_VOICES}")
