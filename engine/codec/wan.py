@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel
 
-from visavis.engine.codec.base import Reference
 from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVAE
 from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.config import MASK_CHANNELS
@@ -32,7 +31,7 @@ class WanReference:
 
 
 class WanCodec:
-    """`LatentCodec` of the released model."""
+    """`LatentCodec[WanReference]` of the released model."""
 
     def __init__(
         self,
@@ -75,9 +74,9 @@ class WanCodec:
         tokens = None if encoder is None else encode_image(encoder, picture[None])[0].float()
         return WanReference(picture, ColorMatcher(picture), tokens)
 
-    def cond_latents(self, reference: Reference, chunk_frames: int) -> Tensor:
+    def cond_latents(self, reference: WanReference, chunk_frames: int) -> Tensor:
         """Mask and latents of the reference frame followed by grey: [4 + C, T, h, w]."""
-        picture = _own(reference).image
+        picture = reference.image
         video = picture.new_zeros(1, 3, chunk_frames, *self.frame_size)
         video[:, :, 0] = picture
         latents = self.vae.encode(video)[0]
@@ -85,20 +84,20 @@ class WanCodec:
         mask[:, 0] = 1
         return torch.cat([mask, latents])
 
-    def image_tokens(self, reference: Reference) -> Tensor | None:
-        return _own(reference).tokens
+    def image_tokens(self, reference: WanReference) -> Tensor | None:
+        return reference.tokens
 
-    def initial_motion(self, reference: Reference) -> Tensor:
-        return self.vae.encode(_own(reference).image[None, :, None])[0]
+    def initial_motion(self, reference: WanReference) -> Tensor:
+        return self.vae.encode(reference.image[None, :, None])[0]
 
-    def decode_signed(self, latents_CTHW: Tensor, reference: Reference) -> Iterator[Tensor]:
+    def decode_signed(self, latents_CTHW: Tensor, reference: WanReference) -> Iterator[Tensor]:
         """Corrected frames in [-1, 1], float32 [3, n, H, W], as each latent is decoded."""
-        colors = _own(reference).colors
+        colors = reference.colors
         for frames in self.vae.decode(latents_CTHW[None]):
             yield colors(frames, self.color_strength)[0]
 
     def decode(
-        self, latents_CTHW: Tensor, reference: Reference, *, skip_frames: int = 0
+        self, latents_CTHW: Tensor, reference: WanReference, *, skip_frames: int = 0
     ) -> Iterator[Tensor]:
         start = 0
         for frames in self.decode_signed(latents_CTHW, reference):
@@ -112,7 +111,7 @@ class WanCodec:
         return self.vae.encode(frames_CFHW[None])[0]
 
     def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: Reference, *, end_frame: int
+        self, latents_CTHW: Tensor, frames: Tensor, reference: WanReference, *, end_frame: int
     ) -> Tensor:
         """Encode the five shown frames again.
 
@@ -130,9 +129,3 @@ class WanCodec:
 def to_bytes(frames_CFHW: Tensor) -> Tensor:
     """[-1, 1] float [3, n, H, W] -> uint8 [n, H, W, 3], cut off downwards as the original does."""
     return ((frames_CFHW + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
-
-
-def _own(reference: Reference) -> WanReference:
-    if not isinstance(reference, WanReference):
-        raise TypeError(f"reference is {type(reference).__name__}; WanCodec reads only its own")
-    return reference
