@@ -74,7 +74,8 @@ PEOPLE = (
 
 
 # Drawings in the style "Lorelei" by Lisa Wischofsky (CC0). Most of its heads are turned too far or
-# have a mouth beside which the landmarks fall; these were looked at. Keys are options of DiceBear's style.
+# have a mouth beside which the landmarks fall; these were looked at.
+# Keys are options of DiceBear's style.
 DRAWINGS = (
     {
         "id": "nori",

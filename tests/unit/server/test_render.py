@@ -207,3 +207,14 @@ def test_the_picture_is_checked_before_the_model_is_loaded(tmp_path: Path) -> No
         render(blank, speech, tmp_path / "o.mp4", model="no-such-model", progress=False)
     with pytest.raises(ImageError, match="no such file"):
         render(tmp_path / "x.png", speech, tmp_path / "o.mp4", model="no-such", progress=False)
+
+
+def test_the_real_engine_speaks_to_the_end(tmp_path: Path) -> None:
+    """With random weights: what the face does means nothing, but every frame must be there."""
+    speech = write_audio(tmp_path / "a.wav", 0.5, 22_050)
+    face = Path(__file__).parents[3] / "clients" / "web" / "public" / "avatars" / "clara.jpg"
+    output = tmp_path / "out.mp4"
+    render(face, speech, output, model="test", num_steps=1, progress=False)
+    with av.open(str(output)) as video:
+        assert (video.streams.video[0].height, video.streams.video[0].width) == (256, 256)
+        assert sum(1 for _ in video.decode(video=0)) == math.ceil(0.5 * 25)
