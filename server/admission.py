@@ -85,6 +85,10 @@ class Admission:
             return None
         return round(statistics.median(self._first_frames_s) * 1000, 1)
 
+    async def wait_empty(self) -> None:
+        """Wait until no session holds a place."""
+        await self._empty.wait()
+
     async def drain(self, timeout_s: float) -> None:
         """Admit nobody, ask all to finish, and wait for them, `timeout_s` at most."""
         self.draining = True
@@ -94,6 +98,6 @@ class Admission:
         try:
             # Sessions close themselves at the deadline; the second is for their close frames.
             async with asyncio.timeout(timeout_s + 1.0):
-                await self._empty.wait()
+                await self.wait_empty()
         except TimeoutError:
             pass

@@ -44,12 +44,8 @@ class _GalleryEntry(msgspec.Struct, kw_only=True):
     id: str
     name: str = ""
     file: str = ""
-    image: str = ""
-    credit: str | None = None
-
-
-class _Gallery(msgspec.Struct):
-    avatars: list[_GalleryEntry]
+    licence: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ class AvatarStore:
     """Avatars on disk. Every method blocks on files: call it off the event loop.
 
     root: the folder of uploads, made when the first one comes. gallery: a folder with
-    `index.json`, a list of {id, name, file}; it may be missing.
+    `index.json`, a list of {id, name, file, source, licence}; it may be missing.
     """
 
     def __init__(self, root: Path, gallery: Path) -> None:
@@ -166,15 +162,12 @@ class AvatarStore:
             text = (self._gallery / "index.json").read_bytes()
         except OSError:
             return {}
-        if text.lstrip().startswith(b"["):
-            entries = msgspec.json.decode(text, type=list[_GalleryEntry])
-        else:
-            entries = msgspec.json.decode(text, type=_Gallery).avatars
         found = {}
-        for entry in entries:
-            path = self._gallery / Path(entry.file or entry.image or f"{entry.id}.jpg").name
+        for entry in msgspec.json.decode(text, type=list[_GalleryEntry]):
+            path = self._gallery / Path(entry.file or f"{entry.id}.jpg").name
             if _ID.fullmatch(entry.id) and path.is_file():
-                meta = AvatarMeta(id=entry.id, name=entry.name or entry.id, credit=entry.credit)
+                credit = ", ".join(part for part in (entry.source, entry.licence) if part) or None
+                meta = AvatarMeta(id=entry.id, name=entry.name or entry.id, credit=credit)
                 found[entry.id] = StoredAvatar(meta, path, path, builtin=True)
         return found
 

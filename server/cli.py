@@ -43,10 +43,11 @@ def serve(
     data_dir: Path | None = None,
     log_format: Literal["auto", "console", "json"] | None = None,
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
+    open_page: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> None:
     """Serve live avatars over HTTP and WebSocket, with a web page at /.
 
-    Every flag can also be set as VISAVIS_<NAME>; further settings are in docs/protocol.md.
+    Every flag can also be an environment variable, such as VISAVIS_PORT; docs/protocol.md has more.
 
     Parameters
     ----------
@@ -74,6 +75,8 @@ def serve(
         How to write the log. [default: console on a terminal, else json]
     log_level
         What to write. [default: info]
+    open_page
+        Open the web page when the model is ready.
     """
     config = make_config(
         host=host,
@@ -93,7 +96,11 @@ def serve(
     from visavis.server.serving import make_server
 
     configure_logging(config.log_format, config.log_level)
-    make_server(config).run()
+    server = make_server(config, open_page=open_page)
+    server.run()
+    if server.failure is not None:
+        sys.stderr.write(f"visavis: {server.failure}\n")
+        raise SystemExit(1)
 
 
 def render(
@@ -102,6 +109,10 @@ def render(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("out.mp4"),
     model: str = "embedded",
+    weights: Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+    num_steps: int | None = None,
     seed: int = 0,
 ) -> None:
     """Render a talking portrait to a video file.
@@ -116,13 +127,68 @@ def render(
         The MP4 file to write.
     model
         Name of the model.
+    weights
+        Folder of the model's weights, if not the bundled one.
+    device
+        Where to compute: cpu or cuda.
+    num_threads
+        CPU threads of the engine. [default: chosen by the machine]
+    num_steps
+        Denoising steps a chunk. [default: the model's]
     seed
         Random seed; the same seed gives the same video.
     """
     from visavis.server.render import render as render_video
 
     try:
-        render_video(portrait, speech, output, model=model, seed=seed)
+        render_video(
+            portrait,
+            speech,
+            output,
+            model=model,
+            weights=weights,
+            device=device,
+            num_threads=num_threads,
+            num_steps=num_steps,
+            seed=seed,
+        )
+    except (ValueError, OSError) as error:
+        fail(str(error))
+
+
+def bench_engine(
+    *,
+    model: str = "embedded",
+    weights: Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+    chunks: int = 12,
+    json: Path | None = None,
+) -> None:
+    """Measure how fast this machine makes frames, decoding and H.264 included.
+
+    Parameters
+    ----------
+    model
+        Name of the model.
+    weights
+        Folder of the model's weights, if not the bundled one.
+    device
+        Where to compute: cpu or cuda.
+    num_threads
+        CPU threads of the engine. [default: chosen by the machine]
+    chunks
+        Chunks of each length to time.
+    json
+        Also write the figures to this file.
+    """
+    from visavis.server.bench import measure, print_table, write_json
+
+    try:
+        timings = measure(model, weights, device, num_threads, chunks)
+        print_table(timings)
+        if json is not None:
+            write_json(timings, json)
     except (ValueError, OSError) as error:
         fail(str(error))
 
@@ -131,3 +197,6 @@ def register(app: App) -> None:
     """Add these commands to the program."""
     app.command(serve)
     app.command(render)
+    bench = App(name="bench", help="Measure this machine.")
+    bench.command(bench_engine, name="engine")
+    app.command(bench)

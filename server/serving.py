@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import webbrowser
 from types import FrameType
 
 import structlog
@@ -22,9 +23,12 @@ class DrainingServer(uvicorn.Server):
     uvicorn itself closes every WebSocket at once.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, *, open_page: bool = False) -> None:
         super().__init__(config)
+        self.failure: str | None = None
         self._server = server
+        self._open_page = open_page
+        self._watching: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -32,6 +36,21 @@ class DrainingServer(uvicorn.Server):
         """Remember the loop: signals arrive outside of it."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
+        self._watching = asyncio.create_task(self._watch_loading())
+
+    async def _watch_loading(self) -> None:
+        """Say where the page is once it can be used, or stop when the model cannot be loaded."""
+        await self._server.host.wait_loaded()
+        if self._server.host.load_error is not None:
+            self.failure = self._server.host.load_error
+            self.should_exit = True
+            return
+        host = self.config.host
+        port = next((s.getsockname()[1] for a in self.servers for s in a.sockets), self.config.port)
+        page = f"http://{'localhost' if host in ('0.0.0.0', '::', '127.0.0.1') else host}:{port}/"
+        log.info("serving", page=page)
+        if self._open_page:
+            await asyncio.to_thread(webbrowser.open, page)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; called by the signal handler."""
@@ -68,7 +87,7 @@ def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
     )
 
 
-def make_server(config: ServerConfig) -> DrainingServer:
-    """A server that `run()` or `serve()` starts."""
+def make_server(config: ServerConfig, *, open_page: bool = False) -> DrainingServer:
+    """A server that `run()` or `serve()` starts; with `open_page` a browser opens when ready."""
     app = create_app(config)
-    return DrainingServer(uvicorn_config(app, config), app.state.server)
+    return DrainingServer(uvicorn_config(app, config), app.state.server, open_page=open_page)

@@ -2,7 +2,70 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+import runpy
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from visavis.server import cli as server_cli
+
+# The stages of training in their order; docs/training.md explains them.
+STAGES = {
+    "portraits": ("visavis.training.puppets.bank", "Make the bank of photo puppets."),
+    "speech": ("visavis.training.speech.dataset", "Make synthetic speech with known phonemes."),
+    "codec": ("visavis.training.train_codec", "Train the motion codec's painter and encoder."),
+    "teacher": ("visavis.training.train_teacher", "Train the flow-matching teacher."),
+    "student": ("visavis.training.distill", "Distil the few-step student."),
+    "export": ("visavis.training.export_dit", "Write the student's weights."),
+}
+
+
+def evaluate(
+    *,
+    portraits: Path | None = None,
+    weights: Path | None = None,
+    out: Path = Path("runs/eval"),
+    json: Path | None = None,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Measure the embedded model on portraits and voices that it was not trained on.
+
+    Parameters
+    ----------
+    portraits
+        Folder of the held-out pictures. [default: $VISAVIS_PORTRAITS]
+    weights
+        Folder of the model's weights, if not the bundled one.
+    out
+        Folder for the contact sheets.
+    json
+        Also write the figures to this file.
+    quick
+        A few clips only.
+    """
+    from visavis.training.evaluation.run import QUICK, EvaluationPlan
+    from visavis.training.evaluation.run import evaluate as run
+
+    try:
+        plan = QUICK if quick else EvaluationPlan()
+        run(portraits=portraits, weights=weights, out=out, json_file=json, plan=plan)
+    except (ValueError, OSError) as error:
+        server_cli.fail(str(error))
+
+
+def _stage(module: str, text: str) -> Callable[..., None]:
+    """A command that hands its arguments to a stage's own program."""
+
+    def run(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    run.__doc__ = text
+    return run
 
 
 def build_app() -> App:
@@ -11,11 +74,16 @@ def build_app() -> App:
         name="visavis",
         help="Real-time streaming avatars: one portrait and a stream of speech in, "
         "a talking face out.",
+        version=version("visavis"),
         version_flags=["--version", "-V"],
     )
-    from visavis.server import cli as server_cli
-
     server_cli.register(app)
+    app.command(evaluate, name="eval")
+    train = App(name="train", help="Train the embedded model, one stage after the other.")
+    for name, (module, text) in STAGES.items():
+        # A stage answers --help itself, with its own options.
+        train.command(_stage(module, text), name=name, help_flags=[], version_flags=[])
+    app.command(train)
     return app
 
 

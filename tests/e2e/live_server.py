@@ -67,7 +67,7 @@ def make_config(folder: Path, **settings: Any) -> ServerConfig:
         "data_dir": folder / "data",
         "gallery_dir": gallery,
         "web_dir": folder / "no-page",
-        "max_sessions": 4,
+        "max_sessions": 8,
         "drain_timeout_s": 5.0,
     }
     return ServerConfig(**(defaults | settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ async def test_bad_messages_are_told_and_the_socket_stays_open(live: LiveServer)
             ("{", "invalid_json"),
             (b"\x01", "invalid_frame"),
             ('{"type": "avatar.set_state", "state": "flying"}', "invalid_event"),
-            ('{"type": "input_audio_buffer.append", "audio": "AAA="}', "invalid_audio"),
+            ('{"type": "input_audio_buffer.append", "audio": "AA=="}', "invalid_audio"),
             ('{"type": "input_audio_buffer.append", "audio": "*"}', "invalid_audio"),
             ('{"type": "input_audio_buffer.commit"}', "input_buffer_empty"),
             (
@@ -131,11 +132,10 @@ async def test_too_large_a_message_is_explained_and_closed(live: LiveServer) -> 
 async def test_far_too_large_a_message_is_closed(live: LiveServer) -> None:
     async with client_of(live) as client:
         await client.configure()
-        with pytest.raises(ConnectionClosed):
+        with contextlib.suppress(ConnectionClosed):
             await client.socket.send(bytes(5 << 20))
-            await closing(client)
-            raise ConnectionClosed(None, None)
-        assert client.socket.close_code in (1009, 1006)
+        code, _, _ = await closing(client)
+        assert code in (1009, 1006)
 
 
 async def test_unknown_avatar_closes_with_4404(live: LiveServer) -> None:
@@ -161,9 +161,8 @@ async def test_a_vanished_client_frees_its_place(live: LiveServer) -> None:
         await client.send_audio(noise(160_000))
         await client.until_media(speech=True)
         client.socket.transport.abort()
-    async with asyncio.timeout(5):
-        while admission.active:
-            await asyncio.sleep(0.01)
+    emptied = asyncio.run_coroutine_threadsafe(admission.wait_empty(), live.loop)
+    await asyncio.wait_for(asyncio.wrap_future(emptied), 10)
 
 
 async def test_no_session_update_in_time(tmp_path: Path) -> None:
@@ -205,7 +204,7 @@ async def test_overflow_refuses_the_chunk_and_the_rest_is_spoken(tmp_path: Path)
 
 
 async def test_limits_are_announced_before_they_are_enforced(tmp_path: Path) -> None:
-    config = make_config(tmp_path, max_session_s=1.0)
+    config = make_config(tmp_path, max_session_s=3.0)
     with running(config, load_painting_engine) as server:
         async with client_of(server) as client:
             await client.configure()

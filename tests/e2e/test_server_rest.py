@@ -105,8 +105,8 @@ def test_models_and_capacity(live: LiveServer) -> None:
     (model,) = httpx.get(f"{live.http}/v1/models").json()["data"]
     assert (model["id"], model["state"]) == ("embedded", "ready")
     capacity = httpx.get(f"{live.http}/v1/realtime/capacity").json()
-    assert capacity["max"] == 4
-    assert 0 <= capacity["active"] <= 4
+    assert capacity["max"] == 8
+    assert 0 <= capacity["active"] <= 8
 
 
 def test_metrics_have_help_and_the_documented_names(live: LiveServer) -> None:
