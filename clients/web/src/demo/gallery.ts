@@ -80,9 +80,9 @@ export class Gallery {
       return;
     }
     this.#avatars = this.#avatars.filter(({ id }) => id !== avatar.id);
+    this.#render();
     const [next] = this.#avatars;
     if (this.#selectedId === avatar.id && next) this.choose(next);
-    else this.#render();
   }
 
   #render(): void {

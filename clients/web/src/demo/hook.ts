@@ -7,6 +7,8 @@ export interface VisavisHook {
   readonly framesReceived: number;
   readonly framesShown: number;
   readonly framesDropped: number;
+  /** Received and not yet shown. */
+  readonly framesQueued: number;
   readonly underruns: number;
   readonly bufferedMs: number;
   readonly skews: readonly number[];
@@ -46,6 +48,9 @@ export function installHook(client: AvatarClient): VisavisHook {
     },
     get framesDropped() {
       return client.framesDropped;
+    },
+    get framesQueued() {
+      return player.queued;
     },
     get underruns() {
       return player.metrics.underruns;

@@ -23,6 +23,11 @@ import { TalkControls } from "./talk";
 import { Toasts } from "./toasts";
 import { Vitals } from "./vitals";
 
+/** Errors that close the session are followed by the close within this time. */
+const ERROR_SETTLES_MS = 250;
+/** A server that did not answer is asked again after this. */
+const RETRY_MS = 5_000;
+
 const query = new URLSearchParams(location.search);
 
 function wantedVideo(): VideoFormat | "auto" {
@@ -60,6 +65,9 @@ class Page {
   );
   /** Speech frames shown of the recording that plays, and how many it will have. */
   #progress: { id: string; shown: number; total: number } | null = null;
+
+  #ready = false;
+  #retryTimer: ReturnType<typeof setTimeout> | undefined;
 
   start(): void {
     this.stage.attach(this.client);
@@ -121,22 +129,25 @@ class Page {
     client.on("state", (state) => this.#onState(state));
     client.on("busy", (busy) => {
       this.stopButton.disabled = !busy;
+      if (!busy) this.#endProgress();
     });
     client.on("shown", (frame) => {
       if (!this.#progress || !frame.speech) return;
       this.#progress.shown += 1;
       const { id, shown, total } = this.#progress;
       this.recordings.setActive(id, shown / total);
-      if (frame.last) this.#endProgress();
     });
-    client.on("error", (error) => this.complain(sentence(error.message)));
+    client.on("error", (error) => {
+      // An error that ends the session gets the stage; the others get a notice.
+      setTimeout(() => this.#ready && this.complain(sentence(error.message)), ERROR_SETTLES_MS);
+    });
     client.on("videoFallback", (reason) => {
       this.hook.lastError = reason;
       this.toasts.show("info", "H.264 failed in this browser; the picture now comes as JPEG.");
     });
     client.on("reconnecting", ({ error }) => {
       this.#endProgress();
-      this.stage.showTrouble(reconnectAdvice(error));
+      this.stage.showTrouble(reconnectAdvice(error), () => this.#reopen());
       this.hook.lastError = error?.message ?? "connection lost";
     });
     client.on("ended", (end) => {
@@ -166,15 +177,18 @@ class Page {
   }
 
   async #loadPortraits(): Promise<void> {
+    clearTimeout(this.#retryTimer);
     try {
       await this.gallery.load(query.get("avatar"));
       this.stage.clearTrouble();
       if (!this.gallery.selected) this.stage.showTrouble(NO_PORTRAITS, () => this.gallery.browse());
     } catch (error) {
+      this.#retryTimer = setTimeout(() => void this.#loadPortraits(), RETRY_MS);
       const { code, message } = error as ApiError;
       const advice =
         code === "unreachable" ? UNREACHABLE : { ...UNREACHABLE, remedy: sentence(message) };
       this.hook.lastError = advice.title;
+      this.stage.showState("error");
       this.stage.showTrouble(advice, () => void this.#loadPortraits());
     }
   }
@@ -188,6 +202,7 @@ class Page {
   #onState(state: AvatarState): void {
     this.stage.showState(state);
     const ready = state === "idle" || state === "listening" || state === "speaking";
+    this.#ready = ready;
     this.talk.setReady(ready);
     this.talk.setSpeaking(state === "speaking");
     this.recordings.setEnabled(ready);

@@ -72,16 +72,17 @@ export function endAdvice(end: SessionEnd): Advice {
 
 export function reconnectAdvice(error: ErrorBody | null): Advice {
   const known = SESSION_ADVICE[error?.code ?? ""];
-  if (known) return known;
+  if (known) return { ...known, action: "Try now" };
   return {
     title: "The connection is lost",
+    action: "Try now",
     remedy: error ? sentence(error.message) : "Check that the server runs and the network is up.",
   };
 }
 
 export const UNREACHABLE: Advice = {
   title: "The server does not answer",
-  remedy: "Start it with “visavis serve”, then try again.",
+  remedy: "Start it with “visavis\u00a0serve”, then try again.",
   action: "Try again",
 };
 

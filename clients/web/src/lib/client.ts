@@ -62,6 +62,7 @@ export class AvatarClient extends Emitter<ClientEvents> {
   #utteranceOpen = false;
   #openedAtMs: number[] = [];
   #lastResponse = 0;
+  #shownResponse = 0;
   #lastShown: ShownFrame | null = null;
   #serverDropped = 0;
   readonly #acknowledgeTimer: ReturnType<typeof setInterval>;
@@ -199,6 +200,11 @@ export class AvatarClient extends Emitter<ClientEvents> {
     if (event.type === "response.created") this.player.unmute();
     if (event.type === "output.dropped") this.#serverDropped += event.frames;
     if (event.type === "response.done" && event.status !== "completed") {
+      // A failed response may never show a frame: nobody shall wait for it.
+      if (event.status === "failed") this.#openedAtMs.shift();
+      this.#shownResponse = 0;
+      this.#speaking = false;
+      this.#update();
       this.emit("finished", { response: event.response_index ?? 0 });
     }
   }
@@ -216,7 +222,17 @@ export class AvatarClient extends Emitter<ClientEvents> {
       this.#update();
     }
     this.emit("shown", frame);
-    if (frame.speech && frame.last) this.emit("finished", { response: frame.response });
+    this.#noticeEnd(frame);
+  }
+
+  /** A response has ended with its last frame, or, if that was dropped, with the next one shown. */
+  #noticeEnd(frame: ShownFrame): void {
+    const response = frame.speech ? frame.response : 0;
+    if (this.#shownResponse !== 0 && response !== this.#shownResponse) {
+      this.emit("finished", { response: this.#shownResponse });
+    }
+    this.#shownResponse = frame.last ? 0 : response;
+    if (frame.speech && frame.last) this.emit("finished", { response });
   }
 
   #onVideoFailed(message: string): void {
@@ -258,6 +274,7 @@ export class AvatarClient extends Emitter<ClientEvents> {
     this.#ended = false;
     this.#speaking = false;
     this.#lastResponse = 0;
+    this.#shownResponse = 0;
     this.#lastShown = null;
   }
 

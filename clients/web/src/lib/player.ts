@@ -84,6 +84,11 @@ export class Player extends Emitter<PlayerEvents> {
     return this.#playout.leadS(this.audio.now()) * 1000;
   }
 
+  /** Frames that wait for their moment. */
+  get queued(): number {
+    return this.#queue.length;
+  }
+
   /** Prepare for a new session: everything that is queued is forgotten. */
   configure(video: VideoFormat, codec?: string, fps = 25): void {
     this.#flush(() => true);
