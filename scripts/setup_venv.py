@@ -100,8 +100,8 @@ def install_torch(python: Path, version: str) -> None:
     cpu = f"torch=={version}+cpu"
     linux = sys.platform == "linux"
     attempts = [
-        (["--no-deps", "-q", cpu], True, linux),
-        (["--no-deps", "-q", "--index-url", TORCH_CPU_INDEX, f"torch=={version}"], True, linux),
+        (["--no-deps", "-qq", cpu], True, linux),
+        (["--no-deps", "-qq", "--index-url", TORCH_CPU_INDEX, f"torch=={version}"], True, linux),
         (["--no-deps", f"torch=={version}"], False, not linux),
         # A build with CUDA needs NVIDIA's libraries even where there is no GPU.
         ([f"torch=={version}"], False, True),
@@ -132,10 +132,10 @@ def main() -> None:
         if version is not None:
             install_torch(python, version)
         say(f"installing {requirements}")
-        if not pip(python, "--no-deps", "-q", "-r", str(requirements)):
+        if not pip(python, "--no-deps", "-qq", "-r", str(requirements)):
             fail(f"pip could not install {requirements}; its message is above")
     for folder in options.editable:
-        arguments = ["--no-deps", "--no-build-isolation", "-q", "-e", folder]
+        arguments = ["--no-deps", "--no-build-isolation", "-qq", "-e", folder]
         if not pip(python, *arguments):
             fail(f"pip could not install {folder}; its message is above")
     if options.check:

@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
         wanted = ".".join(map(str, OLDEST_NODE))
         sys.stdout.write(f"web: found {found}, {wanted} is needed; installing {NODE_WHEEL}\n")
         sys.stdout.flush()
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", NODE_WHEEL]
+        command = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", NODE_WHEEL]
         if subprocess.run(command, check=False).returncode:
             sys.stderr.write(f"web: install Node.js {wanted} or newer with npm, then try again\n")
             raise SystemExit(1)

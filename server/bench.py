@@ -211,7 +211,7 @@ def _time_chunks(
         if number >= WARM_UP:
             other_s = max(0.0, whole_s - sum(stages.values()))
             counted.append({**stages, OTHER: other_s, WHOLE: whole_s})
-    stages = {
+    spreads = {
         name: Spread.of([seconds.get(name, 0.0) for seconds in counted])
         for name in (*STAGES, OTHER, WHOLE)
     }
@@ -219,8 +219,8 @@ def _time_chunks(
     return ChunkReport(
         chunk_frames=chunk_frames,
         plays_s=plays_s,
-        stages=stages,
-        realtime_factor=stages[WHOLE].p50_s / plays_s,
+        stages=spreads,
+        realtime_factor=spreads[WHOLE].p50_s / plays_s,
     )
 
 

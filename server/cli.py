@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
+from visavis.server import bench_cli
 from visavis.server.config import ServerConfig
 
 
@@ -185,10 +186,10 @@ def bench_engine(
     from visavis.server.bench import measure, print_table, write_json
 
     try:
-        timings = measure(model, weights, device, num_threads, chunks)
-        print_table(timings)
+        report = measure(model, weights, device, num_threads, chunks)
+        print_table(report)
         if json is not None:
-            write_json(timings, json)
+            write_json(report, json)
     except (ValueError, OSError) as error:
         fail(str(error))
 
@@ -199,4 +200,5 @@ def register(app: App) -> None:
     app.command(render)
     bench = App(name="bench", help="Measure this machine.")
     bench.command(bench_engine, name="engine")
+    bench_cli.register(bench)
     app.command(bench)

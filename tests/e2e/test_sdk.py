@@ -174,8 +174,8 @@ async def test_the_pieces_of_an_utterance_by_hand(live: LiveServer) -> None:
 
 
 async def test_more_audio_than_the_server_buffers_is_held_back_here(tmp_path: Path) -> None:
-    config = make_config(tmp_path, max_buffered_input_ms=600, speech_lead_ms=100_000)
-    pcm = noise(48_000)
+    config = make_config(tmp_path, max_buffered_input_ms=2_000, speech_lead_ms=100_000)
+    pcm = noise(64_000)
     with running(config, load_painting_engine) as server:
         async with connect(server.http, avatar=GALLERY_ID, video="none", timeout_s=10) as session:
             frames = [frame async for frame in session.speak(pcm)]

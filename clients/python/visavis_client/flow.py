@@ -102,8 +102,8 @@ class FrameQueue:
 class InputCredit:
     """Keeps the server's input buffer from overflowing.
 
-    What the server holds is at most what was sent and did not come back with a frame yet.
-    `limit` is the server's, in samples.
+    What the server holds is at most what was sent and did not come back with a frame yet, and
+    the chunk that it works on. `limit` bounds the former, in samples.
     """
 
     def __init__(self, limit: int) -> None:

@@ -92,7 +92,9 @@ class AvatarSession:
         self._updated = updated
         self._rate = int(updated.session["input_audio"]["rate"])
         limit_ms = float(created.limits["max_buffered_input_ms"])
-        self._credit = InputCredit(int(limit_ms * self._rate / 1000))
+        # The server counts a chunk's audio until the chunk is whole, when its frames are here.
+        spare_ms = max(limit_ms - float(created.timing["chunk_ms"]), limit_ms / 4)
+        self._credit = InputCredit(int(spare_ms * self._rate / 1000))
 
     # What the server said
 

@@ -1,0 +1,158 @@
+"""A minimal client for the load tools: no queues, no checks, exact arrival times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from visavis.server.conversation import FRAME_US
+from visavis.server.protocol import (
+    SUBPROTOCOL,
+    Flag,
+    Frame,
+    Header,
+    Kind,
+    decode_frame,
+    encode_frame,
+)
+
+SOCKET_PATH = "/v1/realtime/avatar"
+OPEN_TIMEOUT_S = 30.0
+Event = dict[str, Any]
+
+
+class BenchError(ValueError):
+    """The server refused, or went away; the message says what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message and when it came, on the monotonic clock."""
+
+    time_s: float
+    size: int
+    item: Event | Frame
+
+
+class BenchClient:
+    """One socket; sending and `arrivals` may run in two tasks."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._seq = 0
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """A JSON event."""
+        await self._socket.send(json.dumps({"type": kind, **fields}))
+
+    async def send_audio(self, pcm: bytes) -> None:
+        """One AUDIO_IN message."""
+        header = Header(kind=Kind.AUDIO_IN, seq=self._seq, audio_len=len(pcm))
+        self._seq += 1
+        await self._socket.send(encode_frame(header, pcm, b""))
+
+    async def arrivals(self) -> AsyncIterator[Arrival]:
+        """All messages until the socket is closed. Raises BenchError for an error event."""
+        try:
+            async for message in self._socket:
+                now_s = time.monotonic()
+                if isinstance(message, bytes):
+                    yield Arrival(now_s, len(message), decode_frame(message))
+                    continue
+                event: Event = json.loads(message)
+                if event["type"] == "error":
+                    raise BenchError(f"{event['error']['code']}: {event['error']['message']}")
+                yield Arrival(now_s, len(message), event)
+        except ConnectionClosed as error:
+            raise BenchError(f"the server closed the socket: {error}") from error
+
+    async def until(self, kind: str) -> Event:
+        """The next event of that type. Raises BenchError at the end."""
+        async for arrival in self.arrivals():
+            if isinstance(arrival.item, dict) and arrival.item["type"] == kind:
+                return arrival.item
+        raise BenchError(f"the server closed the socket before {kind}")
+
+
+@asynccontextmanager
+async def open_client(
+    url: str, *, avatar: str, rate: int, video: str
+) -> AsyncIterator[BenchClient]:
+    """A configured session. Raises BenchError when the server refuses, or is not there."""
+    try:
+        socket = await connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            max_size=None,
+            open_timeout=OPEN_TIMEOUT_S,
+        )
+    except (OSError, TimeoutError) as error:
+        raise BenchError(f"{url} cannot be reached ({error}); start `visavis serve`") from error
+    async with socket:
+        client = BenchClient(socket)
+        settings = {
+            "avatar_id": avatar,
+            "input_audio": {"format": "pcm16", "rate": rate},
+            "output": {"video": video},
+        }
+        await client.send("session.update", session=settings)
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await client.until("session.updated")
+        except TimeoutError:
+            raise BenchError(f"no session.updated within {OPEN_TIMEOUT_S:g} s") from None
+        yield client
+
+
+def socket_url(url: str) -> str:
+    """ws(s)://host:port/v1/realtime/avatar of any address of the server. Raises BenchError."""
+    parts = urlsplit(url)
+    schemes = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
+    if parts.scheme not in schemes or not parts.netloc:
+        raise BenchError(f"url={url!r}: write it like ws://127.0.0.1:8000")
+    return f"{schemes[parts.scheme]}://{parts.netloc}{SOCKET_PATH}"
+
+
+def first_avatar(url: str) -> str:
+    """The id of the server's first avatar. Raises BenchError when there is none."""
+    base = socket_url(url).removesuffix(SOCKET_PATH).replace("ws", "http", 1)
+    try:
+        with urllib.request.urlopen(f"{base}/v1/avatars", timeout=OPEN_TIMEOUT_S) as reply:
+            avatars = json.load(reply)["data"]
+    except OSError as error:
+        raise BenchError(f"{base} cannot be reached ({error}); start `visavis serve`") from error
+    if not avatars:
+        raise BenchError(f"{base} has no avatars; upload one, or pass --avatar")
+    return str(avatars[0]["id"])
+
+
+def is_speech(frame: Frame) -> bool:
+    """Whether this is a MEDIA frame in which the avatar speaks."""
+    return frame.header.kind == Kind.MEDIA and not frame.header.flags & Flag.IDLE
+
+
+def rss_mib(pid: int) -> float | None:
+    """Memory of a process on this machine in MiB, None when it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            pages = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    import resource
+
+    return pages * resource.getpagesize() / (1 << 20)
+
+
+FRAME_S = FRAME_US / 1e6

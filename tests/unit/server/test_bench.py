@@ -1,0 +1,130 @@
+"""The measuring tools: stage clocks on a tiny engine, playout arithmetic, verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from visavis.engine.avatar_engine import AvatarEngine
+from visavis.server import bench
+from visavis.server.bench_client import BenchError, rss_mib, socket_url
+from visavis.server.bench_load import Playout, Speaker, summarize
+from visavis.server.bench_soak import SoakReport
+
+
+@pytest.fixture(scope="module")
+def report() -> bench.EngineReport:
+    return bench.measure_engine(AvatarEngine.load("test", dtype="float32"), 2, load_s=1.0)
+
+
+def test_every_stage_of_every_chunk_length_is_timed(report: bench.EngineReport) -> None:
+    assert [chunk.chunk_frames for chunk in report.chunks] == [9, 17, 33]
+    for chunk in report.chunks:
+        for stage in bench.STAGES:
+            assert chunk.stages[stage].p50_s > 0, stage
+        whole = chunk.stages[bench.WHOLE]
+        assert whole.p50_s <= whole.p95_s
+        assert sum(chunk.stages[s].p50_s for s in bench.STAGES) < 1.5 * whole.p95_s
+    longest = report.chunks[-1]
+    assert longest.plays_s == 1.12
+    assert report.chunk_realtime_factor == longest.stages[bench.WHOLE].p50_s / 1.12
+    assert report.first_frame.p50_s > 0
+    assert report.peak_rss_mib > 50
+
+
+def test_the_report_is_printed_and_written(
+    report: bench.EngineReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.print_table(report)
+    out = capsys.readouterr().out
+    for word in (*bench.STAGES, "chunk_realtime_factor", "first frame", "peak memory"):
+        assert word in out
+    bench.write_json(report, tmp_path / "bench.json")
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert figures["chunk_realtime_factor"] == report.chunk_realtime_factor
+    assert figures["chunks"][2]["stages"]["dit"]["p50_s"] > 0
+
+
+def test_one_chunk_says_nothing() -> None:
+    with pytest.raises(ValueError, match="chunks=1"):
+        bench.measure("test", None, "cpu", None, 1)
+
+
+def test_babble_is_repeatable_int16() -> None:
+    assert bench.babble(1_000).dtype == np.int16
+    assert np.array_equal(bench.babble(1_000, seed=3), bench.babble(1_000, seed=3))
+    assert not np.array_equal(bench.babble(1_000, seed=3), bench.babble(1_000, seed=4))
+
+
+def test_a_player_waits_for_late_frames_once() -> None:
+    playout = Playout(buffer_s=0.2)
+    assert playout.arrive(0.0, 10.0) == 0
+    assert playout.arrive(0.04, 10.23) == 0
+    assert playout.arrive(0.08, 10.58) == pytest.approx(0.3)
+    # The clock has stopped for 0.3 s, so that the next one is in time.
+    assert playout.arrive(0.12, 10.62) == pytest.approx(0.0, abs=1e-9)
+    assert playout.position_s(10.68) == pytest.approx(0.18)
+
+
+def test_load_figures_are_over_all_sessions() -> None:
+    one = Speaker(
+        first_frame=[0.1, 0.3], gaps=[0.04, 0.05], frames=100, bytes_received=1_000, done=2
+    )
+    two = Speaker(first_frame=[0.2], gaps=[0.02], frames=50, underruns=1, stalled_s=0.5)
+    lost = Speaker(failed="capacity: full")
+    report = summarize([one, two, lost], 4.0, 100.0, 112.0)
+    assert report.first_frame_p50_ms == pytest.approx(200)
+    assert report.jitter_p50_ms == pytest.approx(10)
+    assert report.fps_received == pytest.approx(18.75)
+    assert report.bytes_per_s == 250
+    assert report.server_rss_growth_mib == 12
+    assert report.failures == ("capacity: full",)
+    assert (report.underruns, report.utterances) == (1, 2)
+    assert summarize([lost], 4.0, None, None).first_frame_p95_ms is None
+
+
+def soak(**changes: object) -> SoakReport:
+    fields: dict[str, object] = {
+        "speech_s": 180.0,
+        "wall_s": 60.0,
+        "frames": 4_500,
+        "frames_expected": 4_500,
+        "audio_intact": True,
+        "status": "completed",
+        "rss_mib": (400.0, 405.0, 404.0),
+    }
+    return SoakReport(**(fields | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"frames": 4_499}, "4500 were expected"),
+        ({"audio_intact": False}, "not what was sent"),
+        ({"status": "failed"}, "ended as failed"),
+        ({"rss_mib": (400.0, 600.0)}, "grew by 200 MiB"),
+        ({"rss_mib": ()}, ""),
+    ],
+)
+def test_a_soak_says_what_is_wrong(changes: dict[str, object], words: str) -> None:
+    problems = soak(**changes).problems
+    assert len(problems) == bool(words)
+    assert words in "".join(problems)
+
+
+@pytest.mark.parametrize("url", ["http://h:1", "ws://h:1", "ws://h:1/v1/realtime/avatar"])
+def test_any_address_leads_to_the_socket(url: str) -> None:
+    assert socket_url(url) == "ws://h:1/v1/realtime/avatar"
+
+
+def test_other_addresses_are_refused() -> None:
+    with pytest.raises(BenchError, match="write it like"):
+        socket_url("h:1")
+
+
+def test_memory_of_a_process_that_is_not_there() -> None:
+    assert rss_mib(2**22 + 1) is None
