@@ -4,7 +4,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 _BLOCK = 4096
