@@ -1,0 +1,251 @@
+"""Stage 2: the few-step student, trained on its own samples by an energy score.
+
+    python -m visavis.training.train_student --teacher runs/teacher --run runs/student
+    torchrun --nproc-per-node 2 -m visavis.training.train_student ...
+
+The student starts from the teacher. A step runs the deployed sampler twice with different noise, up
+to a random step, and scores both results against the recorded motion (`energy.py`); gradient flows
+through the last network call alone. So the network is trained on the very inputs that it meets
+when deployed, and its samples are distributed as the data, blinks and sway included.
+`distill.py` can follow, to correct it on its own history.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from cyclopts import App
+from torch import Tensor
+
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.distill import averaged_model
+from visavis.training.dit_data import WindowBatch
+from visavis.training.ema import Ema
+from visavis.training.energy import EnergyWeights, energy_score
+from visavis.training.parallel import Workers
+from visavis.training.progress import RunProgress, configure_logging, log
+from visavis.training.recipes import TEACHERS
+from visavis.training.rollout import ChunkConditions, exit_early
+from visavis.training.train_teacher import CHECKPOINT, TrainingData
+
+app = App(help=__doc__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyRecipe:
+    """How the student is trained; times are wall-clock."""
+
+    model: str = "embedded"
+    batch: int = 8
+    minutes: float = 30.0
+    num_steps: int = 4
+    # The first step decides what audio leaves open; it is trained most.
+    exit_shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
+    rate: float = 4e-4
+    final_rate: float = 1e-5
+    warm_up_steps: int = 50
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.995
+    frame_counts: tuple[int, ...] = (33, 17, 9)
+    frame_shares: tuple[float, ...] = (0.65, 0.2, 0.15)
+    first_chunk_share: float = 0.15
+    history_noise: float = 0.05
+    seed: int = 3
+    bf16: bool = True
+    log_every: int = 25
+    save_minutes: float = 3.0
+    validate_minutes: float = 4.0
+    validation_sequences: int = 16
+    validation_chunks: int = 3
+
+
+def student_loss(
+    network: FlashTalkDiT,
+    batch: WindowBatch,
+    exit_step: int,
+    recipe: EnergyRecipe,
+    generator: torch.Generator,
+    weights: EnergyWeights,
+) -> Tensor:
+    """Energy score of two samples left at `exit_step`; all of the batch has one motion length."""
+    slots = int(batch.motion_slots[0])
+    spread = recipe.history_noise * torch.rand(len(batch.latents), 1, 1, 1, 1, generator=generator)
+    motion = batch.latents[:, :, :slots]
+    motion = motion + spread * torch.randn(motion.shape, generator=generator)
+    conditions = ChunkConditions(batch.audio, batch.layout)
+    samples = [
+        exit_early(
+            lambda x, t: conditions.velocity(network, x, t),
+            tuple(batch.latents.shape),
+            motion,
+            generator,
+            num_steps=recipe.num_steps,
+            exit_step=exit_step,
+        )
+        for _ in range(2)
+    ]
+    truth = torch.cat([motion, batch.latents[:, :, slots:]], dim=2)
+    return energy_score(samples[0], samples[1], truth, batch.layout, slots, weights)
+
+
+class StudentRun:
+    """Everything a run carries from step to step."""
+
+    def __init__(self, recipe: EnergyRecipe, teacher: FlashTalkDiT, workers: Workers) -> None:
+        self.recipe, self.workers = recipe, workers
+        self.model = FlashTalkDiT(teacher.config, attention_impl="plain")
+        self.model.load_state_dict(teacher.state_dict())
+        self.ema = Ema(self.model, recipe.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=recipe.rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+        )
+        self.weights = EnergyWeights()
+        self.step = 0
+        self.elapsed = 0.0
+
+    def advance(self, data: TrainingData) -> dict[str, float]:
+        """One optimiser step."""
+        recipe, rank = self.recipe, self.workers.rank
+        shared = np.random.default_rng(step_seed(recipe.seed, self.step, 0, 1))
+        frames = int(shared.choice(recipe.frame_counts, p=recipe.frame_shares))
+        exit_step = int(shared.choice(recipe.num_steps, p=recipe.exit_shares))
+        first = float(shared.random() < recipe.first_chunk_share)
+        rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, 2))
+        generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
+        batch = data.train.draw(rng, recipe.batch, frames, first_chunk_share=first)
+        done = min(1.0, self.elapsed / (60 * recipe.minutes))
+        rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * (1 - done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            loss = student_loss(self.model, batch, exit_step, recipe, generator, self.weights)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.elapsed = self.workers.average_gradients(self.model, self.elapsed)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.model)
+        self.step += 1
+        return {f"score_{exit_step}": float(loss.detach()), "grad_norm": float(norm)}
+
+    def averaged(self) -> FlashTalkDiT:
+        """A copy of the model with the averaged weights."""
+        copy = FlashTalkDiT(self.model.config)
+        self.ema.copy_to(copy)
+        return copy.eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(
+            folder / CHECKPOINT,
+            {
+                "model": self.model.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "elapsed": self.elapsed,
+                "recipe": asdict(self.recipe),
+            },
+        )
+
+    def resume(self, folder: Path) -> bool:
+        """Go on from the folder's checkpoint, if there is one."""
+        if not (folder / CHECKPOINT).exists():
+            return False
+        state = load_checkpoint(folder / CHECKPOINT)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        return True
+
+
+def train(job: StudentRun, data: TrainingData, folder: Path) -> None:
+    """Steps until the recipe's time is up."""
+    recipe = job.recipe
+    saved = validated = job.elapsed
+    with RunProgress(
+        folder,
+        60 * recipe.minutes,
+        start=job.elapsed,
+        by_time=True,
+        every=recipe.log_every,
+        silent=not job.workers.leads,
+    ) as progress:
+        finished = False
+        while not finished:
+            losses = job.advance(data)
+            # Agreed on by all ranks: the clock travelled with the gradient.
+            finished = job.elapsed >= 60 * recipe.minutes
+            if job.workers.leads:
+                progress.step(job.step, recipe.batch * job.workers.count, losses)
+                if finished or job.elapsed - validated > 60 * recipe.validate_minutes:
+                    validated = job.elapsed
+                    _validate(job, data, progress, folder)
+                if finished or job.elapsed - saved > 60 * recipe.save_minutes:
+                    saved = job.elapsed
+                    job.save(folder)
+            job.elapsed = progress.elapsed
+
+
+def _validate(job: StudentRun, data: TrainingData, progress: RunProgress, folder: Path) -> None:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=job.recipe.bf16):
+        sampled = data.validation.sample(job.averaged(), num_steps=job.recipe.num_steps)
+    metrics = data.validation.metrics(sampled)
+    data.refresh()
+    progress.report(job.step, "validation", metrics)
+    title = f"step {job.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items())
+    data.validation.sheet(sampled, folder / f"sheet-{job.step:06d}.png", title)
+
+
+@app.default
+def main(
+    *,
+    teacher: Path = Path("runs/teacher"),
+    run: Path = Path("runs/student"),
+    speech: Path = Path("runs/speech"),
+    bank: Path = Path("runs/portraits/bank.npz"),
+    minutes: float | None = None,
+) -> None:
+    """Train the student.
+
+    Args:
+        teacher: folder of the teacher's run.
+        run: folder of this run; goes on from its checkpoint, if there is one.
+        speech: folder of speech shards.
+        bank: the portrait bank.
+        minutes: wall-clock length of the whole run, resumed parts included.
+    """
+    recipe = EnergyRecipe()
+    if minutes is not None:
+        recipe = replace(recipe, minutes=minutes)
+    with Workers() as workers:
+        configure_logging(run / "log.txt" if workers.leads else None)
+        data = TrainingData(
+            speech,
+            bank,
+            focus_weight=TEACHERS["embedded"]().focus_weight,
+            sequences=recipe.validation_sequences,
+            chunks=recipe.validation_chunks,
+        )
+        job = StudentRun(recipe, averaged_model(teacher), workers)
+        resumed = job.resume(run)
+        log.info(
+            "%s at step %d: %d clips, %d processes",
+            "resumed" if resumed else "starting",
+            job.step,
+            len(data.train.clips.lengths),
+            workers.count,
+        )
+        train(job, data, run)
+
+
+if __name__ == "__main__":
+    app()
