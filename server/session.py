@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import time
 import uuid
 from collections.abc import Coroutine
@@ -27,6 +28,7 @@ from visavis.server.outbound import Outbound
 from visavis.server.pacing import Pacer
 from visavis.server.producer import Producer
 from visavis.server.protocol import Kind, check_pcm16, decode_frame
+from visavis.server.worker import WorkerBusyError
 
 log = structlog.get_logger(__name__)
 # Errors that a client may cause before it is taken for broken.
@@ -85,7 +87,9 @@ class RealtimeSession:
             if isinstance(result, Exception):
                 log.error("session task failed", exc_info=result)
         if self._producer is not None:
-            await self._producer.close()
+            # A stopped engine thread has nothing left to free.
+            with contextlib.suppress(WorkerBusyError, asyncio.CancelledError):
+                await self._producer.close()
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Turn whatever fails into an error on the wire and the end of this session alone."""

@@ -11,10 +11,13 @@ from live_server import LiveServer, client_of, drawn_face, encoded, make_config,
 from PIL import Image
 from stand_in import load_painting_engine
 
+# A loaded machine may take long to answer; a test is not the place to judge that.
+http = httpx.Client(timeout=60.0)
+
 
 def upload(live: LiveServer, data: bytes, name: str = "Me") -> httpx.Response:
     files = {"file": ("me.jpg", data, "image/jpeg")}
-    return httpx.post(f"{live.http}/v1/avatars", files=files, data={"name": name})
+    return http.post(f"{live.http}/v1/avatars", files=files, data={"name": name})
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
@@ -24,17 +27,17 @@ def test_upload_list_show_delete(live: LiveServer, image_format: str) -> None:
     avatar = answer.json()
     assert avatar["name"] == "Me"
     assert not avatar["builtin"]
-    listed = httpx.get(f"{live.http}/v1/avatars").json()["data"]
+    listed = http.get(f"{live.http}/v1/avatars").json()["data"]
     assert [a["id"] for a in listed][0] == "drawn"
     assert avatar["id"] in [a["id"] for a in listed]
-    image = httpx.get(live.http + avatar["image_url"])
+    image = http.get(live.http + avatar["image_url"])
     assert image.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(image.content)).size == (256, 256)
     one = f"{live.http}/v1/avatars/{avatar['id']}"
-    assert httpx.get(one).json() == avatar
-    assert httpx.delete(one).status_code == 204
-    assert httpx.get(one).status_code == 404
-    assert httpx.delete(one).status_code == 404
+    assert http.get(one).json() == avatar
+    assert http.delete(one).status_code == 204
+    assert http.get(one).status_code == 404
+    assert http.delete(one).status_code == 404
 
 
 def test_uploads_keep_no_metadata(live: LiveServer) -> None:
@@ -47,7 +50,7 @@ def test_uploads_keep_no_metadata(live: LiveServer) -> None:
     folder = live.config.data_dir / "avatars" / avatar["id"]
     for path in folder.glob("*.jpg"):
         assert not Image.open(path).getexif()
-    httpx.delete(f"{live.http}/v1/avatars/{avatar['id']}")
+    http.delete(f"{live.http}/v1/avatars/{avatar['id']}")
 
 
 @pytest.mark.parametrize(
@@ -70,22 +73,22 @@ def test_bad_uploads_are_explained(live: LiveServer, data: bytes, status: int, c
 @pytest.mark.parametrize("path", ["..%2f..%2fetc%2fpasswd", ".new-x", "%00", "a" * 65])
 def test_ids_cannot_leave_the_folder(live: LiveServer, path: str) -> None:
     for method in ("GET", "DELETE"):
-        answer = httpx.request(method, f"{live.http}/v1/avatars/{path}")
+        answer = http.request(method, f"{live.http}/v1/avatars/{path}")
         assert answer.status_code in (400, 404)
 
 
 def test_built_in_avatars_stay(live: LiveServer) -> None:
-    answer = httpx.delete(f"{live.http}/v1/avatars/drawn")
+    answer = http.delete(f"{live.http}/v1/avatars/drawn")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "avatar_read_only")
-    assert httpx.get(f"{live.http}/v1/avatars/drawn/image").status_code == 200
+    assert http.get(f"{live.http}/v1/avatars/drawn/image").status_code == 200
 
 
 async def test_deleting_an_avatar_in_use_leaves_its_session_alone(live: LiveServer) -> None:
     avatar = upload(live, encoded(drawn_face())).json()
     async with client_of(live) as client:
         await client.configure(avatar_id=avatar["id"])
-        async with httpx.AsyncClient() as http:
-            answer = await http.delete(f"{live.http}/v1/avatars/{avatar['id']}")
+        async with httpx.AsyncClient(timeout=60.0) as other:
+            answer = await other.delete(f"{live.http}/v1/avatars/{avatar['id']}")
         assert answer.status_code == 204
         await client.send_audio(noise(8_000))
         await client.send("input_audio_buffer.commit")
@@ -98,19 +101,19 @@ async def test_deleting_an_avatar_in_use_leaves_its_session_alone(live: LiveServ
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("probe", ["live", "ready", "startup"])
 def test_health(live: LiveServer, prefix: str, probe: str) -> None:
-    assert httpx.get(f"{live.http}{prefix}/health/{probe}").status_code == 200
+    assert http.get(f"{live.http}{prefix}/health/{probe}").status_code == 200
 
 
 def test_models_and_capacity(live: LiveServer) -> None:
-    (model,) = httpx.get(f"{live.http}/v1/models").json()["data"]
+    (model,) = http.get(f"{live.http}/v1/models").json()["data"]
     assert (model["id"], model["state"]) == ("embedded", "ready")
-    capacity = httpx.get(f"{live.http}/v1/realtime/capacity").json()
+    capacity = http.get(f"{live.http}/v1/realtime/capacity").json()
     assert capacity["max"] == 8
     assert 0 <= capacity["active"] <= 8
 
 
 def test_metrics_have_help_and_the_documented_names(live: LiveServer) -> None:
-    text = httpx.get(f"{live.http}/metrics").text
+    text = http.get(f"{live.http}/metrics").text
     for name in (
         "sessions_active",
         "sessions_max",
@@ -137,7 +140,7 @@ def test_metrics_have_help_and_the_documented_names(live: LiveServer) -> None:
 
 
 def test_page_that_is_not_built_says_how(live: LiveServer) -> None:
-    answer = httpx.get(f"{live.http}/")
+    answer = http.get(f"{live.http}/")
     assert answer.status_code == 200
     assert "npm run build" in answer.text
 
@@ -148,6 +151,6 @@ def test_built_page_is_served_and_metrics_move_to_their_port(tmp_path: Path) -> 
     (page / "index.html").write_text("<h1>hello</h1>")
     config = make_config(tmp_path, web_dir=page, metrics_port=0)
     with running(config, load_painting_engine) as server:
-        assert "hello" in httpx.get(f"{server.http}/").text
-        assert httpx.get(f"{server.http}/metrics").status_code == 404
-        assert httpx.get(f"{server.http}/v1/models").status_code == 200
+        assert "hello" in http.get(f"{server.http}/").text
+        assert http.get(f"{server.http}/metrics").status_code == 404
+        assert http.get(f"{server.http}/v1/models").status_code == 200
