@@ -32,7 +32,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     """Lab [..., 3] -> RGB [..., 3] clamped to 0..1."""
     lightness, a, b = lab.unbind(-1)
     y = (lightness + 16) / 116
-    f = torch.stack((y + a / 500, y, (y - b / 200).clamp(min=0)), dim=-1)
+    f = torch.stack((y + a / 500, y, y - b / 200), dim=-1)
     xyz = torch.where(f > 0.2068966, f.pow(3), (f - 16 / 116) / 7.787) * lab.new_tensor(WHITE_D65)
     inverse = torch.linalg.inv(torch.tensor(RGB_TO_XYZ, dtype=torch.float64)).to(lab)
     linear = xyz @ inverse.T

@@ -41,7 +41,8 @@ def timesteps(num_steps: int, shift: float = SHIFT) -> tuple[float, ...]:
     if shift <= 0:
         raise SamplerError(f"shift={shift}: must be positive; the models were trained with {SHIFT}")
     raw = (1 - i / num_steps for i in range(num_steps + 1))
-    return tuple(shift * u / (1 + (shift - 1) * u) for u in raw)
+    # the same with u = 1 giving exactly 1
+    return tuple(shift * u / (shift * u + (1 - u)) for u in raw)
 
 
 class RenoisingSampler:

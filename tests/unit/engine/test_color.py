@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -25,6 +25,13 @@ def test_lab_of_known_colours() -> None:
 def test_lab_round_trip() -> None:
     rgb = torch.rand(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=1e-3, rtol=0)
+
+
+def test_colours_outside_the_gamut_are_cut_in_rgb_alone() -> None:
+    """A strong yellow has a negative Z; cutting that off in Lab would shift red and green."""
+    lab = torch.tensor([22.6836, 22.6204, 77.0686], dtype=torch.float64)
+    expected = torch.tensor([0.386385, 0.144773, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(lab_to_rgb(lab), expected, atol=1e-5, rtol=0)
 
 
 def test_video_takes_the_references_statistics() -> None:
@@ -50,6 +57,7 @@ def test_zero_strength_changes_nothing_and_others_are_refused() -> None:
         matcher(video, 1.5)
 
 
+@settings(deadline=None)
 @given(*[st.integers(1, 400)] * 4)
 def test_covering_size_covers(height: int, width: int, rows: int, columns: int) -> None:
     scaled = cover_size(height, width, (rows, columns))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -25,6 +25,7 @@ def test_schedules_are_those_of_the_released_model() -> None:
     assert timesteps(2) == pytest.approx((1.0, 5 / 6, 0.0))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.floats(0.1, 20))
 def test_schedule_falls_from_one_to_zero(num_steps: int, shift: float) -> None:
     levels = timesteps(num_steps, shift)

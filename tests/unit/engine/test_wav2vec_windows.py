@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visavis.engine.audio.loudness import loudness_lufs, normalize_loudness
@@ -30,6 +30,7 @@ def test_silence_and_short_sound_stay_as_they_are(wave: np.ndarray) -> None:
     assert np.array_equal(normalize_loudness(wave, RATE), wave)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.data())
 def test_windows_hold_clamped_neighbours(frames: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, frames - 1))
