@@ -87,7 +87,8 @@ class Page {
     this.stage.clearTrouble();
     this.stage.showAvatar(avatar);
     this.#endProgress();
-    byId("colophon-credit", HTMLElement).textContent = avatar.credit;
+    const credit = avatar.credit ? `${avatar.name}: ${sentence(avatar.credit)}` : "";
+    byId("colophon-credit", HTMLElement).textContent = credit;
     if (avatar.warnings.length) this.toasts.show("info", avatar.warnings.join(" "));
     void this.client.open(avatar.id);
   }

@@ -152,6 +152,7 @@ export class AvatarClient extends Emitter<ClientEvents> {
     if (!busy) return;
     this.player.stop();
     this.#session?.cancel();
+    this.#speaking = false;
     this.#update();
   }
 

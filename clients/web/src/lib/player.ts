@@ -16,6 +16,7 @@ export interface ShownFrame {
   seq: number;
   ptsUs: number;
   response: number;
+  /** It belongs to speech that is heard: neither idle nor stopped. */
   speech: boolean;
   first: boolean;
   last: boolean;
@@ -42,6 +43,8 @@ const LOOK_AHEAD_FRAMES = 6;
 const TOO_LATE_S = 0.06;
 /** An idle frame has no sound to keep up with: it may be shown late. */
 const TOO_LATE_IDLE_S = 0.25;
+/** When frames wait this long beyond their time to be decoded, some are left out. */
+const SKIP_S = 0.3;
 /** Drawing this early is closer to the truth than waiting for the next refresh. */
 const EARLY_S = 0.006;
 /** While the page is hidden no refresh comes: this timer keeps the queues moving. */
@@ -205,8 +208,9 @@ export class Player extends Emitter<PlayerEvents> {
   }
 
   #report(entry: QueuedFrame, heardS: number): void {
-    const { flags, response, seq, ptsUs } = entry.wire;
-    const speech = (flags & Flag.Idle) === 0 && response !== 0;
+    const { flags, response, seq, ptsUs, epoch } = entry.wire;
+    const muted = epoch <= this.#mutedThroughEpoch;
+    const speech = (flags & Flag.Idle) === 0 && response !== 0 && !muted;
     const skewMs = (heardS - entry.dueS) * 1000;
     this.metrics.shown(performance.now(), speech && this.audio.running ? skewMs : null);
     const first = (flags & Flag.First) !== 0;
@@ -214,7 +218,19 @@ export class Player extends Emitter<PlayerEvents> {
     this.emit("shown", { seq, ptsUs, response, speech, first, last, skewMs });
   }
 
+  /** Far behind, decoding every frame would never catch up: start again at a later keyframe. */
+  #skipLate(): void {
+    const heardS = this.audio.heard();
+    const waiting = this.#queue.filter((entry) => !entry.sentToDecoder);
+    const [first] = waiting;
+    if (!first || heardS - first.dueS < SKIP_S) return;
+    const isKey = (entry: QueuedFrame): boolean => (entry.wire.flags & Flag.Keyframe) !== 0;
+    const key = waiting.findLast((entry) => isKey(entry) && entry.dueS <= heardS);
+    if (key) this.#flush((entry) => !entry.sentToDecoder && entry.id < key.id);
+  }
+
   #feedDecoder(): void {
+    this.#skipLate();
     let held = this.#decoder.inFlight;
     for (const entry of this.#queue) held += entry.image ? 1 : 0;
     for (const entry of this.#queue) {
