@@ -18,6 +18,9 @@ from torch import Tensor
 
 from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
 
+# diffusers assembles its models in ways that type checkers cannot follow
+_Autoencoder: Any = AutoencoderKLWan
+
 SPATIAL_STRIDE = 8
 TEMPORAL_STRIDE = 4
 
@@ -46,7 +49,8 @@ def vae_key(original: str, res_blocks: int = 2) -> str:
 class WanVAE:
     """Encode and decode with the latents' mean and deviation taken out; float32 or bfloat16."""
 
-    def __init__(self, vae: AutoencoderKLWan) -> None:
+    def __init__(self, vae: Any) -> None:
+        """`vae` is an `AutoencoderKLWan`; it is frozen."""
         self.vae = vae
         self.vae.requires_grad_(False)
         parameter = next(vae.parameters())
@@ -72,7 +76,7 @@ class WanVAE:
             CheckpointError: a tensor is missing, surplus or of another shape.
         """
         with torch.device("meta"):
-            vae = AutoencoderKLWan(**dict(config or {}))
+            vae = _Autoencoder(**dict(config or {}))
         with TensorFiles(path) as files:
             moves = [Move(key, vae_key(key, vae.config.num_res_blocks)) for key in files.names]
             move_tensors(vae, files, moves, dtype=dtype, device=device)
@@ -86,7 +90,8 @@ class WanVAE:
     @torch.inference_mode()
     def encode(self, video_BCFHW: Tensor) -> Tensor:
         """RGB in [-1, 1], F = 1 + 4 n -> normalised latents float32 [B, C, T, h, w] (the mode)."""
-        latents = self.vae.encode(video_BCFHW.to(self.device, self.dtype)).latent_dist.mode()
+        video = video_BCFHW.to(self.device, self.dtype)
+        latents: Tensor = self.vae.encode(video).latent_dist.mode()
         return (latents.float() - self.mean) / self.std
 
     @torch.inference_mode()
