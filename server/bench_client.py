@@ -54,13 +54,19 @@ class BenchClient:
 
     async def send(self, kind: str, **fields: Any) -> None:
         """A JSON event."""
-        await self._socket.send(json.dumps({"type": kind, **fields}))
+        await self._send(json.dumps({"type": kind, **fields}))
 
     async def send_audio(self, pcm: bytes) -> None:
         """One AUDIO_IN message."""
         header = Header(kind=Kind.AUDIO_IN, seq=self._seq, audio_len=len(pcm))
         self._seq += 1
-        await self._socket.send(encode_frame(header, pcm, b""))
+        await self._send(encode_frame(header, pcm, b""))
+
+    async def _send(self, message: str | bytes) -> None:
+        try:
+            await self._socket.send(message)
+        except ConnectionClosed as error:
+            raise BenchError(f"the server closed the socket: {error}") from error
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
         """All messages until the socket is closed. Raises BenchError for an error event."""
@@ -107,12 +113,13 @@ async def open_client(
             "input_audio": {"format": "pcm16", "rate": rate},
             "output": {"video": video},
         }
-        await client.send("session.update", session=settings)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await client.until("session.created")
+                await client.send("session.update", session=settings)
                 await client.until("session.updated")
         except TimeoutError:
-            raise BenchError(f"no session.updated within {OPEN_TIMEOUT_S:g} s") from None
+            raise BenchError(f"no session within {OPEN_TIMEOUT_S:g} s") from None
         yield client
 
 

@@ -51,13 +51,14 @@ class FrameQueue:
             self._changed.notify_all()
 
     async def void(self, epoch: int) -> None:
-        """Discard frames of this epoch and earlier ones, also those that still come."""
+        """Discard frames of this epoch and earlier ones, also those that still come, and errors."""
         async with self._changed:
             self._void_epoch = max(self._void_epoch, epoch)
+            kept = (item for item in self._items if isinstance(item, (AvatarFrame, ResponseDone)))
             self._items = deque(
                 item
-                for item in self._items
-                if not (isinstance(item, AvatarFrame) and item.epoch <= self._void_epoch)
+                for item in kept
+                if isinstance(item, ResponseDone) or item.epoch > self._void_epoch
             )
             self._num_frames = sum(isinstance(item, AvatarFrame) for item in self._items)
             self._changed.notify_all()

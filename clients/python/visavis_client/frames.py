@@ -65,7 +65,7 @@ class AvatarFrame:
         return _decode_jpeg(self.video)
 
 
-def frame_of(message: wire.Message, *, codec: str, rate: int, gap: bool) -> AvatarFrame:
+def frame_of(message: wire.Message, *, codec: str, rate: int) -> AvatarFrame:
     """The frame of a MEDIA message."""
     return AvatarFrame(
         video=message.video,
@@ -80,7 +80,6 @@ def frame_of(message: wire.Message, *, codec: str, rate: int, gap: bool) -> Avat
         first=bool(message.flags & wire.FIRST),
         last=bool(message.flags & wire.LAST),
         discontinuity=bool(message.flags & wire.DISCONTINUITY),
-        gap=gap,
     )
 
 

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing, suppress
-from typing import Any, Literal, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
 from visavis_client import wire
 from visavis_client.audio import SAMPLE_BYTES, Pcm, as_pcm16, is_pcm
-from visavis_client.errors import (
-    CLOSING,
-    AvatarError,
-    ResponseFailedError,
-    ServerError,
-    SessionClosedError,
-    TimedOutError,
-)
+from visavis_client.channel import CLOSE_S, Channel
+from visavis_client.errors import AvatarError, ResponseFailedError, ServerError, SessionClosedError
 from visavis_client.events import (
     AudioCleared,
     AudioCommitted,
-    ErrorEvent,
     Event,
     OutputCleared,
     ResponseDone,
     SessionCreated,
     SessionPong,
     SessionUpdated,
-    parse_event,
 )
 from visavis_client.flow import FrameQueue, InputCredit
 from visavis_client.frames import AvatarFrame, frame_of
 
-E = TypeVar("E", bound=Event)
 PcmSource = Pcm | Iterable[Pcm] | AsyncIterable[Pcm]
 # Audio is sent in pieces of this length, so that the avatar starts before a long file is over.
 PIECE_S = 0.25
 MAX_EVENTS = 256
+READER_WAIT_S = 2.0
 
 
 class AvatarSession:
@@ -57,35 +47,31 @@ class AvatarSession:
     ) -> None:
         """Wrap an open socket. `max_frames` bounds the frames that wait to be read, `timeout_s`
         every wait for an answer, in seconds."""
-        self._socket = socket
-        self._timeout_s = timeout_s
+        self._channel = Channel(
+            socket, timeout_s=timeout_s, receive=self._receive, finish=self._finish
+        )
         self._queue = FrameQueue(max_frames)
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._event_came = asyncio.Event()
-        self._waiting: dict[str, tuple[type[Event], asyncio.Future[Any]]] = {}
-        self._greeting: asyncio.Future[SessionCreated] = asyncio.get_running_loop().create_future()
         self._created: SessionCreated | None = None
         self._updated: SessionUpdated | None = None
         self._credit: InputCredit | None = None
         self._rate = 16_000
         self._codec = "none"
-        self._num_requests = 0
         self._num_pieces = 0
         self._num_utterances = 0
         self._utterance_open = False
         self._epoch = 0
-        self._reading_frames = False
-        self._last_error: ServerError | None = None
-        self._over: SessionClosedError | None = None
-        self._reader = asyncio.create_task(self._read())
+        self._reader = asyncio.Lock()
+        self._feeder: asyncio.Task[None] | None = None
 
     async def open(self, settings: dict[str, Any]) -> None:
         """Await the greeting and configure the session; `connect` calls it.
 
         Raises ServerError (`capacity`, `model_loading`, `avatar_not_found`, ...), TimedOutError.
         """
-        self._created = await self._within(asyncio.shield(self._greeting), "session.created")
-        updated = await self._ask("session.update", SessionUpdated, session=settings)
+        self._created = await self._channel.greeting()
+        updated = await self._channel.ask("session.update", SessionUpdated, session=settings)
         self._accept(updated, self._created)
 
     def _accept(self, updated: SessionUpdated, created: SessionCreated) -> None:
@@ -140,20 +126,19 @@ class AvatarSession:
         `audio` is pcm16 (bytes or a numpy array) at the session's rate, or an iterable of pieces
         of it, such as the output of a speech synthesizer. n samples give ceil(n * 25 / rate)
         frames, at the pace of real time. With `idle`, frames from before the first word are yielded
-        too, which a video decoder needs. Leaving the loop early cancels the rest; wrap the iterator
-        in `contextlib.aclosing` to have that done at once.
+        too, which a video decoder needs. Leaving the loop early cancels the rest.
 
         Raises ResponseFailedError, ServerError, SessionClosedError, AudioFormatError. When the
         utterance is cancelled, the iteration just ends.
         """
-        if self._utterance_open:
-            raise AvatarError("an utterance is open", remedy="commit() it before the next speak()")
-        response = self._num_utterances + 1
-        feeder = asyncio.create_task(self._feed(audio))
-        done = False
-        try:
-            async with aclosing(self._items()) as items:
-                async for item in items:
+        async with self._sole_reader():
+            if self._utterance_open:
+                raise AvatarError("an utterance is open", remedy="commit() it before speak()")
+            response = self._num_utterances + 1
+            self._feeder = asyncio.create_task(self._feed(audio))
+            done = False
+            try:
+                async for item in self._items():
                     if isinstance(item, AvatarFrame):
                         if item.response == response or (idle and item.idle):
                             yield item
@@ -164,11 +149,11 @@ class AvatarSession:
                                 f"the utterance failed: {item.reason}", remedy="try it again"
                             )
                         return
-        finally:
-            feeder.cancel()
-            if not done and self._over is None:
-                with suppress(AvatarError):
-                    await self._cancel_all()
+            finally:
+                self._feeder.cancel()
+                if not done and self._channel.over is None:
+                    with suppress(AvatarError):
+                        await self._cancel_all()
 
     async def _feed(self, audio: PcmSource) -> None:
         """Send the audio of one utterance and its end; what fails goes to who reads the frames."""
@@ -198,19 +183,19 @@ class AvatarSession:
                 self._utterance_open = True
                 self._num_utterances += 1
             await self._credit.take(
-                self._num_utterances, len(piece) // SAMPLE_BYTES, self._timeout_s
+                self._num_utterances, len(piece) // SAMPLE_BYTES, self._channel.timeout_s
             )
-            await self._send(wire.audio_message(piece, self._num_pieces))
+            await self._channel.send(wire.audio_message(piece, self._num_pieces))
             self._num_pieces += 1
 
     async def commit(self) -> AudioCommitted:
         """End the utterance. Raises ServerError `input_buffer_empty` when nothing was sent."""
         self._utterance_open = False
-        return await self._ask("input_audio_buffer.commit", AudioCommitted)
+        return await self._channel.ask("input_audio_buffer.commit", AudioCommitted)
 
     async def clear(self) -> float:
         """Drop what the engine has not taken of the open utterance; milliseconds dropped."""
-        cleared = await self._ask("input_audio_buffer.clear", AudioCleared)
+        cleared = await self._channel.ask("input_audio_buffer.clear", AudioCleared)
         await self.ping()  # a response that ended by it is reported until then
         return cleared.dropped_ms
 
@@ -222,14 +207,16 @@ class AvatarSession:
         if response_id is None:
             await self._cancel_all()
             return
-        await self._send_json("response.cancel", response_id=response_id)
+        await self._channel.send_event("response.cancel", response_id=response_id)
         await self.ping()
 
     async def _cancel_all(self) -> None:
+        if self._feeder is not None:
+            self._feeder.cancel()
         # Before the answer: a full queue would hold it back.
         await self._queue.void(self._epoch)
         self._utterance_open = False
-        await self._ask("response.cancel", OutputCleared)
+        await self._channel.ask("response.cancel", OutputCleared)
 
     # Frames and events
 
@@ -238,35 +225,42 @@ class AvatarSession:
 
         Raises ServerError for errors that belong to no call, SessionClosedError at the end.
         """
-        async with aclosing(self._items()) as items:
-            async for item in items:
+        async with self._sole_reader():
+            async for item in self._items():
                 if isinstance(item, AvatarFrame) and (idle or not item.idle):
                     yield item
 
-    async def _items(self) -> AsyncGenerator[AvatarFrame | ResponseDone | None, None]:
-        if self._reading_frames:
+    @asynccontextmanager
+    async def _sole_reader(self) -> AsyncIterator[None]:
+        """Wait for an iteration that was just left to clean up; there may be one at a time."""
+        try:
+            async with asyncio.timeout(READER_WAIT_S):
+                await self._reader.acquire()
+        except TimeoutError:
             raise AvatarError(
                 "the frames are being read already", remedy="use one speak() or frames() at a time"
-            )
-        self._reading_frames = True
+            ) from None
         try:
-            while True:
-                try:
-                    item = await self._queue.get()
-                except StopAsyncIteration:
-                    return
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            yield
         finally:
-            self._reading_frames = False
+            self._reader.release()
+
+    async def _items(self) -> AsyncIterator[AvatarFrame | ResponseDone | None]:
+        while True:
+            try:
+                item = await self._queue.get()
+            except StopAsyncIteration:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The server's events, from the last 256 on; ends with the session."""
         while True:
             while self._events:
                 yield self._events.popleft()
-            if self._over is not None:
+            if self._channel.over is not None:
                 return
             self._event_came.clear()
             await self._event_came.wait()
@@ -275,11 +269,11 @@ class AvatarSession:
 
     async def set_state(self, state: Literal["idle", "listening"]) -> None:
         """What the avatar does while it does not speak."""
-        await self._send_json("avatar.set_state", state=state)
+        await self._channel.send_event("avatar.set_state", state=state)
 
     async def update(self, **session: Any) -> None:
         """Change `idle` or `on_disconnect`. Raises ServerError `immutable_field` for the rest."""
-        updated = await self._ask("session.update", SessionUpdated, session=session)
+        updated = await self._channel.ask("session.update", SessionUpdated, session=session)
         self._updated = updated
 
     async def report_playback(
@@ -295,7 +289,7 @@ class AvatarSession:
         From the first report on the server sends no more than its `max_inflight_ms` ahead, and
         `response.done` tells how much was played.
         """
-        await self._send_json(
+        await self._channel.send_event(
             "playback.update",
             pts_us=frame.pts_us,
             seq=frame.seq,
@@ -307,7 +301,7 @@ class AvatarSession:
     async def ping(self) -> float:
         """Round-trip time in seconds."""
         start_s = time.perf_counter()
-        await self._ask("session.ping", SessionPong, t=start_s)
+        await self._channel.ask("session.ping", SessionPong, t=start_s)
         return time.perf_counter() - start_s
 
     async def close(self, *, drain: bool = False) -> None:
@@ -316,86 +310,32 @@ class AvatarSession:
         Frames that were not read yet can still be read. With `drain` somebody must read frames
         meanwhile.
         """
-        if self._over is None:
+        if self._channel.over is None:
             with suppress(SessionClosedError):
-                await self._send_json("session.close", drain=drain)
-        try:
-            if drain:
-                await asyncio.shield(self._reader)
-            else:
-                async with asyncio.timeout(2.0):
-                    await asyncio.shield(self._reader)
-        except TimeoutError:
-            await self._socket.close()
-            self._reader.cancel()
-        await asyncio.wait([self._reader])
+                await self._channel.send_event("session.close", drain=drain)
+        await self._channel.wait_closed(timeout_s=None if drain else CLOSE_S)
 
-    # Plumbing
+    # What comes in
 
-    async def _ask(self, kind: str, reply: type[E], **fields: Any) -> E:
-        self._num_requests += 1
-        event_id = f"c{self._num_requests}"
-        future: asyncio.Future[E] = asyncio.get_running_loop().create_future()
-        self._waiting[event_id] = (reply, future)
-        try:
-            await self._send_json(kind, event_id=event_id, **fields)
-            return await self._within(future, reply.TYPE)
-        finally:
-            self._waiting.pop(event_id, None)
+    async def _receive(self, item: Event | wire.Message | ServerError) -> None:
+        if isinstance(item, wire.Message):
+            await self._on_message(item)
+        elif isinstance(item, ServerError):
+            await self._queue.put_marker(item)
+        else:
+            await self._on_event(item)
 
-    async def _within(self, future: asyncio.Future[E], what: str) -> E:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await future
-        except TimeoutError:
-            raise TimedOutError(
-                f"no {what} came within {self._timeout_s:g} s",
-                remedy="read frames while waiting, or give a longer timeout_s",
-            ) from None
-
-    async def _send_json(self, kind: str, **fields: Any) -> None:
-        await self._send(json.dumps({"type": kind, **fields}))
-
-    async def _send(self, message: str | bytes) -> None:
-        if self._over is not None:
-            raise self._over
-        try:
-            await self._socket.send(message)
-        except ConnectionClosed:
-            await asyncio.wait([self._reader])  # it knows why
-            raise self._over or SessionClosedError(None, "", None) from None
-
-    async def _read(self) -> None:
-        failure: AvatarError | None = None
-        try:
-            async for message in self._socket:
-                if isinstance(message, bytes):
-                    await self._on_binary(message)
-                else:
-                    await self._on_event(parse_event(message))
-        except ConnectionClosed:
-            pass
-        except AvatarError as error:
-            failure = error
-            await self._socket.close(1002)
-        finally:
-            await self._finish(failure)
-
-    async def _on_binary(self, data: bytes) -> None:
-        message = wire.Message.decode(data)
+    async def _on_message(self, message: wire.Message) -> None:
         if message.kind != wire.MEDIA:
             return
         if self._credit is not None:
             self._credit.came_back(message.response, len(message.audio) // SAMPLE_BYTES)
-        frame = frame_of(message, codec=self._codec, rate=self._rate, gap=False)
-        await self._queue.put(frame)
+        await self._queue.put(frame_of(message, codec=self._codec, rate=self._rate))
 
     async def _on_event(self, event: Event) -> None:
         self._events.append(event)
         self._event_came.set()
         match event:
-            case SessionCreated() if not self._greeting.done():
-                self._greeting.set_result(event)
             case SessionUpdated():
                 # Set here and not by who asked: the first frame may follow at once.
                 self._codec = str(event.session["output"]["video"])
@@ -408,35 +348,12 @@ class AvatarSession:
                     self._credit.done(event.response_index)
                 if event.response_index == self._num_utterances:
                     self._utterance_open = False
+                    if self._feeder is not None and event.status != "completed":
+                        self._feeder.cancel()  # else its next piece would begin another one
                 await self._queue.put_marker(event)
-            case ErrorEvent():
-                await self._on_error(event.exception())
-        reply, future = self._waiting.get(event.source_event_id or "", (None, None))
-        if reply is not None and isinstance(event, reply) and future and not future.done():
-            future.set_result(event)
 
-    async def _on_error(self, error: ServerError) -> None:
-        self._last_error = error
-        future = self._waiting.get(error.event_id or "", (None, None))[1]
-        if future is not None and not future.done():
-            future.set_exception(error)
-        elif not self._greeting.done():
-            self._greeting.set_exception(error)
-        elif error.code not in CLOSING:
-            await self._queue.put_marker(error)
-
-    async def _finish(self, failure: AvatarError | None) -> None:
-        """The socket is closed: wake everybody who waits."""
-        code, reason = self._socket.close_code, self._socket.close_reason or ""
-        last = self._last_error
-        because = last if last is not None and last.code == reason else None
-        self._over = SessionClosedError(code, str(failure or reason), because)
-        for future in [f for _, f in self._waiting.values()] + [self._greeting]:
-            if not future.done():
-                future.set_exception(self._over)
-                future.exception()  # seen, even if nobody waits any more
-        expected = code == 1000 and failure is None
-        await self._queue.end(None if expected else failure or self._over)
+    async def _finish(self, error: AvatarError | None) -> None:
+        await self._queue.end(error)
         self._event_came.set()
 
 

@@ -3,21 +3,61 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from visavis.engine.avatar_engine import AvatarEngine
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.registry import model_spec
 from visavis.server import bench
 from visavis.server.bench_client import BenchError, rss_mib, socket_url
 from visavis.server.bench_load import Playout, Speaker, summarize
 from visavis.server.bench_soak import SoakReport
 
 
+class GreyCodec:
+    """Grey frames of 16x16 pixels, around which the real transformer and session work."""
+
+    latent_channels, cond_channels = 24, 20
+    latent_size, frame_size = (4, 4), (16, 16)
+
+    def reference(self, portrait: object) -> None:
+        return None
+
+    def cond_latents(self, reference: None, chunk_frames: int) -> Tensor:
+        return torch.zeros(20, 1 + (chunk_frames - 1) // 4, 4, 4)
+
+    def image_tokens(self, reference: None) -> Tensor:
+        return torch.zeros(16, 256)
+
+    def initial_motion(self, reference: None) -> Tensor:
+        return torch.zeros(24, 1, 4, 4)
+
+    def decode(
+        self, latents_CTHW: Tensor, reference: None, *, skip_frames: int = 0
+    ) -> Iterator[Tensor]:
+        frames = 1 + 4 * (latents_CTHW.shape[1] - 1) - skip_frames
+        for _ in range(frames):
+            yield torch.full((1, 16, 16, 3), 128, dtype=torch.uint8)
+
+    def motion_latents(
+        self, latents_CTHW: Tensor, frames: Tensor, reference: None, *, end_frame: int
+    ) -> Tensor:
+        return latents_CTHW[:, -2:]
+
+
 @pytest.fixture(scope="module")
 def report() -> bench.EngineReport:
-    return bench.measure_engine(AvatarEngine.load("test", dtype="float32"), 2, load_s=1.0)
+    spec = model_spec("test")
+    dit = FlashTalkDiT(spec.dit).eval().requires_grad_(False)
+    cpu = torch.device("cpu")
+    engine = AvatarEngine("test", spec, dit, GreyCodec(), device=cpu, dtype=torch.float32)
+    return bench.measure_engine(engine, 2, load_s=1.0)
 
 
 def test_every_stage_of_every_chunk_length_is_timed(report: bench.EngineReport) -> None:
