@@ -19,7 +19,8 @@ STAGES = {
     "speech": ("visavis.training.speech.dataset", "Make synthetic speech with known phonemes."),
     "codec": ("visavis.training.train_codec", "Train the motion codec's painter and encoder."),
     "teacher": ("visavis.training.train_teacher", "Train the flow-matching teacher."),
-    "student": ("visavis.training.distill", "Distil the few-step student."),
+    "student": ("visavis.training.train_student", "Train the few-step student."),
+    "distill": ("visavis.training.distill", "Correct a student on its own history."),
     "export": ("visavis.training.export_dit", "Write the student's weights."),
 }
 
@@ -49,11 +50,12 @@ def evaluate(
     """
     from visavis.training.evaluation.run import QUICK, EvaluationPlan
     from visavis.training.evaluation.run import evaluate as run
+    from visavis.training.landmarks import LandmarkerError
 
     try:
         plan = QUICK if quick else EvaluationPlan()
         run(portraits=portraits, weights=weights, out=out, json_file=json, plan=plan)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, LandmarkerError) as error:
         server_cli.fail(str(error))
 
 
