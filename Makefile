@@ -29,7 +29,7 @@ DEV := $(VENV)/.done-dev
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
-.PHONY: setup demo test lint bench eval train-setup lock clean
+.PHONY: setup demo test lint bench eval lock clean
 .DELETE_ON_ERROR:
 
 setup: $(RUNTIME) $(PAGE)
@@ -41,8 +41,10 @@ $(RUNTIME): requirements/lock.txt pyproject.toml clients/python/pyproject.toml s
 		--check "torch, cv2, av, simplejpeg, soxr, ai_edge_litert.interpreter"
 	@touch $@
 
-$(DEV): $(RUNTIME) requirements/dev.txt
-	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/dev.txt --check "pytest, mypy, playwright"
+# The tests also cover training, and `visavis eval` renders its own speech.
+$(DEV): $(RUNTIME) requirements/dev.txt requirements/train.txt
+	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/dev.txt requirements/train.txt \
+		--check "pytest, mypy, playwright, onnxruntime, hibari, piper, tensorboard"
 	@touch $@
 
 $(MODULES): $(WEB)/package-lock.json | $(RUNTIME)
@@ -73,7 +75,7 @@ test: setup $(DEV) lint
 bench: $(RUNTIME)
 	$(BIN)/visavis bench $(BENCH)
 
-eval: $(RUNTIME) .venv-landmarks/.done
+eval: $(DEV) .venv-landmarks/.done
 	$(BIN)/visavis eval $(EVAL)
 
 .venv-landmarks/.done: requirements/landmarks.txt
@@ -81,9 +83,6 @@ eval: $(RUNTIME) .venv-landmarks/.done
 	$(PYTHON_LANDMARKS) scripts/setup_venv.py .venv-landmarks requirements/landmarks.txt \
 		--check "mediapipe, cv2"
 	@touch $@
-
-train-setup: $(DEV)
-	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/train.txt --check "onnxruntime, hibari"
 
 lock:
 	$(BIN)/python scripts/lock.py
