@@ -1,6 +1,6 @@
 """Stage 2: the few-step student, by self-correcting distillation (method section 1.9).
 
-    python -m visavis.training.distill --teacher runs/teacher --run runs/student
+    python -m visavis.training.distill --teacher runs/teacher --out runs/student
 
 Student, frozen teacher and critic start from the teacher's averaged weights. A round rolls the
 student out over k chunks on its own history, with the deployed sampler and hand-over, leaves the
@@ -306,7 +306,7 @@ def _validate(job: Distillation, data: TrainingData, progress: RunProgress, fold
 def main(
     *,
     teacher: Path = Path("runs/teacher"),
-    run: Path = Path("runs/student"),
+    out: Path = Path("runs/student"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     recipe: str = "embedded",
@@ -316,7 +316,7 @@ def main(
 
     Args:
         teacher: folder of the teacher's run.
-        run: folder of this run; goes on from its checkpoint, if there is one.
+        out: folder of this run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
         bank: the portrait bank.
         recipe: preset, see `training/recipes.py`.
@@ -326,7 +326,7 @@ def main(
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
     with Workers() as workers:
-        configure_logging(run / "log.txt" if workers.leads else None)
+        configure_logging(out / "log.txt" if workers.leads else None)
         data = TrainingData(
             speech,
             bank,
@@ -335,10 +335,10 @@ def main(
             chunks=chosen.validation_chunks,
         )
         job = Distillation(chosen, averaged_model(teacher), workers)
-        if (run / CHECKPOINT).exists():
-            job.restore(run / CHECKPOINT)
+        if (out / CHECKPOINT).exists():
+            job.restore(out / CHECKPOINT)
             log.info("resumed at step %d", job.step)
-        distil(job, data, run)
+        distil(job, data, out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write a run's averaged weights where the engine finds them.
 
-python -m visavis.training.export_dit --run runs/student --out weights/embedded
+python -m visavis.training.export_dit --source runs/student --out weights/embedded
 """
 
 import json
@@ -36,15 +36,15 @@ def write_dit(model: FlashTalkDiT, folder: Path) -> Path:
 
 
 @app.default
-def main(*, run: Path = Path("runs/student"), out: Path = Path("weights/embedded")) -> None:
+def main(*, source: Path = Path("runs/student"), out: Path = Path("weights/embedded")) -> None:
     """Export a teacher's or a student's run.
 
     Args:
-        run: folder with the run's checkpoint.
+        source: folder with the run's checkpoint.
         out: weights folder of the engine.
     """
     configure_logging()
-    path = write_dit(averaged_model(run), out)
+    path = write_dit(averaged_model(source), out)
     log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 
 

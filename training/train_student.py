@@ -1,6 +1,6 @@
 """Stage 2: the few-step student, trained on its own samples by an energy score.
 
-    python -m visavis.training.train_student --teacher runs/teacher --run runs/student
+    python -m visavis.training.train_student --teacher runs/teacher --out runs/student
     torchrun --nproc-per-node 2 -m visavis.training.train_student ...
 
 The student starts from the teacher. A step runs the deployed sampler twice with different noise, up
@@ -209,7 +209,7 @@ def _validate(job: StudentRun, data: TrainingData, progress: RunProgress, folder
 def main(
     *,
     teacher: Path = Path("runs/teacher"),
-    run: Path = Path("runs/student"),
+    out: Path = Path("runs/student"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     minutes: float | None = None,
@@ -218,7 +218,7 @@ def main(
 
     Args:
         teacher: folder of the teacher's run.
-        run: folder of this run; goes on from its checkpoint, if there is one.
+        out: folder of this run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
         bank: the portrait bank.
         minutes: wall-clock length of the whole run, resumed parts included.
@@ -227,7 +227,7 @@ def main(
     if minutes is not None:
         recipe = replace(recipe, minutes=minutes)
     with Workers() as workers:
-        configure_logging(run / "log.txt" if workers.leads else None)
+        configure_logging(out / "log.txt" if workers.leads else None)
         data = TrainingData(
             speech,
             bank,
@@ -236,7 +236,7 @@ def main(
             chunks=recipe.validation_chunks,
         )
         job = StudentRun(recipe, averaged_model(teacher), workers)
-        resumed = job.resume(run)
+        resumed = job.resume(out)
         log.info(
             "%s at step %d: %d clips, %d processes",
             "resumed" if resumed else "starting",
@@ -244,7 +244,7 @@ def main(
             len(data.train.clips.lengths),
             workers.count,
         )
-        train(job, data, run)
+        train(job, data, out)
 
 
 if __name__ == "__main__":

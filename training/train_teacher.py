@@ -1,7 +1,7 @@
 """Stage 1: the flow-matching teacher.
 
-    python -m visavis.training.train_teacher --run runs/teacher
-    torchrun --nproc-per-node 2 -m visavis.training.train_teacher --run runs/teacher
+    python -m visavis.training.train_teacher --out runs/teacher
+    torchrun --nproc-per-node 2 -m visavis.training.train_teacher --out runs/teacher
 
 Resumes by itself when the run's folder holds a checkpoint. Writes `checkpoint.pt`, `log.txt`,
 TensorBoard curves and contact sheets there.
@@ -267,7 +267,7 @@ def _housekeeping(
 @app.default
 def main(
     *,
-    run: Path = Path("runs/teacher"),
+    out: Path = Path("runs/teacher"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     recipe: str = "embedded",
@@ -276,7 +276,7 @@ def main(
     """Train the teacher.
 
     Args:
-        run: folder of the run.
+        out: folder of the run.
         speech: folder of speech shards.
         bank: the portrait bank.
         recipe: preset, see `training/recipes.py`.
@@ -286,7 +286,7 @@ def main(
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
     with Workers() as workers:
-        configure_logging(run / "log.txt" if workers.leads else None)
+        configure_logging(out / "log.txt" if workers.leads else None)
         data = TrainingData(
             speech,
             bank,
@@ -294,7 +294,7 @@ def main(
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,
         )
-        job = TeacherRun(chosen, run, workers)
+        job = TeacherRun(chosen, out, workers)
         resumed = job.resume()
         log.info(
             "%s at step %d: %.2f M parameters, %d clips, %d portraits, %d processes",
