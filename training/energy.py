@@ -4,9 +4,10 @@ For a truth y and two independent samples x, x' under the same conditions,
 
     ES = (|x - y| + |x' - y|) / 2 - |x - x'| / 2
 
-is least, in expectation, when x is distributed as y (Gneiting & Raftery 2007). Unlike a squared error
-it does not reward the mean: motion that audio does not determine (blinks, sway) keeps its variety,
-already at the sampler's first step, where a flow-matching network can only answer with the mean.
+is least, in expectation, when x is distributed as y (Gneiting & Raftery 2007). Unlike a squared
+error it does not reward the mean: motion that audio does not determine (blinks, sway) keeps its
+variety, already at the sampler's first step, where a flow-matching network can only answer with the
+mean.
 
 For lips the variety is unwanted: a draw from what the audio leaves open follows the truth less well
 (correlation r^2) than the best guess does (r). There the repulsion |x - x'| counts less.
@@ -19,7 +20,6 @@ Legend: B samples, C channels, T latent frames, h w control grid, G groups.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, TEMPORAL_STRIDE

@@ -1,9 +1,9 @@
 """Face landmarks by MediaPipe's attention mesh, in a process and an environment of its own.
 
-It judges frames that the model made, and nothing of the model was trained with it. MediaPipe pins an
-older numpy, hence the second environment (`make eval` makes it). Runs there, imports nothing of this
-project. Protocol on stdin: three little-endian uint32 (frames, height, width), then RGB bytes; on
-stdout: float32 [frames, 478, 2] in pixels, NaN where no face was found. A count of 0 ends it.
+It judges frames that the model made, and nothing of the model was trained with it. MediaPipe pins
+an older numpy, hence the second environment (`make eval` makes it). Runs there, imports nothing of
+this project. Protocol on stdin: three little-endian uint32 (frames, height, width), then RGB bytes;
+on stdout: float32 [frames, 478, 2] in pixels, NaN where no face was found. A count of 0 ends it.
 """
 
 import struct

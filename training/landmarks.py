@@ -36,7 +36,7 @@ class IndependentLandmarker:
                 f"no Python with mediapipe at {chosen}; run `make eval`, which makes it, or set "
                 f"{PYTHON_VARIABLE} to an interpreter that has mediapipe 0.10.14"
             )
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [str(chosen), str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -47,7 +47,10 @@ class IndependentLandmarker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self._process.kill()
         self._process.wait()
@@ -95,9 +98,7 @@ def eye_opening(landmarks: Landmarks) -> NDArray[np.float64]:
 
 def _eye_distance(landmarks: Landmarks) -> NDArray[np.float32]:
     left, right = _EYE_CORNERS
-    distance: NDArray[np.float32] = np.linalg.norm(
-        landmarks[:, left] - landmarks[:, right], axis=1
-    )
+    distance: NDArray[np.float32] = np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=1)
     return distance
 
 

@@ -2,9 +2,10 @@
 
 `python -m visavis.training.train_codec --bank runs/portraits --out runs/codec --minutes 40`
 
-Both see photo puppets in random poses. The painter learns the mouth's inside against the generator's;
-the encoder learns the exact motion codes, pass by pass. Losses of the cavity are normalised by its own
-area: a box around the mouth is mostly skin and hides a mouth that never opens.
+Both see photo puppets in random poses. The painter learns the mouth's inside against the
+generator's; the encoder learns the exact motion codes, pass by pass. Losses of the cavity are
+normalised by its own area: a box around the mouth is mostly skin and hides a mouth that never
+opens.
 """
 
 import argparse

@@ -54,15 +54,14 @@ class Layers:
 
     def blend(self, interior: Tensor) -> Tensor:
         """The frame, with `interior` [N, 3, H, W] seen through the gap."""
-        return (
-            self.cover_upper * self.upper + self.cover_lower * self.lower + self.gap * interior
-        )
+        return self.cover_upper * self.upper + self.cover_lower * self.lower + self.gap * interior
 
 
 def source_positions(codes_N6hw: Tensor, seams_N5SS: Tensor, window: Window = WHOLE) -> Sources:
     """Where each output pixel of the window comes from.
 
-    Flows are smooth on the scale of a cell: they are computed on every second pixel and interpolated.
+    Flows are smooth on the scale of a cell: they are computed on every second pixel and
+    interpolated.
     """
     coarse = _halve(window)
     scale = codes_N6hw.new_tensor(CODE_SCALE)
@@ -70,11 +69,9 @@ def source_positions(codes_N6hw: Tensor, seams_N5SS: Tensor, window: Window = WH
     p = _pixels(coarse, codes_N6hw)
     head_flow = evaluate(grids[:, :2], *_matrices(coarse, codes_N6hw))
     head = p + head_flow
-    # A and D live in the still head's coordinates: they are evaluated on a plain pixel grid and read
-    # at q.
-    every_fourth = Window(
-        x=1.5, y=1.5, width=FRAME_SIZE // 4, height=FRAME_SIZE // 4, step=4.0
-    )
+    # A and D live in the still head's coordinates: they are evaluated on a plain pixel grid and
+    # read at q.
+    every_fourth = Window(x=1.5, y=1.5, width=FRAME_SIZE // 4, height=FRAME_SIZE // 4, step=4.0)
     surfaces = evaluate(grids[:, 2:], *_matrices(every_fourth, codes_N6hw))
     flows = sample(surfaces, reduced(head, 4))
     shares = sample(seams_N5SS[:, 2:5], head)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def _axis_matrix(positions: Tensor, cells: int, cell_size: float) -> Tensor:
-    """Weights [N, cells] of the control points at N pixel positions (pixel centres are integers)."""
+    """Weights [N, cells] of the control points at N pixel positions (centres are integers)."""
     u = (positions.double() + 0.5) / cell_size - 0.5
     base = torch.floor(u)
     f = u - base
@@ -30,7 +30,9 @@ def _axis_matrix(positions: Tensor, cells: int, cell_size: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def spline_matrix(pixels: int, cells: int, start: float = 0.0, step: float = 1.0, full: int = 0) -> Tensor:
+def spline_matrix(
+    pixels: int, cells: int, start: float = 0.0, step: float = 1.0, full: int = 0
+) -> Tensor:
     """Evaluation matrix [pixels, cells], float32, for pixel positions start + step * n.
 
     `full` is the number of pixels that the cells span (default: `pixels`); a window of a larger

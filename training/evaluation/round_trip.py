@@ -46,8 +46,9 @@ def round_trip(
 ) -> RoundTrip:
     """Encode and render the puppet's frames [N] and compare.
 
-    `psnr_outside_db` leaves out mouth and eyes; `psnr_cavity_db` is over the pixels of the opened mouth's
-    cavity alone, all frames together; `aperture_r` correlates the detected opening with the true gap.
+    `psnr_outside_db` leaves out mouth and eyes; `psnr_cavity_db` is over the pixels of the opened
+    mouth's cavity alone, all frames together; `aperture_r` correlates the detected opening with the
+    true gap.
     """
     codes = torch.from_numpy(puppet.basis.codes(controls))
     truth, rebuilt, found, gaps = [], [], [], []

@@ -1,8 +1,9 @@
 """Displacement bases of a puppet: what each control does to the control grid of each layer.
 
 Every basis is a uniform cubic B-spline surface on the codec's 16x16 control grid, fitted by least
-squares to landmark targets, so that the motion codes of a puppet are exact. Flows are backward (from
-the output to the source): a part that moves down by d has flow -d, all along the way it may move.
+squares to landmark targets, so that the motion codes of a puppet are exact. Flows are backward
+(from the output to the source): a part that moves down by d has flow -d, all along the way it may
+move.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The inside of a puppet's mouth: cavity, teeth and tongue, painted where the lips part.
 
 Upper teeth hang on the skull (still-head coordinates), lower teeth and tongue on the jaw
-(lower-layer coordinates). Where the portrait itself shows the inside of the mouth, its own pixels are
-used.
+(lower-layer coordinates). Where the portrait itself shows the inside of the mouth, its own pixels
+are used.
 
 Legend: N frames, H W pixels of the window; positions and widths in portrait pixels.
 """
@@ -46,7 +46,8 @@ def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
     tone = np.median(skin, axis=0)
     grey = tone / max(float(tone.mean()), 1e-3)
     colourful = float(np.clip(np.ptp(tone) / 0.10, 0, 1))
-    # Teeth are near white under the same light: a hint of its tint, less bright than the skin's lights.
+    # Teeth are near white under the same light: a hint of its tint, less bright than the skin's
+    # lights.
     teeth = np.clip(0.42 + 0.50 * light, 0.45, 0.90) * np.array([1.0, 0.965, 0.90]) ** colourful
     teeth = teeth * (0.85 + 0.15 * grey)
     flesh = np.clip(0.16 + 0.55 * light, 0.2, 0.7) * (
@@ -143,4 +144,4 @@ def _ridges(x: Tensor, look: MouthLook, scale: float) -> Tensor:
     """Darker lines between teeth."""
     width = look.tooth_width * scale
     phase = torch.remainder((x - look.centre_x) / width + 0.5, 1.0) - 0.5
-    return 1 - 0.22 * torch.exp(-((0.5 - phase.abs()) / 0.09) ** 2)
+    return 1 - 0.22 * torch.exp(-(((0.5 - phase.abs()) / 0.09) ** 2))
