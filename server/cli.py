@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -101,7 +102,12 @@ def serve(
     server.run()
     if server.failure is not None:
         sys.stderr.write(f"visavis: {server.failure}\n")
-        raise SystemExit(1)
+    code = 0 if server.failure is None else 1
+    if server.engine_busy:
+        # Torch aborts the process when the interpreter is taken down under a running thread.
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def render(

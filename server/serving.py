@@ -38,6 +38,11 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)  # type: ignore[arg-type]
         self._watching = asyncio.create_task(self._watch_loading())
 
+    @property
+    def engine_busy(self) -> bool:
+        """Whether the engine thread outlived the server, in the middle of a long piece of work."""
+        return self._server.host.worker.busy
+
     async def _watch_loading(self) -> None:
         """Say where the page is once it can be used, or stop when the model cannot be loaded."""
         await self._server.host.wait_loaded()

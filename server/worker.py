@@ -56,6 +56,11 @@ class EngineWorker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the thread still runs, after `stop` gave up waiting for it."""
+        return self._thread.is_alive()
+
     def submit(self, run: Callable[[], T], *, deadline_s: float) -> Future[T]:
         """Queue `run`; deadline_s is on any clock that all callers share.
 
