@@ -36,10 +36,11 @@ class EnergyWeights:
 
     head: float = 1.0
     face: float = 0.5
-    mouth: float = 2.0
+    mouth: float = 4.0
     eyes: float = 1.5
     change: float = 1.0
     whole: float = 0.5
+    border: float = 2.0
     lip_repulsion: float = 0.1  # 1: a proper score; 0: the best guess
 
 
@@ -94,6 +95,8 @@ def _parts(
         (_Part(weights.change), _norms(change[:, :, _HEAD], 1)),
         (_Part(weights.change), _norms(change[:, :, _FACE] * eyes, 1)),
         (_Part(weights.change, lips), _norms(change[:, :, _FACE] * mouth, 1)),
+        (_Part(weights.border), _norms(change[:, :1, _HEAD], 1)),
+        (_Part(weights.border, lips), _norms(change[:, :1, _FACE], 1)),
         (_Part(weights.whole), _norms(head, count) / count**0.5),
         (_Part(weights.whole), _norms(face * eyes, count) / count**0.5),
     ]

@@ -43,7 +43,8 @@ class EnergyRecipe:
     num_steps: int = 4
     # The first step decides what audio leaves open; it is trained most.
     exit_shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
-    rate: float = 4e-4
+    rate: float = 6e-4  # constant, then falling over the last part of the run
+    decay_share: float = 0.45
     final_rate: float = 1e-5
     warm_up_steps: int = 50
     betas: tuple[float, float] = (0.9, 0.98)
@@ -121,7 +122,8 @@ class StudentRun:
         generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
         batch = data.train.draw(rng, recipe.batch, frames, first_chunk_share=first)
         done = min(1.0, self.elapsed / (60 * recipe.minutes))
-        rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * (1 - done)
+        left = min(1.0, (1 - done) / recipe.decay_share)
+        rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * left
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):

@@ -15,7 +15,6 @@ from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import frame_portrait
 from visavis.engine.weights import find_weights
 from visavis.training.codec_data import Puppet, random_controls
-from visavis.training.evaluation.clips import EvaluationClip, load_clips
 from visavis.training.evaluation.realtime import chunk_realtime_factor
 from visavis.training.evaluation.report import print_table, write_json, write_sheet
 from visavis.training.evaluation.round_trip import RoundTrip, round_trip
@@ -24,6 +23,7 @@ from visavis.training.evaluation.talking import Endurance, Talk, endure, speak
 from visavis.training.landmarks import IndependentLandmarker
 from visavis.training.puppets.bank import HELD_OUT
 from visavis.training.puppets.controls import lip_gap
+from visavis.training.speech.eval_set import EvalClip, read_eval_clips
 
 PORTRAITS_VARIABLE: Final = "VISAVIS_PORTRAITS"
 DEFAULT_PORTRAITS: Final = Path("../shared/data/portraits")
@@ -83,7 +83,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure everything, print the table, write the sheets; returns the figures by name."""
     paths = held_out_portraits(portraits)
-    clips = load_clips()
+    clips = read_eval_clips()
     engine = AvatarEngine.load("embedded", weights=weights)
     engine.warm_up()
     figures: dict[str, float] = {}
@@ -110,7 +110,7 @@ def evaluate(
         longest = endure(
             engine,
             avatars[paths[1].stem],
-            next(clip for clip in clips if clip.speech),
+            next(clip for clip in clips if speaks(clip)),
             judge,
             chunks=plan.endurance_chunks,
             seed=plan.seed,
@@ -125,15 +125,18 @@ def evaluate(
     return figures
 
 
-def _pairs(
-    paths: list[Path], clips: list[EvaluationClip], count: int
-) -> list[tuple[str, EvaluationClip]]:
+def speaks(clip: EvalClip) -> bool:
+    """Whether there is speech in it; one clip has only noise."""
+    return clip.voice != "none"
+
+
+def _pairs(paths: list[Path], clips: list[EvalClip], count: int) -> list[tuple[str, EvalClip]]:
     """Portraits and clips, each as often as the next."""
     return [(paths[i % len(paths)].stem, clips[i % len(clips)]) for i in range(count)]
 
 
 def _figures(trips: list[RoundTrip], talks: list[Talk], longest: Endurance) -> dict[str, float]:
-    speaking = [talk for talk in talks if talk.clip.speech]
+    speaking = [talk for talk in talks if speaks(talk.clip)]
     sync = synchrony([(talk.opening, lip_gap(talk.clip.controls)) for talk in speaking])
     minutes = sum(len(talk.eyes) for talk in talks) / (25 * 60)
     return {
@@ -173,11 +176,8 @@ def _blinks(talk: Talk) -> int:
     return int(np.sum(shut[1:] & ~shut[:-1]))
 
 
-def _write_sheets(
-    trips: list[RoundTrip], talks: list[Talk], longest: Endurance, out: Path
-) -> None:
+def _write_sheets(trips: list[RoundTrip], talks: list[Talk], longest: Endurance, out: Path) -> None:
     pairs = [frames[:8] for trip in trips[:6] for frames in (trip.truth, trip.rebuilt)]
     write_sheet(pairs, out / "autoencoder.png")
     write_sheet([talk.frames[20:84] for talk in talks[:8]], out / "talking.png", every=8)
     write_sheet([longest.film], out / "endurance.png")
-

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from visavis.engine.avatar_engine import Avatar, AvatarEngine
 from visavis.engine.session import AvatarSession
-from visavis.training.evaluation.clips import EvaluationClip
 from visavis.training.evaluation.statistics import boundary_jump_ratio, sharpness
 from visavis.training.landmarks import (
     IndependentLandmarker,
@@ -15,6 +14,8 @@ from visavis.training.landmarks import (
     face_found,
     mouth_opening,
 )
+from visavis.training.speech.eval_set import EvalClip
+from visavis.training.speech.phonemes import SAMPLE_RATE
 
 CHUNK = 28  # new frames of the longest chunk
 
@@ -24,7 +25,7 @@ class Talk:
     """One portrait speaking one clip; openings [N], frames uint8 [N, H, W, 3]."""
 
     portrait: str
-    clip: EvaluationClip
+    clip: EvalClip
     frames: NDArray[np.uint8]
     opening: NDArray[np.float64]
     eyes: NDArray[np.float64]
@@ -36,14 +37,14 @@ def speak(
     engine: AvatarEngine,
     portrait: str,
     avatar: Avatar,
-    clip: EvaluationClip,
+    clip: EvalClip,
     landmarker: IndependentLandmarker,
     *,
     seed: int,
 ) -> Talk:
     """Stream the clip through a fresh session and look at the result."""
-    session = engine.open_session(avatar, input_rate=clip.rate, seed=seed)
-    session.push_audio(clip.pcm)
+    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed)
+    session.push_audio(as_int16(clip))
     session.commit()
     frames, borders = drain(session)
     points = landmarker.detect(frames)
@@ -56,6 +57,12 @@ def speak(
         face_found=face_found(points),
         boundary_jump_ratio=boundary_jump_ratio(frames, borders),
     )
+
+
+def as_int16(clip: EvalClip) -> NDArray[np.int16]:
+    """The clip's samples as a session takes them."""
+    samples: NDArray[np.int16] = np.round(np.clip(clip.pcm, -1, 1) * 32767).astype(np.int16)
+    return samples
 
 
 def drain(session: AvatarSession) -> tuple[NDArray[np.uint8], list[int]]:
@@ -85,18 +92,18 @@ class Endurance:
 def endure(
     engine: AvatarEngine,
     avatar: Avatar,
-    clip: EvaluationClip,
+    clip: EvalClip,
     landmarker: IndependentLandmarker,
     *,
     chunks: int,
     seed: int,
 ) -> Endurance:
     """Repeat the clip until so many chunks are made; frames are judged and dropped as they come."""
-    session = engine.open_session(avatar, input_rate=clip.rate, seed=seed)
+    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed)
     sharp, motion, found, film = [], [], [], []
     for number in range(chunks):
         while session.next_chunk() != CHUNK + 5:
-            session.push_audio(clip.pcm)
+            session.push_audio(as_int16(clip))
         frames = np.stack([frame.pixels for frame in session.generate()])
         sharp.append(float(sharpness(frames).mean()))
         motion.append(float(frames.astype(np.float32).std(axis=0).mean()))
