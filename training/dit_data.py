@@ -176,20 +176,6 @@ def audio_windows(features_NLC: NDArray[np.float16], start: int, frames: int) ->
     return torch.from_numpy(features_NLC[index].astype(np.float32))
 
 
-def layout_condition(layout_B16hw: Tensor, length: int) -> Tensor:
-    """The condition [B, 4 + 16, T, h, w]: mask (1 in slot 0) and the layout in every slot."""
-    mask = layout_B16hw.new_zeros(len(layout_B16hw), 4, length, *layout_B16hw.shape[2:])
-    mask[:, :, 0] = 1
-    return torch.cat([mask, layout_B16hw[:, :, None].expand(-1, -1, length, -1, -1)], dim=1)
-
-
-def layout_tokens(layout_B16hw: Tensor, patch: int = 4) -> Tensor:
-    """Image tokens [B, h w / patch^2, 16 patch^2]: the layout's patches, row by row."""
-    batch, channels, h, w = layout_B16hw.shape
-    grid = layout_B16hw.reshape(batch, channels, h // patch, patch, w // patch, patch)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
-
-
 class MotionWindows:
     """Draws windows from clips and portraits."""
 

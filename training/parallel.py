@@ -40,7 +40,7 @@ class Workers:
         flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([clock])])
         dist.all_reduce(flat)
         flat /= self.count
-        pieces = flat[:-1].split([g.numel() for g in gradients])
+        pieces = torch.split(flat[:-1], [g.numel() for g in gradients])
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view_as(gradient))
         return float(flat[-1])

@@ -56,7 +56,8 @@ class RunProgress:
             TimeRemainingColumn(),
             disable=silent or not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task("training", total=total, completed=start)
+        self._task = self._bar.add_task("training", total=total)
+        self._bar.update(self._task, completed=start)
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()

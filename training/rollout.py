@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import LATENT_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.dit.sampler import RenoisingSampler, timesteps
 from visavis.engine.plan import MOTION_FRAMES, latent_frames
-from visavis.training.dit_data import WINDOW_OFFSETS, layout_condition, layout_tokens
+from visavis.training.dit_data import WINDOW_OFFSETS
 
 Network = Callable[..., Tensor]
 """The transformer, compiled or not: (latents, times, cond, audio, image=) -> velocity."""

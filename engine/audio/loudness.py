@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyloudnorm  # type: ignore[import-untyped]
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ EXTREME_LUFS = 100.0
 def loudness_lufs(wave: NDArray[np.floating], rate: int) -> float:
     """Integrated loudness of mono samples in -1..1; -inf for silence and for less than 0.4 s."""
     if len(wave) < BLOCK_SECONDS * rate or not wave.any():
-        return -np.inf
+        return -math.inf
     with np.errstate(divide="ignore"):  # blocks of digital silence: log10(0)
         return float(pyloudnorm.Meter(rate).integrated_loudness(np.asarray(wave, np.float64)))
 

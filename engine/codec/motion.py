@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from visavis.engine.codec.composition import WHOLE, Layers, Window, compose, reduced, sample
+from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import (
     CODE_CHANNELS,
     FRAME_SIZE,
@@ -35,12 +36,11 @@ from visavis.engine.codec.networks import (
     encoder_inputs,
     painter_inputs,
 )
+from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import LAYOUT_CHANNELS, layout_latents, measure_layout
 from visavis.engine.face.mesh import FACE_OVAL
 
-MASK_CHANNELS = 4
-IMAGE_TOKEN_CELLS = 4
 MOUTH_WINDOW = (104, 88)  # width, height, even
 MOUTH_WINDOW_ABOVE = 34  # of the height, how much lies above the mouth's centre
 # The encoder's first guess of an opened mouth's colour; the painter's own is not needed there.
@@ -103,9 +103,9 @@ def make_reference(
 
 def fine_portrait(image_N3HW: Tensor) -> Tensor:
     """The portrait at twice its size: bilinear sampling of it is as sharp as bicubic sampling."""
-    return F.interpolate(
-        image_N3HW, scale_factor=2, mode="bicubic", align_corners=False
-    ).clamp(0, 1)
+    return F.interpolate(image_N3HW, scale_factor=2, mode="bicubic", align_corners=False).clamp(
+        0, 1
+    )
 
 
 def _face_tone(portrait: Portrait) -> NDArray[np.float32]:
@@ -173,16 +173,8 @@ class MotionCodec(nn.Module):
         return make_reference(portrait, self.device)
 
     def cond_latents(self, reference: MotionReference, chunk_frames: int) -> Tensor:
-        """Mask and layout latents [20, T, 16, 16].
-
-        The layout stands in every latent frame, not in the first alone as the 14B's reference does:
-        a small model need not carry it there by attention. The mask marks the first as there.
-        """
-        length = 1 + (chunk_frames - 1) // TEMPORAL_STRIDE
-        layout = reference.layout[0, :, None].expand(-1, length, -1, -1)
-        mask = torch.zeros_like(layout[:MASK_CHANNELS])
-        mask[:, 0] = 1
-        return torch.cat([mask, layout])
+        """Mask and layout latents [20, T, 16, 16]."""
+        return layout_condition(reference.layout, 1 + (chunk_frames - 1) // TEMPORAL_STRIDE)[0]
 
     def image_tokens(self, reference: MotionReference) -> Tensor:
         """Image tokens [16, 256]: the layout's 4x4 patches."""
@@ -284,14 +276,6 @@ class MotionCodec(nn.Module):
             window,
             reduction=PORTRAIT_REDUCTION,
         )
-
-
-def layout_tokens(layout_NCgg: Tensor) -> Tensor:
-    """Image tokens [N, 16, 256] of layout latents [N, 16, 16, 16]: 4x4-cell patches."""
-    count, channels, _, _ = layout_NCgg.shape
-    cells = IMAGE_TOKEN_CELLS
-    patches = layout_NCgg.unfold(2, cells, cells).unfold(3, cells, cells)
-    return patches.permute(0, 2, 3, 1, 4, 5).reshape(count, -1, channels * cells * cells)
 
 
 def crop_layers(layers: Layers, window: Window) -> Layers:

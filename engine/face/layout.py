@@ -1,6 +1,7 @@
 """Where a portrait's seams are, and the layout latents that tell the transformer so.
 
-All positions are pixels of the framed 256-pixel portrait, pixel centres at integers; "left" and "right" are the picture's.
+All positions are pixels of the framed 256-pixel portrait, pixel centres at integers; "left" and
+"right" are the picture's.
 """
 
 from dataclasses import dataclass
@@ -53,12 +54,12 @@ class FaceLayout:
     def seams(self) -> Array:
         """Layer maps [5, 256, 256] of the portrait.
 
-        0, 1: signed distances in pixels of the upper and of the lower layer's edge, negative above the
-        lid line and the lip seam, positive below; between eyes and mouth, where both layers move
-        alike, the sign flips back at half height.
-        2, 3: how far D is added to the upper source and withheld from the lower one. Both are 0 where
-        the face tears (between the corners of mouth and eyes); elsewhere they blend the layers into
-        one smooth surface.
+        0, 1: signed distances in pixels of the upper and of the lower layer's edge, negative above
+        the lid line and the lip seam, positive below; between eyes and mouth, where both layers
+        move alike, the sign flips back at half height.
+        2, 3: how far D is added to the upper source and withheld from the lower one. Both are 0
+        where the face tears (between the corners of mouth and eyes); elsewhere they blend the
+        layers into one smooth surface.
         4: where a gap may open (the mouth).
         """
         y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
@@ -134,10 +135,13 @@ def layout_latents(layout: FaceLayout) -> Array:
         openings.append(float(np.ptp(contour[:, 1])) / 10.0)
     oval = np.zeros((SIZE, SIZE), np.float32)
     cv2.fillPoly(oval, [np.round(points[list(FACE_OVAL)]).astype(np.int32)], 1.0)
-    oval = cv2.GaussianBlur(oval, (0, 0), 4)
-    brows = sum(
+    oval = np.asarray(cv2.GaussianBlur(oval, (0, 0), 4), np.float32)
+    left_brow, right_brow = (
         _bump(x - centre[0], y - centre[1], 18.0, 8.0)
-        for centre in (points[list(BROW_LEFT_UPPER)].mean(0), points[list(BROW_RIGHT_UPPER)].mean(0))
+        for centre in (
+            points[list(BROW_LEFT_UPPER)].mean(0),
+            points[list(BROW_RIGHT_UPPER)].mean(0),
+        )
     )
     nose, chin = points[NOSE_TIP], points[CHIN]
     maps = [
@@ -151,7 +155,7 @@ def layout_latents(layout: FaceLayout) -> Array:
         eyes[0],
         eyes[1],
         eyes[0] * openings[0] + eyes[1] * openings[1],
-        brows,
+        left_brow + right_brow,
         _bump(x - nose[0], y - nose[1], 14.0, 14.0),
         _bump(x - chin[0], y - chin[1], 22.0, 12.0),
         oval,
@@ -160,12 +164,14 @@ def layout_latents(layout: FaceLayout) -> Array:
     ]
     cell = SIZE // LAYOUT_GRID
     stacked = np.stack(maps).astype(np.float32)
-    return stacked.reshape(-1, LAYOUT_GRID, cell, LAYOUT_GRID, cell).mean(axis=(2, 4))
+    latents: Array = stacked.reshape(-1, LAYOUT_GRID, cell, LAYOUT_GRID, cell).mean(axis=(2, 4))
+    return latents
 
 
 def _line(x: Array, contour: Array) -> Array:
     order = np.argsort(contour[:, 0])
-    return np.interp(x, contour[order, 0], contour[order, 1]).astype(np.float32)
+    line: Array = np.interp(x, contour[order, 0], contour[order, 1]).astype(np.float32)
+    return line
 
 
 def _smoothstep(t: Array) -> Array:

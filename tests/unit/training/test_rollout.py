@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from visavis.engine.audio.window import audio_windows as deployed_windows
+from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.sampler import RenoisingSampler
-from visavis.training.dit_data import audio_windows, layout_condition, layout_tokens
+from visavis.training.dit_data import audio_windows
 from visavis.training.recipes import MODELS
 from visavis.training.rollout import chunk_audio, exit_early, hand_over, roll_out
 
