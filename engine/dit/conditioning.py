@@ -70,9 +70,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, timesteps_B: Tensor) -> TimeConstants:
         features = timestep_features(timesteps_B, self.freq_dim)
         embedding = self.output(F.silu(self.input(features)))
-        return TimeConstants(
-            embedding, self.projection(F.silu(embedding)), timesteps_B.float()
-        )
+        return TimeConstants(embedding, self.projection(F.silu(embedding)), timesteps_B.float())
 
 
 class TextEmbedding(nn.Module):
