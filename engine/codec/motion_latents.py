@@ -36,8 +36,9 @@ def pack_codes(codes_BF6hw: Tensor) -> Tensor:
 
 def unpack_codes(latents_BCThw: Tensor) -> Tensor:
     """Codes [B, 4 (T - 1) + 1, 6, h, w] of latents; the first latent's four copies are averaged."""
-    batch, _, length, h, w = latents_BCThw.shape
-    groups = latents_BCThw.transpose(1, 2).reshape(batch, length, TEMPORAL_STRIDE, -1, h, w)
+    batch, channels, length, h, w = latents_BCThw.shape
+    shape = TEMPORAL_STRIDE, channels // TEMPORAL_STRIDE, h, w
+    groups = latents_BCThw.transpose(1, 2).reshape(batch, length, *shape)
     first = groups[:, :1].mean(dim=2)
-    rest = groups[:, 1:].reshape(batch, (length - 1) * TEMPORAL_STRIDE, -1, h, w)
+    rest = groups[:, 1:].flatten(1, 2)
     return torch.cat([first, rest], dim=1)
