@@ -10,7 +10,8 @@ variety, already at the sampler's first step, where a flow-matching network can 
 mean.
 
 For lips the variety is unwanted: a draw from what the audio leaves open follows the truth less well
-(correlation r^2) than the best guess does (r). There the repulsion |x - x'| counts less.
+(correlation r^2) than the mean does (r), and the median that a plain norm seeks skips short closures.
+Their part is half the squared error.
 
 The norm of a whole chunk would drown a blink in the sway of the head, so the score is summed over
 parts of the face and spans of time, each a proper score of its own.
@@ -36,12 +37,13 @@ class EnergyWeights:
 
     head: float = 1.0
     face: float = 0.5
-    mouth: float = 4.0
+    mouth: float = 2.0
     eyes: float = 1.5
     change: float = 1.0
     whole: float = 0.5
     border: float = 2.0
-    lip_repulsion: float = 0.1  # 1: a proper score; 0: the best guess
+    # Norm at which the lips' squared error pulls as hard as a norm would.
+    lip_scale: float = 2.0
 
 
 def energy_score(
@@ -61,7 +63,10 @@ def energy_score(
     a, b, c = first_BCThw - truth_BCThw, second_BCThw - truth_BCThw, first_BCThw - second_BCThw
     parts = [_parts(x, layout_BLhw, motion_slots, weights) for x in (a, b, c)]
     for (part, to_first), (_, to_second), (_, apart) in zip(*parts, strict=True):
-        score = 0.5 * (to_first + to_second) - 0.5 * part.repulsion * apart
+        if part.scale is None:
+            score = 0.5 * (to_first + to_second) - 0.5 * apart
+        else:
+            score = (to_first.square() + to_second.square()) / (4 * part.scale)
         total = total + part.weight * score.mean()
     return total
 
@@ -69,14 +74,14 @@ def energy_score(
 @dataclass(frozen=True, slots=True)
 class _Part:
     weight: float
-    repulsion: float = 1.0
+    scale: float | None = None  # of a squared error; None: an energy score
 
 
 def _parts(
     difference_BCThw: Tensor, layout_BLhw: Tensor, motion_slots: int, weights: EnergyWeights
 ) -> list[tuple[_Part, Tensor]]:
     """Every part of a difference with its norms [B, G]."""
-    frames = difference_BCThw.unflatten(1, (TEMPORAL_STRIDE, CODE_CHANNELS))
+    frames = torch.unflatten(difference_BCThw, 1, (TEMPORAL_STRIDE, CODE_CHANNELS))
     # [B, T, 4, 6, h, w] -> pixel frames [B, 4 T, 6, h, w]
     frames = frames.permute(0, 3, 1, 2, 4, 5).flatten(1, 2)
     change = frames.diff(dim=1)[:, TEMPORAL_STRIDE * motion_slots - 1 :]
@@ -84,19 +89,19 @@ def _parts(
     mouth = layout_BLhw[:, MOUTH_MAPS].amax(dim=1)[:, None, None]
     eyes = layout_BLhw[:, EYE_MAPS].amax(dim=1)[:, None, None]
     head, face = frames[:, :, _HEAD], frames[:, :, _FACE]
-    lips = weights.lip_repulsion
+    lips = weights.lip_scale
     count = frames.shape[1]
     return [
         (_Part(weights.head), _norms(head, TEMPORAL_STRIDE)),
         (_Part(weights.face), _norms(face * (1 - mouth), TEMPORAL_STRIDE)),
         (_Part(weights.mouth, lips), _norms(face * mouth, TEMPORAL_STRIDE)),
-        (_Part(weights.mouth, lips), _norms(face * mouth, 1)),
+        (_Part(weights.mouth, lips / 2), _norms(face * mouth, 1)),
         (_Part(weights.eyes), _norms(face * eyes, TEMPORAL_STRIDE)),
         (_Part(weights.change), _norms(change[:, :, _HEAD], 1)),
         (_Part(weights.change), _norms(change[:, :, _FACE] * eyes, 1)),
-        (_Part(weights.change, lips), _norms(change[:, :, _FACE] * mouth, 1)),
+        (_Part(weights.change, lips / 2), _norms(change[:, :, _FACE] * mouth, 1)),
         (_Part(weights.border), _norms(change[:, :1, _HEAD], 1)),
-        (_Part(weights.border, lips), _norms(change[:, :1, _FACE], 1)),
+        (_Part(weights.border, lips / 2), _norms(change[:, :1, _FACE], 1)),
         (_Part(weights.whole), _norms(head, count) / count**0.5),
         (_Part(weights.whole), _norms(face * eyes, count) / count**0.5),
     ]

@@ -101,7 +101,9 @@ def flow_matching_loss(
     weighted = error * focus_Bhw.sqrt()[:, None, None]
     cells = weighted.shape[1] * weighted.shape[3] * weighted.shape[4]
     velocity = weighted.square().sum() / (supervised_B1T11.sum() * cells)
-    frames = weighted.unflatten(1, (TEMPORAL_STRIDE, CODE_CHANNELS)).permute(0, 3, 1, 2, 4, 5)
+    frames = torch.unflatten(weighted, 1, (TEMPORAL_STRIDE, CODE_CHANNELS)).permute(
+        0, 3, 1, 2, 4, 5
+    )
     steps = frames.flatten(1, 2).diff(dim=1)
     temporal = steps.square().sum() / (supervised_B1T11.sum() * cells)
     return FlowLosses(velocity, temporal, velocity + temporal_weight * temporal)

@@ -96,4 +96,5 @@ def _variance_ratio(sampled_BN: Tensor, truth_BN: Tensor) -> float:
 def _pearson(a_BN: Tensor, b_BN: Tensor) -> Tensor:
     a = a_BN - a_BN.mean(dim=1, keepdim=True)
     b = b_BN - b_BN.mean(dim=1, keepdim=True)
-    return (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-8)
+    norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return (a * b).sum(dim=1) / norms.clamp_min(1e-8)

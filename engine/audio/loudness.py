@@ -29,4 +29,5 @@ def normalize_loudness(
     if abs(loudness) > EXTREME_LUFS:
         return np.asarray(wave, np.float64)
     gain = 10.0 ** ((target_lufs - loudness) / 20.0)
-    return np.asarray(wave, np.float64) * gain
+    scaled: NDArray[np.float64] = np.asarray(wave, np.float64) * gain
+    return scaled

@@ -39,6 +39,13 @@ class EncoderConfig:
     iterations: int = 2
 
 
+def _start_at_zero(layer: nn.Conv2d) -> None:
+    """An untrained network then answers with nothing, not with noise."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class InteriorPainter(nn.Module):
     """Paints what the lips uncover, and retouches the lips' edges.
 
@@ -55,8 +62,7 @@ class InteriorPainter(nn.Module):
             layers += [nn.Conv2d(width, width, 3, padding=1), nn.SiLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Conv2d(width, 4 * 6, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        _start_at_zero(self.head)
 
     def forward(self, inputs_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Interior colours [N, 3, H, W] in 0..1 and residual [N, 3, H, W], |.| <= 0.25.
@@ -112,7 +118,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.silu(self.first(x)) + self.context(x.mean(dim=(2, 3)))[:, :, None, None]
-        return x + self.second(F.silu(y))
+        sum_of_both: Tensor = x + self.second(F.silu(y))
+        return sum_of_both
 
 
 class MotionEncoder(nn.Module):
@@ -131,8 +138,7 @@ class MotionEncoder(nn.Module):
         self.join = nn.Conv2d(joined, config.width, 3, padding=1)
         self.body = nn.Sequential(*(_Residual(config.width) for _ in range(config.depth)))
         self.head = nn.Conv2d(config.width, CODE_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        _start_at_zero(self.head)
 
     def forward(self, inputs_NCHW: Tensor, layout_NLhw: Tensor, codes_N6hw: Tensor) -> Tensor:
         """A better code [N, 6, 16, 16] than `codes`; inputs are `encoder_inputs`."""

@@ -64,7 +64,8 @@ def control_weights(controls: NDArray[np.float32]) -> NDArray[np.float32]:
         "wide": np.maximum(c["wide"], 0),
         "narrow": np.maximum(-c["wide"], 0),
     }
-    return np.stack([split.get(name, c.get(name)) for name in WEIGHTS], axis=-1).astype(np.float32)
+    c |= split
+    return np.stack([c[name] for name in WEIGHTS], axis=-1).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,8 @@ class _Targets:
         weighted = matrix * weights
         normal = matrix.T @ weighted + _REGULARISER
         solution = np.linalg.solve(normal, weighted.T @ np.concatenate(self.flows))
-        return solution.T.reshape(2, GRID, GRID)
+        grid: Array = solution.T.reshape(2, GRID, GRID).astype(np.float64)
+        return grid
 
 
 def _second_differences() -> Array:
@@ -151,7 +153,8 @@ class _Face:
     def across(self, points: Array) -> Array:
         """Position across the mouth: -1 at the left corner, 1 at the right."""
         half = 0.5 * (self.right[0] - self.left[0])
-        return np.clip((points[:, 0] - self.centre[0]) / half, -1, 1)
+        across: Array = np.clip((points[:, 0] - self.centre[0]) / half, -1, 1)
+        return across
 
     def arch(self, points: Array, power: float = 0.75) -> Array:
         """1 at the mouth's centre, 0 at its corners."""
