@@ -10,8 +10,8 @@ variety, already at the sampler's first step, where a flow-matching network can 
 mean.
 
 For lips the variety is unwanted: a draw from what the audio leaves open follows the truth less well
-(correlation r^2) than the mean does (r), and the median that a plain norm seeks skips short closures.
-Their part is half the squared error.
+(correlation r^2) than the mean does (r), and the median that a plain norm seeks skips short
+closures. Their part is half the squared error.
 
 The norm of a whole chunk would drown a blink in the sway of the head, so the score is summed over
 parts of the face and spans of time, each a proper score of its own.
@@ -21,6 +21,7 @@ Legend: B samples, C channels, T latent frames, h w control grid, G groups.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, TEMPORAL_STRIDE
@@ -35,13 +36,13 @@ _FLOOR = 1e-6
 class EnergyWeights:
     """How much each part counts."""
 
-    head: float = 1.0
+    head: float = 2.0
     face: float = 0.5
     mouth: float = 2.0
-    eyes: float = 1.5
+    eyes: float = 4.0
     change: float = 1.0
-    whole: float = 0.5
-    border: float = 2.0
+    whole: float = 1.5
+    border: float = 1.5
     # Norm at which the lips' squared error pulls as hard as a norm would.
     lip_scale: float = 2.0
 
