@@ -24,6 +24,7 @@ ControlWeights = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 WINDOW_OFFSETS = np.arange(-2, 3)
 # Head motion fades in over this many frames after a portrait's own pose (the first chunk).
 FADE_FRAMES = 12
+_BLINKS = [INDEX[name] for name in ("blink_l", "blink_r")]
 _HEAD = [INDEX[name] for name in ("yaw", "pitch", "roll", "tx", "ty", "zoom")]
 
 
@@ -205,6 +206,7 @@ class MotionWindows:
         *,
         first_chunk_share: float = 0.15,
         overlap_slots: int = 2,
+        more_blinks: bool = False,
     ) -> WindowBatch:
         """A batch of windows; clips are drawn by length, portraits evenly.
 
@@ -227,7 +229,13 @@ class MotionWindows:
                 start = 0
             recording = int(rng.integers(len(self.clips.features)))
             window = self.window(
-                int(clip), start, frames, int(portrait), recording, from_portrait=is_first
+                int(clip),
+                start,
+                frames,
+                int(portrait),
+                recording,
+                from_portrait=is_first,
+                more_blinks=more_blinks,
             )
             codes.append(window[0])
             audio.append(window[1])
@@ -249,12 +257,21 @@ class MotionWindows:
         recording: int = 0,
         *,
         from_portrait: bool = False,
+        more_blinks: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Codes [F, 6, h, w] and audio windows [F, 5, L, C] of one window."""
+        """Codes [F, 6, h, w] and audio windows [F, 5, L, C] of one window.
+
+        `more_blinks` doubles their number.
+        """
         begin, end = self.clips.offsets[clip], self.clips.offsets[clip + 1]
-        controls = self.clips.controls[begin + start : begin + start + frames]
+        controls = self.clips.controls[begin + start : begin + start + frames].copy()
+        if more_blinks:
+            # From elsewhere in the clip: no word causes a blink, and a sampler makes too few of
+            # what is rare.
+            other = begin + (start + (end - begin) // 2) % (end - begin - frames + 1)
+            blinks = self.clips.controls[other : other + frames][:, _BLINKS]
+            controls[:, _BLINKS] = np.maximum(controls[:, _BLINKS], blinks)
         if from_portrait:
-            controls = controls.copy()
             fade = np.clip(np.arange(frames) / FADE_FRAMES, 0, 1).astype(np.float32)
             controls[:, _HEAD] *= (fade * fade * (3 - 2 * fade))[:, None]
         codes = self.codes(controls, portrait)

@@ -55,6 +55,7 @@ class EnergyRecipe:
     frame_shares: tuple[float, ...] = (0.65, 0.2, 0.15)
     first_chunk_share: float = 0.15
     history_noise: float = 0.05
+    more_blinks: bool = True
     seed: int = 3
     bf16: bool = True
     log_every: int = 25
@@ -120,7 +121,9 @@ class StudentRun:
         first = float(shared.random() < recipe.first_chunk_share)
         rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, 2))
         generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
-        batch = data.train.draw(rng, recipe.batch, frames, first_chunk_share=first)
+        batch = data.train.draw(
+            rng, recipe.batch, frames, first_chunk_share=first, more_blinks=recipe.more_blinks
+        )
         done = min(1.0, self.elapsed / (60 * recipe.minutes))
         left = min(1.0, (1 - done) / recipe.decay_share)
         rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * left
