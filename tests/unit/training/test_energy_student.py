@@ -1,0 +1,84 @@
+"""The student's run by the energy score, on a tiny model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.dit_data import WindowBatch
+from visavis.training.parallel import Workers
+from visavis.training.recipes import MODELS
+from visavis.training.train_student import EnergyRecipe, StudentRun
+
+RECIPE = replace(EnergyRecipe(), model="smoke", batch=2, bf16=False, seed=5)
+
+
+class RandomWindows:
+    """Draws windows of noise from the generator that it is given."""
+
+    @property
+    def train(self) -> "RandomWindows":
+        return self
+
+    def draw(
+        self, rng: np.random.Generator, batch: int, frames: int, *, first_chunk_share: float
+    ) -> WindowBatch:
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+        slots = 1 if first_chunk_share == 1 else 2
+        return WindowBatch(
+            latents=normal(batch, 24, 1 + (frames - 1) // 4, 16, 16),
+            audio=normal(batch, frames, 5, 4, 64),
+            layout=normal(batch, 16, 16, 16).abs().clamp(max=1),
+            focus=torch.ones(batch, 16, 16),
+            motion_slots=torch.full((batch,), slots),
+        )
+
+
+def student() -> StudentRun:
+    torch.manual_seed(0)
+    return StudentRun(RECIPE, FlashTalkDiT(MODELS["smoke"]), Workers())
+
+
+def advance(job: StudentRun) -> dict[str, float]:
+    return job.advance(RandomWindows())  # type: ignore[arg-type]
+
+
+def test_a_step_trains_the_model_and_says_what_it_did() -> None:
+    job = student()
+    before = job.model.head.projection.weight.detach().clone()
+    report = advance(job)
+    assert job.step == 1
+    assert not torch.equal(job.model.head.projection.weight, before)
+    (score,) = (value for name, value in report.items() if name.startswith("score_"))
+    assert np.isfinite(score)
+    assert report["grad_norm"] > 0
+
+
+def test_a_resumed_run_repeats_the_next_step_exactly(tmp_path: Path) -> None:
+    job = student()
+    advance(job)
+    job.save(tmp_path)
+    again = student()
+    assert again.resume(tmp_path)
+    assert again.step == 1
+    assert advance(again) == advance(job)
+    for a, b in zip(again.averaged().parameters(), job.averaged().parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_a_checkpoint_a_run_starts_afresh(tmp_path: Path) -> None:
+    assert not student().resume(tmp_path)
+
+
+@pytest.mark.parametrize(("elapsed", "rate"), [(0.0, 6e-4), (0.5, 6e-4), (1.0, 1e-5)])
+def test_the_learning_rate_falls_over_the_last_part(elapsed: float, rate: float) -> None:
+    job = student()
+    job.step = RECIPE.warm_up_steps
+    job.elapsed = elapsed * 60 * RECIPE.minutes
+    advance(job)
+    assert job.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
