@@ -6,22 +6,21 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from visavis.engine.codec.base import LatentCodec
-from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import Portrait, frame_portrait
 from visavis.engine.face.image import ImageSource
+from visavis.engine.face.picture import frame_picture
+from visavis.engine.model_parts import ModelParts
 from visavis.engine.pipeline import Conditions, FlashTalkPipeline
 from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
-from visavis.engine.registry import ModelSpec, model_spec
+from visavis.engine.registry import Framing, model_spec
 from visavis.engine.runtime import choose_device, choose_dtype, set_threads
 from visavis.engine.schematic import schematic_portrait
 from visavis.engine.session import AvatarSession
-from visavis.engine.weights import DIT_FILE, find_weights, load_weights, read_dit_config
+from visavis.engine.weights import find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -66,20 +65,23 @@ class AvatarEngine:
     def __init__(
         self,
         name: str,
-        spec: ModelSpec,
-        dit: FlashTalkDiT,
-        codec: LatentCodec[Any],
+        parts: ModelParts,
         *,
         device: torch.device,
         dtype: torch.dtype,
+        framing: Framing = "face",
+        num_steps: int = 4,
     ) -> None:
         """Assemble an engine from loaded parts; `load` is the usual way."""
         self.model = name
         self.device = device
         self.dtype = dtype
-        self.num_steps = spec.num_steps
+        self.num_steps = num_steps
         self.chunk_realtime_factor: float | None = None
-        self._pipeline = FlashTalkPipeline(dit, codec, spec.front_end(), device)
+        self._pipeline = FlashTalkPipeline(
+            parts.dit, parts.codec, parts.front_end, device, text=parts.text
+        )
+        self._framing = framing
         self._landmarker: FaceLandmarker | None = None
 
     @classmethod
@@ -101,8 +103,8 @@ class AvatarEngine:
             num_threads: for tensor operations of the whole process; None: torch's choice.
 
         Raises:
-            UnknownModelError, WeightsError, DeviceError, ConfigError: all ValueErrors that say
-                what to change.
+            UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError: all
+                ValueErrors that say what to change.
         """
         spec = model_spec(model)
         threads = set_threads(num_threads)
@@ -110,13 +112,7 @@ class AvatarEngine:
         chosen = choose_dtype(target, dtype)
         start = time.perf_counter()
         folder = None if spec.weights is None else find_weights(spec.weights, weights)
-        if folder is None:
-            dit = FlashTalkDiT(spec.dit)
-        else:
-            dit = FlashTalkDiT(read_dit_config(folder))
-            load_weights(dit, folder / DIT_FILE)
-        dit = dit.to(device=target, dtype=chosen).eval().requires_grad_(False)
-        codec = spec.load_codec(folder, target)
+        parts = spec.load(spec.dit, folder, target, chosen)
         logger.info(
             "loaded %s from %s in %.1f s: %s, %s, %d threads",
             model,
@@ -126,7 +122,14 @@ class AvatarEngine:
             chosen,
             threads,
         )
-        return cls(model, spec, dit, codec, device=target, dtype=chosen)
+        return cls(
+            model,
+            parts,
+            device=target,
+            dtype=chosen,
+            framing=spec.framing,
+            num_steps=spec.num_steps,
+        )
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -136,6 +139,8 @@ class AvatarEngine:
     def prepare_avatar(self, image: ImageSource | Portrait) -> Avatar:
         """Find the face, frame it, and encode all that is constant for it.
 
+        The 14B model takes the whole picture instead, and needs no face in it.
+
         Raises:
             ImageError: the picture cannot be read.
             NoFaceError: it shows no usable face.
@@ -143,7 +148,10 @@ class AvatarEngine:
         if not isinstance(image, Portrait):
             if self._landmarker is None:
                 self._landmarker = FaceLandmarker()
-            image = frame_portrait(image, self.frame_size[0], landmarker=self._landmarker)
+            if self._framing == "picture":
+                image = frame_picture(image, self.frame_size, landmarker=self._landmarker)
+            else:
+                image = frame_portrait(image, self.frame_size[0], landmarker=self._landmarker)
         with torch.inference_mode():
             reference = self._pipeline.codec.reference(image)
             return Avatar(image, self._pipeline.conditions(reference))

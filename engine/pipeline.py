@@ -64,26 +64,33 @@ class FlashTalkPipeline:
         codec: LatentCodec[Any],
         front_end: AudioFrontEnd,
         device: torch.device,
+        *,
+        text: Tensor | None = None,
     ) -> None:
+        """`text`: features of the prompt, [1, L, text_dim], for a model with a text branch."""
         self.model = model
         self.codec = codec
         self.front_end = front_end
         self.device = device
+        self.text = text
         self.sampler = RenoisingSampler()
         self._schedules: dict[int, tuple[TimeConstants, ...]] = {}
 
     @torch.inference_mode()
     def conditions(self, reference: Any) -> Conditions:
-        """Encode everything that no chunk of this avatar changes."""
+        """Encode everything that no chunk of this avatar changes.
+
+        Raises:
+            ValueError: the model has a text branch and the pipeline no `text`, or the other way
+                round.
+        """
         config = self.model.config
         tokens = self.codec.image_tokens(reference)
-        # A model with a text branch gets the empty prompt: zeros, as in its condition dropout.
-        text = torch.zeros(1, config.text_len, config.text_dim, device=self.device)
         return Conditions(
             reference,
             {f: self.codec.cond_latents(reference, f)[None] for f in CHUNK_LENGTHS},
             self.model.prepare_context(
-                text if config.has_text else None,
+                self.text,
                 tokens[None] if tokens is not None and config.has_image else None,
             ),
             self.codec.initial_motion(reference),
@@ -141,8 +148,8 @@ class FlashTalkPipeline:
         recent: deque[Tensor] = deque(maxlen=MOTION_FRAMES)
         index = skip
         for batch in self.codec.decode(latents, conditions.reference, skip_frames=skip):
-            for frame in batch[: end - index]:
-                recent.append(frame)
+            for pixels, exact in zip(batch.pixels, batch.exact, strict=True):
+                recent.append(exact)
                 index += 1
                 if index <= MOTION_FRAMES:
                     continue
@@ -152,9 +159,9 @@ class FlashTalkPipeline:
                         latents, torch.stack(tuple(recent)), conditions.reference, end_frame=end
                     )
                     next_state = ChunkState(motion, generator.get_state())
-                yield ChunkFrame(frame.cpu().numpy(), next_state)
-            if index == end:
-                return
+                yield ChunkFrame(pixels.cpu().numpy(), next_state)
+                if index == end:
+                    return
 
     def _levels(self, num_steps: int) -> tuple[TimeConstants, ...]:
         """The embedded noise levels of a schedule: the same for every chunk of every session."""

@@ -1,17 +1,24 @@
-"""The models by name: sizes, codec, front end and weights, as one readable table."""
+"""The models by name: sizes, parts and weights, as one readable table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
-from visavis.engine.audio.front_end import AudioFrontEnd, MelFrontEnd
-from visavis.engine.codec.base import LatentCodec
+from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
+from visavis.engine.model_parts import ModelParts
+from visavis.engine.weights import load_dit
+
+Framing = Literal["face", "picture"]
+"""What of an avatar's picture is shown: the face in its canonical square, or all that fits."""
+
+LoadParts = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], ModelParts]
+"""(sizes, weights folder or None, device, the transformer's dtype) -> the model, ready to use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,39 +27,66 @@ class ModelSpec:
 
     `dit` gives the sizes for random weights; a weights folder's own config.json has the last word.
     `weights` names the default folder; None: transformer and codec get random weights.
-    `load_codec` gets the weights folder, or None, and the device.
     """
 
     dit: DiTConfig
-    load_codec: Callable[[Path | None, torch.device], LatentCodec[Any]]
-    front_end: Callable[[], AudioFrontEnd]
+    load: LoadParts
     weights: str | None
+    framing: Framing = "face"
     num_steps: int = 4
 
 
-def _motion_codec(folder: Path | None, device: torch.device) -> LatentCodec[Any]:
-    # Models bring their own libraries; only the one that is loaded is imported.
+# Models bring their own libraries; only the one that is loaded is imported.
+
+
+def _motion_model(
+    config: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> ModelParts:
     from visavis.engine.codec.motion import MotionCodec
     from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 
-    if folder is not None:
-        return MotionCodec.load(folder, device)
-    codec = MotionCodec(PainterConfig(), EncoderConfig())
-    return codec.eval().requires_grad_(False).to(device)
+    dit = load_dit(config, folder, device, dtype)
+    if folder is None:
+        random = MotionCodec(PainterConfig(), EncoderConfig())
+        codec = random.eval().requires_grad_(False).to(device)
+    else:
+        codec = MotionCodec.load(folder, device)
+    # No text encoder belongs to these models; one with a text branch gets the empty prompt.
+    sizes = dit.config
+    text = torch.zeros(1, sizes.text_len, sizes.text_dim, device=device)
+    return ModelParts(
+        dit=dit,
+        codec=codec,
+        front_end=MelFrontEnd(),
+        text=text if sizes.has_text else None,
+    )
+
+
+def _flashtalk_14b(
+    _: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> ModelParts:
+    from visavis.engine.flashtalk_14b import load_flashtalk_14b
+
+    return load_flashtalk_14b(folder, device, dtype)
 
 
 MODELS: dict[str, ModelSpec] = {
     "embedded": ModelSpec(
         dit=DIT_PRESETS["embedded"],
-        load_codec=_motion_codec,
-        front_end=MelFrontEnd,
+        load=_motion_model,
         weights="embedded",
+    ),
+    # The released checkpoint, in the folder that docs/flashtalk-14b.md describes.
+    "flashtalk-14b": ModelSpec(
+        dit=DIT_PRESETS["flashtalk-14b"],
+        load=_flashtalk_14b,
+        weights="flashtalk-14b",
+        framing="picture",
     ),
     # For tests of shapes and protocols, never for a user: its face twitches at random.
     "test": ModelSpec(
         dit=DIT_PRESETS["test"],
-        load_codec=_motion_codec,
-        front_end=MelFrontEnd,
+        load=_motion_model,
         weights=None,
     ),
 }

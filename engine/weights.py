@@ -11,11 +11,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from visavis.engine.dit.config import DiTConfig
+from visavis.engine.dit.model import FlashTalkDiT
 
 WEIGHTS_VARIABLE = "VISAVIS_WEIGHTS"
 CONFIG_FILE = "config.json"
@@ -86,6 +88,22 @@ def read_dit_config(folder: Path) -> DiTConfig:
         return DiTConfig(**sizes)
     except TypeError as error:
         raise WeightsError(f"{folder / CONFIG_FILE}: dit: {error}") from error
+
+
+def load_dit(
+    config: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> FlashTalkDiT:
+    """The folder's transformer, frozen; without a folder, one of `config` with random weights.
+
+    Raises:
+        WeightsError, ConfigError: as `read_dit_config` and `load_weights` do.
+    """
+    if folder is None:
+        dit = FlashTalkDiT(config)
+    else:
+        dit = FlashTalkDiT(read_dit_config(folder))
+        load_weights(dit, folder / DIT_FILE)
+    return dit.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

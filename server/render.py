@@ -22,6 +22,7 @@ from visavis.engine.avatar_engine import Avatar, AvatarEngine
 from visavis.engine.face.framing import Portrait, frame_portrait
 from visavis.engine.face.image import ImageSource
 from visavis.engine.plan import FPS
+from visavis.engine.registry import model_spec
 from visavis.engine.session import AvatarFrame, AvatarSession
 from visavis.server.audio_file import AudioFile
 
@@ -76,7 +77,8 @@ def render(
     target = Path(output)
     _check_target(target, {Path(portrait), Path(speech)})
     with AudioFile(speech) as audio, _complete_or_nothing(target) as part:
-        framed = frame_portrait(Path(portrait)) if engine is None else None
+        needs_face = engine is None and model_spec(model).framing == "face"
+        framed = frame_portrait(Path(portrait)) if needs_face else None
         engine = engine or AvatarEngine.load(
             model, weights=weights, device=device, num_threads=num_threads
         )

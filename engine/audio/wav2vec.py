@@ -17,6 +17,7 @@ from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
 
 RATE = ENGINE_SAMPLES_PER_FRAME * FPS
 VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor
+PRETRAINING_PREFIX = "wav2vec2."  # of the encoder's tensors in a Wav2Vec2ForPreTraining
 WEIGHT_NORM = {  # PyTorch's old weight norm, in which the checkpoint is stored
     "encoder.pos_conv_embed.conv.weight_g": (
         "encoder.pos_conv_embed.conv.parametrizations.weight.original0"
@@ -53,15 +54,21 @@ class Wav2VecFeatures:
     ) -> Wav2VecFeatures:
         """Read a Hugging Face checkpoint (file or folder), strictly, in float32.
 
+        It may be that of a pre-training model, whose other heads are not read.
+
         Raises:
             CheckpointError: a tensor is missing, surplus or of another shape.
         """
         with torch.device("meta"):
             model = Wav2Vec2Model(config)
         stored_as = {ours: theirs for theirs, ours in WEIGHT_NORM.items()}
-        moves = [Move(stored_as.get(name, name), name) for name in model.state_dict()]
+        names = [(stored_as.get(name, name), name) for name in model.state_dict()]
         with TensorFiles(path) as files:
-            move_tensors(model, files, moves, dtype=torch.float32, device=device)
+            inside = any(name.startswith(PRETRAINING_PREFIX) for name in files.names)
+            prefix = PRETRAINING_PREFIX if inside else ""
+            moves = [Move(prefix + theirs, ours) for theirs, ours in names]
+            heads = {name for name in files.names if not name.startswith(prefix)}
+            move_tensors(model, files, moves, dtype=torch.float32, device=device, unused=heads)
         return cls(model)
 
     @property

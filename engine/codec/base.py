@@ -6,6 +6,7 @@ Letters: C channels, T latent frames, h w latent size, F pixel frames, H W frame
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -15,6 +16,18 @@ from visavis.engine.face.framing import Portrait
 # What a codec knows about one portrait: constant, shared by all sessions of the avatar. Opaque to
 # the engine; only the codec that made it reads it.
 ReferenceT = TypeVar("ReferenceT")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrames:
+    """Consecutive frames, as they are shown and as the codec wants them back for the hand-over.
+
+    `pixels` is uint8 RGB [n, H, W, 3]. `exact` is [n, ...] in the codec's own form, before pixels
+    were rounded; a codec that loses nothing by bytes, or reads the latents, gives the pixels again.
+    """
+
+    pixels: Tensor
+    exact: Tensor
 
 
 class LatentCodec(Protocol[ReferenceT]):
@@ -59,8 +72,8 @@ class LatentCodec(Protocol[ReferenceT]):
 
     def decode(
         self, latents_CTHW: Tensor, reference: ReferenceT, *, skip_frames: int = 0
-    ) -> Iterator[Tensor]:
-        """Frames of a chunk in order, uint8 RGB [n, H, W, 3], any n >= 1 at a time.
+    ) -> Iterator[DecodedFrames]:
+        """Frames of a chunk in order, any n >= 1 at a time.
 
         The first `skip_frames` of the F = 4 (T - 1) + 1 frames are left out. The consumer may stop
         early (surplus frames of a tail are never rendered).
@@ -74,7 +87,7 @@ class LatentCodec(Protocol[ReferenceT]):
 
         They code the five frames before `end_frame`, that is frames `end_frame - 5 .. end_frame`
         of the chunk: the last five that were shown. `end_frame` is F, or less (at least 6) when
-        the end of an utterance cut surplus frames. `frames` are those five as decoded, uint8
-        [5, H, W, 3]; a codec may read them or the latents.
+        the end of an utterance cut surplus frames. `frames` are those five, `DecodedFrames.exact`
+        [5, ...]; a codec may read them or the latents.
         """
         ...

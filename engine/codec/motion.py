@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from visavis.engine.codec.base import DecodedFrames
 from visavis.engine.codec.composition import WHOLE, Layers, Window, compose, reduced, sample
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import (
@@ -187,12 +188,13 @@ class MotionCodec(nn.Module):
     @torch.no_grad()
     def decode(
         self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0
-    ) -> Iterator[Tensor]:
-        """Frames uint8 RGB [n, 256, 256, 3] in order."""
+    ) -> Iterator[DecodedFrames]:
+        """Frames [n, 256, 256, 3] in order; the hand-over needs no more than their bytes."""
         codes = unpack_codes(latents_CTHW[None].float())[0, skip_frames:]
         for part in codes.split(DECODE_BATCH):
             frames = self.render(part, reference)
-            yield (frames * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            pixels = (frames * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            yield DecodedFrames(pixels, pixels)
 
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: MotionReference, *, end_frame: int

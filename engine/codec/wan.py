@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel
 
+from visavis.engine.codec.base import DecodedFrames
 from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVAE
 from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.config import MASK_CHANNELS
@@ -98,13 +99,14 @@ class WanCodec:
 
     def decode(
         self, latents_CTHW: Tensor, reference: WanReference, *, skip_frames: int = 0
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[DecodedFrames]:
+        """Frames as bytes and, for the hand-over, as corrected floats [n, 3, H, W] in [-1, 1]."""
         start = 0
         for frames in self.decode_signed(latents_CTHW, reference):
             kept = frames[:, max(0, skip_frames - start) :]
             start += frames.shape[1]
             if kept.shape[1]:
-                yield to_bytes(kept)
+                yield DecodedFrames(to_bytes(kept), kept.transpose(0, 1))
 
     def encode_motion(self, frames_CFHW: Tensor) -> Tensor:
         """Hand-over from frames in [-1, 1], [3, 5, H, W] -> [C, 2, h, w]."""
@@ -113,17 +115,12 @@ class WanCodec:
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: WanReference, *, end_frame: int
     ) -> Tensor:
-        """Encode the five shown frames again.
-
-        They come as bytes, cut off downwards; half a level is added back, so that no darkening
-        builds up from chunk to chunk. `encode_motion` is exact where the floats are at hand.
-        """
+        """Encode the last five shown frames again, [5, 3, H, W] in [-1, 1] as decoded."""
         if frames.shape[0] != TEMPORAL_STRIDE + 1:
             raise ValueError(
                 f"frames={frames.shape[0]}: the hand-over needs the last {TEMPORAL_STRIDE + 1}"
             )
-        signed = ((frames.to(self.vae.device).float() + 0.5) / 255 * 2 - 1).clamp(-1, 1)
-        return self.encode_motion(signed.permute(3, 0, 1, 2))
+        return self.encode_motion(frames.transpose(0, 1))
 
 
 def to_bytes(frames_CFHW: Tensor) -> Tensor:

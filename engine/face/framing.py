@@ -57,7 +57,7 @@ class Portrait:
 
     `image` is uint8 RGB [size, size, 3]; `landmarks` float32 [468, 2] in its pixels, pixel centres
     at half-integers; `warnings` are sentences for the user; `face_count` is the number of faces
-    found in the picture that it comes from.
+    found in the picture that it comes from. `frame_picture` makes portraits of other shapes.
     """
 
     image: Pixels

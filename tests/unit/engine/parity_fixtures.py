@@ -33,9 +33,10 @@ def load_dit(folder: Path) -> FlashTalkDiT:
     return load_original(config, folder / "dit_tiny.weights.safetensors")
 
 
-def load_vae(folder: Path) -> WanVAE:
+def vae_config(folder: Path) -> dict[str, Any]:
+    """Arguments of `AutoencoderKLWan` for the recorded VAE."""
     original = read_json(folder, "vae_tiny.config")
-    config = {
+    return {
         "base_dim": original["dim"],
         "z_dim": original["z_dim"],
         "dim_mult": original["dim_mult"],
@@ -45,7 +46,31 @@ def load_vae(folder: Path) -> WanVAE:
         "latents_mean": original["mean"],
         "latents_std": original["std"],
     }
-    return WanVAE.load(folder / "vae_tiny.weights.safetensors", config=config)
+
+
+def load_vae(folder: Path) -> WanVAE:
+    return WanVAE.load(folder / "vae_tiny.weights.safetensors", config=vae_config(folder))
+
+
+def umt5_sizes(folder: Path) -> dict[str, Any]:
+    """Arguments of `UMT5Config` for the recorded text encoder."""
+    sizes = dict(read_json(folder, "t5_clip")["t5"]["hf"])
+    return {name: value for name, value in sizes.items() if name != "transformers_version"}
+
+
+def clip_sizes(folder: Path) -> dict[str, Any]:
+    """Arguments of `CLIPVisionConfig` for the recorded image encoder."""
+    sizes = read_json(folder, "t5_clip")["clip"]
+    return {
+        "hidden_size": sizes["dim"],
+        "intermediate_size": sizes["dim"] * sizes["mlp_ratio"],
+        "num_hidden_layers": sizes["num_layers"],
+        "num_attention_heads": sizes["num_heads"],
+        "image_size": sizes["image_size"],
+        "patch_size": sizes["patch_size"],
+        "hidden_act": sizes["activation"],
+        "layer_norm_eps": 1e-5,
+    }
 
 
 def windows_of(shared: dict[str, Tensor], bounds: list[int], width: int) -> Tensor:

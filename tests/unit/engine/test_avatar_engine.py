@@ -8,34 +8,36 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_model import TinyCodec, TinyReference, noise, tiny_pipeline
+from tiny_model import TinyCodec, empty_prompt, noise, tiny_pipeline
 
 from visavis.engine import registry
 from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.avatar_engine import AvatarEngine, ChunkCost
-from visavis.engine.codec.base import LatentCodec
-from visavis.engine.dit.config import DIT_PRESETS
+from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.model_parts import ModelParts
 from visavis.engine.plan import PlanError
 from visavis.engine.registry import ModelSpec, UnknownModelError
 from visavis.engine.runtime import DeviceError
 from visavis.engine.schematic import schematic_portrait
-from visavis.engine.weights import WeightsError
+from visavis.engine.weights import WeightsError, load_dit
 
 SIZES = {
     name: getattr(DIT_PRESETS["test"], name) for name in DIT_PRESETS["test"].__dataclass_fields__
 }
 
 
-def _tiny_codec(folder: Path | None, device: torch.device) -> LatentCodec[TinyReference]:
-    return TinyCodec()
+def _parts(dit: FlashTalkDiT) -> ModelParts:
+    return ModelParts(dit=dit, codec=TinyCodec(), front_end=MelFrontEnd(), text=empty_prompt(dit))
 
 
-TINY = ModelSpec(
-    dit=DIT_PRESETS["test"],
-    load_codec=_tiny_codec,
-    front_end=MelFrontEnd,
-    weights="tiny",
-)
+def _load(
+    config: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> ModelParts:
+    return _parts(load_dit(config, folder, device, dtype))
+
+
+TINY = ModelSpec(dit=DIT_PRESETS["test"], load=_load, weights="tiny")
 
 
 @pytest.fixture
@@ -64,9 +66,7 @@ def test_loading_gives_the_saved_weights(folder: Path) -> None:
     loaded = AvatarEngine.load("tiny", weights=folder, dtype="float32")
     saved = AvatarEngine(
         "tiny",
-        TINY,
-        tiny_pipeline().model,
-        TinyCodec(),
+        _parts(tiny_pipeline().model),
         device=torch.device("cpu"),
         dtype=torch.float32,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity_fixtures import assert_within, read_json, tensors
+from parity_fixtures import assert_within, clip_sizes, read_json, tensors, umt5_sizes
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, UMT5Config, Wav2Vec2Config
 
@@ -73,8 +73,7 @@ def test_parity_t5(fixtures_dir: Path, tmp_path: Path) -> None:
     io = tensors(fixtures_dir, "t5_tiny")
     stored = {k.removeprefix("w."): v for k, v in io.items() if k.startswith("w.")}
     save_file(stored, tmp_path / "t5.safetensors")
-    sizes = dict(read_json(fixtures_dir, "t5_clip")["t5"]["hf"])
-    config = UMT5Config(**{k: v for k, v in sizes.items() if k != "transformers_version"})
+    config = UMT5Config(**umt5_sizes(fixtures_dir))
     model = load_text_encoder(config, tmp_path / "t5.safetensors", dtype=torch.float32)
     valid = int(io["mask"].sum())
     assert_within(encode_ids(model, io["ids"][:, :valid]), io["out"], LIMIT)
@@ -84,17 +83,8 @@ def test_parity_clip(fixtures_dir: Path, tmp_path: Path) -> None:
     io = tensors(fixtures_dir, "clip_tiny")
     stored = {k.removeprefix("w."): v for k, v in io.items() if k.startswith("w.")}
     save_file(stored, tmp_path / "clip.safetensors")
-    sizes = read_json(fixtures_dir, "t5_clip")["clip"]
-    config = CLIPVisionConfig(
-        hidden_size=sizes["dim"],
-        intermediate_size=sizes["dim"] * sizes["mlp_ratio"],
-        num_hidden_layers=sizes["num_layers"],
-        num_attention_heads=sizes["num_heads"],
-        image_size=sizes["image_size"],
-        patch_size=sizes["patch_size"],
-        hidden_act=sizes["activation"],
-        layer_norm_eps=1e-5,
-    )
+    sizes = clip_sizes(fixtures_dir)
+    config = CLIPVisionConfig(**sizes)
     model = load_image_encoder(config, tmp_path / "clip.safetensors")
     picture = io["image"][:, :, 0]
     assert_within(clip_pixels(picture, sizes["image_size"]), io["pixel_values"], LIMIT)

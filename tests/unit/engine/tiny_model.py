@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visavis.engine.audio.front_end import MelFrontEnd
+from visavis.engine.codec.base import DecodedFrames
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.model import FlashTalkDiT
@@ -49,10 +50,10 @@ class TinyCodec:
 
     def decode(
         self, latents_CTHW: Tensor, reference: TinyReference, *, skip_frames: int = 0
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[DecodedFrames]:
         frames = draw(latents_CTHW)[skip_frames:]
-        yield frames[:1]
-        yield from frames[1:].split(4)
+        for part in (frames[:1], *frames[1:].split(4)):
+            yield DecodedFrames(part, part)
 
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: TinyReference, *, end_frame: int
@@ -77,7 +78,13 @@ def tiny_pipeline() -> FlashTalkPipeline:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     model.eval().requires_grad_(False)
-    return FlashTalkPipeline(model, TinyCodec(), MelFrontEnd(), torch.device("cpu"))
+    return FlashTalkPipeline(
+        model, TinyCodec(), MelFrontEnd(), torch.device("cpu"), text=empty_prompt(model)
+    )
+
+
+def empty_prompt(model: FlashTalkDiT) -> Tensor:
+    return torch.zeros(1, model.config.text_len, model.config.text_dim)
 
 
 def tiny_session(

@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.avatar_engine import AvatarEngine
+from visavis.engine.codec.base import DecodedFrames
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.model_parts import ModelParts
 from visavis.engine.registry import model_spec
 from visavis.server import bench
 from visavis.server.bench_client import BenchError, rss_mib, socket_url
@@ -40,10 +43,11 @@ class GreyCodec:
 
     def decode(
         self, latents_CTHW: Tensor, reference: None, *, skip_frames: int = 0
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[DecodedFrames]:
         frames = 1 + 4 * (latents_CTHW.shape[1] - 1) - skip_frames
         for _ in range(frames):
-            yield torch.full((1, 16, 16, 3), 128, dtype=torch.uint8)
+            grey = torch.full((1, 16, 16, 3), 128, dtype=torch.uint8)
+            yield DecodedFrames(grey, grey)
 
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: None, *, end_frame: int
@@ -56,7 +60,9 @@ def report() -> bench.EngineReport:
     spec = model_spec("test")
     dit = FlashTalkDiT(spec.dit).eval().requires_grad_(False)
     cpu = torch.device("cpu")
-    engine = AvatarEngine("test", spec, dit, GreyCodec(), device=cpu, dtype=torch.float32)
+    text = torch.zeros(1, spec.dit.text_len, spec.dit.text_dim)
+    parts = ModelParts(dit=dit, codec=GreyCodec(), front_end=MelFrontEnd(), text=text)
+    engine = AvatarEngine("test", parts, device=cpu, dtype=torch.float32)
     return bench.measure_engine(engine, 2, load_s=1.0)
 
 

@@ -198,15 +198,15 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
 def test_the_picture_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None:
     from PIL import Image
 
-    speech = write_audio(tmp_path / "a.wav", 0.1, 16_000)
+    speech, nowhere = write_audio(tmp_path / "a.wav", 0.1, 16_000), tmp_path / "nowhere"
     blank = tmp_path / "blank.png"
     stream = io.BytesIO()
     Image.new("RGB", (128, 128), "teal").save(stream, "PNG")
     blank.write_bytes(stream.getvalue())
     with pytest.raises(NoFaceError, match="no face was found"):
-        render(blank, speech, tmp_path / "o.mp4", model="no-such-model", progress=False)
+        render(blank, speech, tmp_path / "o.mp4", weights=nowhere, progress=False)
     with pytest.raises(ImageError, match="no such file"):
-        render(tmp_path / "x.png", speech, tmp_path / "o.mp4", model="no-such", progress=False)
+        render(tmp_path / "x.png", speech, tmp_path / "o.mp4", weights=nowhere, progress=False)
 
 
 def test_the_real_engine_speaks_to_the_end(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""The 14B model's front end: the last eight seconds, heard anew for every chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visavis.engine.audio.front_end import HISTORY_FRAMES
+from visavis.engine.audio.wav2vec import Wav2VecFeatures
+from visavis.engine.plan import CHUNK_LENGTHS, ENGINE_SAMPLES_PER_FRAME, FPS, new_frames
+
+HEARD_SECONDS = 8
+HEARD_FRAMES = HEARD_SECONDS * FPS
+HEARD_SAMPLES = HEARD_FRAMES * ENGINE_SAMPLES_PER_FRAME
+
+
+class Wav2VecFrontEnd:
+    """`AudioFrontEnd` of the released model (method section 1.3, step 5).
+
+    Nothing of an earlier chunk is reused: loudness and variance are taken over all eight seconds,
+    the zeros before a session's first sound included. So the level at which speech enters the
+    encoder falls as a session begins; the model was distilled and run with exactly that.
+    """
+
+    def __init__(self, encoder: Wav2VecFeatures) -> None:
+        self._encoder = encoder
+
+    @property
+    def past_samples(self) -> int:
+        """Enough for the shortest chunk; longer ones bring more of the eight seconds themselves."""
+        return HEARD_SAMPLES - new_frames(CHUNK_LENGTHS[0]) * ENGINE_SAMPLES_PER_FRAME
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        return self._encoder.shape
+
+    def features(self, past: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
+        heard = np.concatenate([past, new])[-HEARD_SAMPLES:]
+        wanted = HISTORY_FRAMES + len(new) // ENGINE_SAMPLES_PER_FRAME
+        encoded: NDArray[np.float32] = self._encoder(heard, HEARD_FRAMES)[-wanted:].cpu().numpy()
+        return encoded
