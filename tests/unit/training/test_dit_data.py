@@ -14,6 +14,7 @@ from visavis.training.dit_data import (
     audio_windows,
     focus_maps,
 )
+from visavis.training.puppets.controls import INDEX
 
 LENGTHS = (40, 20, 90)
 
@@ -69,6 +70,25 @@ def test_a_first_chunk_starts_from_the_portrait() -> None:
     later, _ = windows().window(0, 0, 33, portrait=0)
     assert not codes[0].any()
     torch.testing.assert_close(codes[12:], later[12:])
+
+
+def test_more_blinks_add_to_the_lids_and_to_nothing_else() -> None:
+    seen: list[NDArray[np.float32]] = []
+
+    def remember(controls: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append(controls.copy())
+        return controls
+
+    data = MotionWindows(clips(), bank(), remember, FocusSpec((0, 1)))
+    recorded = data.clips.controls.copy()
+    for more in (False, True):
+        data.window(2, 7, 9, portrait=0, more_blinks=more)
+    plain, added = seen
+    lids = [INDEX["blink_l"], INDEX["blink_r"]]
+    assert (added[:, lids] >= plain[:, lids]).all()
+    assert (added[:, lids] > plain[:, lids]).any()
+    np.testing.assert_array_equal(np.delete(added, lids, 1), np.delete(plain, lids, 1))
+    np.testing.assert_array_equal(data.clips.controls, recorded)
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -24,7 +24,13 @@ class RandomWindows:
         return self
 
     def draw(
-        self, rng: np.random.Generator, batch: int, frames: int, *, first_chunk_share: float
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        frames: int,
+        *,
+        first_chunk_share: float,
+        more_blinks: bool,
     ) -> WindowBatch:
         def normal(*shape: int) -> torch.Tensor:
             return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
