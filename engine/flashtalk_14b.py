@@ -160,7 +160,7 @@ def _encode_prompt(
     folder: Path, sizes: EncoderSizes, prompt: str, max_tokens: int, device: torch.device
 ) -> Tensor:
     """The prompt's features, [1, L, text_dim]; the encoder is gone when this returns."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_FILE))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_FILE))  # type: ignore[no-untyped-call]
     encoder = load_text_encoder(UMT5Config(**sizes.text), folder / TEXT_FILE, device=device)
     features = encode_prompt(encoder, tokenizer, prompt, max_tokens)
     logger.info("encoded the prompt into %d tokens", features.shape[1])
