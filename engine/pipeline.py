@@ -142,6 +142,7 @@ class FlashTalkPipeline:
             num_steps=num_steps,
             should_stop=should_stop,
         )
+        latents = self.codec.join(latents, state.motion)
 
         end = MOTION_FRAMES + shown
         skip = min(MOTION_FRAMES, shown)  # a short tail's hand-over needs some motion frames, too

@@ -85,7 +85,7 @@ def random_controls(rng: np.random.Generator, count: int) -> NDArray[np.float32]
     """Independent poses [count, 15] that cover speech and more."""
     c = np.zeros((count, len(CONTROLS)), np.float32)
 
-    def put(name: str, values: NDArray[np.float64]) -> None:
+    def put(name: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
         c[:, INDEX[name]] = values
 
     open_mouth = rng.random(count) < 0.8

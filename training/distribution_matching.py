@@ -100,6 +100,7 @@ def lip_regression(sample: Tensor, truth: Tensor, supervised: Tensor, lips_Bhw: 
     Lips are what the audio decides; head and lids may go their own way. `lips` weights the cells
     (0 elsewhere); the head's flow, channels 6 f and 6 f + 1, is left out.
     """
-    frames = (sample - truth).unflatten(1, (4, 6))[:, :, 2:]
+    frames = torch.unflatten(sample - truth, 1, (4, 6))[:, :, 2:]
     weight = lips_Bhw[:, None, None, None] * supervised[:, None]
-    return (frames.square() * weight).sum() / (weight.sum() * 16).clamp_min(1e-6)
+    error: Tensor = (frames.square() * weight).sum() / (weight.sum() * 16).clamp_min(1e-6)
+    return error

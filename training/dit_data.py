@@ -313,4 +313,5 @@ class MotionWindows:
             raise ValueError(f"controls has {controls.shape[1]} columns; want {len(CONTROLS)}")
         weights = torch.from_numpy(self._weights(controls))
         basis = self.bank.basis[portrait]
-        return self.bank.rest[portrait] + torch.tensordot(weights, basis, dims=1)
+        codes: Tensor = self.bank.rest[portrait] + torch.tensordot(weights, basis, dims=1)
+        return codes

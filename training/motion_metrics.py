@@ -97,4 +97,5 @@ def _pearson(a_BN: Tensor, b_BN: Tensor) -> Tensor:
     a = a_BN - a_BN.mean(dim=1, keepdim=True)
     b = b_BN - b_BN.mean(dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return (a * b).sum(dim=1) / norms.clamp_min(1e-8)
+    correlation: Tensor = (a * b).sum(dim=1) / norms.clamp_min(1e-8)
+    return correlation

@@ -80,6 +80,14 @@ class LatentCodec(Protocol[ReferenceT]):
         """
         ...
 
+    def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
+        """The sampled chunk as a continuation of what was handed over, same shape.
+
+        A codec whose latents allow it may take out a step at the chunk's border; others return
+        the latents as they are.
+        """
+        ...
+
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: ReferenceT, *, end_frame: int
     ) -> Tensor:

@@ -41,6 +41,7 @@ from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import LAYOUT_CHANNELS, layout_latents, measure_layout
 from visavis.engine.face.mesh import FACE_OVAL
+from visavis.engine.plan import MOTION_FRAMES
 
 MOUTH_WINDOW = (104, 88)  # width, height, even
 MOUTH_WINDOW_ABOVE = 34  # of the height, how much lies above the mouth's centre
@@ -48,6 +49,9 @@ MOUTH_WINDOW_ABOVE = 34  # of the height, how much lies above the mouth's centre
 DARK = 0.12
 DECODE_BATCH = 4
 PORTRAIT_REDUCTION = 0.5
+# The head keeps this share of its velocity into a new chunk; the rest of the step fades so long.
+HEAD_MOMENTUM = 0.8
+HEAD_FADE_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,8 @@ def _face_tone(portrait: Portrait) -> NDArray[np.float32]:
     x0, y0 = np.clip(oval.min(axis=0).astype(int), 0, FRAME_SIZE - 2)
     x1, y1 = np.clip(oval.max(axis=0).astype(int), 2, FRAME_SIZE)
     skin = portrait.image[y0:y1, x0:x1].reshape(-1, 3).astype(np.float32) / 255
-    return np.concatenate([np.median(skin, axis=0), np.quantile(skin, 0.9, axis=0)]) - 0.5
+    tone = np.concatenate([np.median(skin, axis=0), np.quantile(skin, 0.9, axis=0)]) - 0.5
+    return tone.astype(np.float32)
 
 
 class MotionCodec(nn.Module):
@@ -185,14 +190,20 @@ class MotionCodec(nn.Module):
         """The code of the portrait itself, which is zero, [24, 1, 16, 16]."""
         return torch.zeros(LATENT_CHANNELS, 1, GRID, GRID, device=reference.layout.device)
 
-    @torch.no_grad()
+    def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
+        """Lets the head go on from where the last chunk left it, see `continue_head`."""
+        if motion_latents.shape[1] < 2:  # the portrait itself: nothing was shown before
+            return latents_CTHW
+        return continue_head(latents_CTHW)
+
     def decode(
         self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0
     ) -> Iterator[DecodedFrames]:
         """Frames [n, 256, 256, 3] in order; the hand-over needs no more than their bytes."""
         codes = unpack_codes(latents_CTHW[None].float())[0, skip_frames:]
-        for part in codes.split(DECODE_BATCH):
-            frames = self.render(part, reference)
+        for part in torch.split(codes, DECODE_BATCH):
+            with torch.no_grad():
+                frames = self.render(part, reference)
             pixels = (frames * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
             yield DecodedFrames(pixels, pixels)
 
@@ -278,6 +289,26 @@ class MotionCodec(nn.Module):
             window,
             reduction=PORTRAIT_REDUCTION,
         )
+
+
+def continue_head(latents_CTHW: Tensor) -> Tensor:
+    """Latents whose head flow has no step between the handed-over and the new frames.
+
+    The sampler knows the handed-over frames only through attention, and meets them within a
+    fraction of a pixel; over a whole picture that step shows as a flicker once a chunk. The
+    difference between the first new frame and the continuation of the old motion fades out over
+    the following frames. Lips and lids are left alone: they may well move that fast.
+    """
+    codes = unpack_codes(latents_CTHW[None].float())[0]
+    head = codes[:, :2]
+    last = head[MOTION_FRAMES - 1]
+    velocity = 0.5 * (last - head[MOTION_FRAMES - 3])
+    step = head[MOTION_FRAMES] - (last + HEAD_MOMENTUM * velocity)
+    new = len(head) - MOTION_FRAMES
+    fade = 1 - torch.arange(new, device=head.device) / HEAD_FADE_FRAMES
+    fade = fade.clamp_min(0).square()[:, None, None, None]
+    joined = torch.cat([head[MOTION_FRAMES:] - fade * step, codes[MOTION_FRAMES:, 2:]], dim=1)
+    return pack_codes(torch.cat([codes[:MOTION_FRAMES], joined])[None])[0]
 
 
 def crop_layers(layers: Layers, window: Window) -> Layers:

@@ -91,6 +91,10 @@ class WanCodec:
     def initial_motion(self, reference: WanReference) -> Tensor:
         return self.vae.encode(reference.image[None, :, None])[0]
 
+    def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
+        """As the original: nothing is done to the sampled latents."""
+        return latents_CTHW
+
     def decode_signed(self, latents_CTHW: Tensor, reference: WanReference) -> Iterator[Tensor]:
         """Corrected frames in [-1, 1], float32 [3, n, H, W], as each latent is decoded."""
         colors = reference.colors

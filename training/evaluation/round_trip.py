@@ -52,7 +52,7 @@ def round_trip(
     """
     codes = torch.from_numpy(puppet.basis.codes(controls))
     truth, rebuilt, found, gaps = [], [], [], []
-    for part in codes.split(BATCH):
+    for part in torch.split(codes, BATCH):
         frames = quantise(puppet.render(part))
         code = codec.encode(frames, puppet.reference)
         truth.append(frames)

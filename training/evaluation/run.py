@@ -39,7 +39,7 @@ class EvaluationPlan:
 
     round_trip_portraits: int = 30
     round_trip_frames: int = 30
-    talks: int = 24
+    talks: int = 18
     endurance_chunks: int = 100
     seed: int = 1
 

@@ -17,8 +17,6 @@ from visavis.training.landmarks import (
 from visavis.training.speech.eval_set import EvalClip
 from visavis.training.speech.phonemes import SAMPLE_RATE
 
-CHUNK = 28  # new frames of the longest chunk
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
@@ -102,14 +100,14 @@ def endure(
     session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed)
     sharp, motion, found, film = [], [], [], []
     for number in range(chunks):
-        while session.next_chunk() != CHUNK + 5:
+        if session.buffered_samples < 2 * SAMPLE_RATE:
             session.push_audio(as_int16(clip))
         frames = np.stack([frame.pixels for frame in session.generate()])
         sharp.append(float(sharpness(frames).mean()))
         motion.append(float(frames.astype(np.float32).std(axis=0).mean()))
         found.append(face_found(landmarker.detect(frames[::7])))
         if number + 1 in {1, 10, 50, chunks}:
-            film.append(frames[CHUNK // 2])
+            film.append(frames[-1])
     tenth = max(chunks // 10, 1)
     return Endurance(
         chunks=chunks,

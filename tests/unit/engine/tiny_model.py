@@ -55,6 +55,9 @@ class TinyCodec:
         for part in (frames[:1], *frames[1:].split(4)):
             yield DecodedFrames(part, part)
 
+    def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
+        return latents_CTHW
+
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: TinyReference, *, end_frame: int
     ) -> Tensor:

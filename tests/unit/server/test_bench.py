@@ -49,6 +49,9 @@ class GreyCodec:
             grey = torch.full((1, 16, 16, 3), 128, dtype=torch.uint8)
             yield DecodedFrames(grey, grey)
 
+    def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
+        return latents_CTHW
+
     def motion_latents(
         self, latents_CTHW: Tensor, frames: Tensor, reference: None, *, end_frame: int
     ) -> Tensor:

@@ -1,0 +1,50 @@
+"""The head goes on across a chunk's border; lips and lids are left as sampled."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from visavis.engine.codec.motion import MotionCodec, continue_head
+from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
+from visavis.engine.codec.networks import EncoderConfig, PainterConfig
+from visavis.engine.plan import MOTION_FRAMES
+
+
+def chunk(frames: int, step: float) -> Tensor:
+    """Latents of a head that turns evenly and jumps by `step` where the new frames begin."""
+    codes = torch.randn(frames, 6, 16, 16, generator=torch.Generator().manual_seed(3))
+    codes[:, :2] = 0.1 * torch.arange(frames)[:, None, None, None]
+    codes[MOTION_FRAMES:, :2] += step
+    return pack_codes(codes[None])[0]
+
+
+def head_changes(latents: Tensor) -> Tensor:
+    head = unpack_codes(latents[None])[0][:, :2]
+    return head.diff(dim=0).abs().amax(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("frames", [9, 17, 33])
+def test_a_step_at_the_border_is_spread_over_the_chunk(frames: int) -> None:
+    before = head_changes(chunk(frames, 2.0))
+    after = head_changes(continue_head(chunk(frames, 2.0)))
+    assert before[MOTION_FRAMES - 1] > 2.0
+    assert after.max() < 0.5
+
+
+def test_handed_over_frames_and_all_but_the_head_stay() -> None:
+    latents = chunk(33, 2.0)
+    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_head(latents)[None])[0]
+    assert torch.equal(before[:MOTION_FRAMES], after[:MOTION_FRAMES])
+    assert torch.equal(before[:, 2:], after[:, 2:])
+
+
+def test_late_frames_are_as_sampled() -> None:
+    latents = chunk(33, 2.0)
+    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_head(latents)[None])[0]
+    assert torch.equal(before[-8:], after[-8:])
+
+
+def test_the_first_chunk_of_a_session_is_not_touched() -> None:
+    codec = MotionCodec(PainterConfig(width=8, depth=1), EncoderConfig(width=8, depth=1))
+    latents = chunk(33, 2.0)
+    assert codec.join(latents, latents[:, :1]) is latents
