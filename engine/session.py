@@ -162,6 +162,11 @@ class AvatarSession:
         self._epoch += 1
         return dropped
 
+    @property
+    def longest_chunk(self) -> int:
+        """The most that `next_chunk` can be now, however much audio there is."""
+        return FIRST_CHUNK_FRAMES if self._settled else CHUNK_LENGTHS[-1]
+
     def next_chunk(self) -> int | None:
         """Length of the chunk that `generate` would make now: 9, 17 or 33; None: it needs audio.
 
@@ -173,7 +178,7 @@ class AvatarSession:
             return None
         utterance = self._utterances[0]
         ready = utterance.ready_frames
-        longest = FIRST_CHUNK_FRAMES if self._settled else CHUNK_LENGTHS[-1]
+        longest = self.longest_chunk
         if utterance.committed and ready <= new_frames(longest):
             return covering_chunk(ready)
         return largest_chunk(ready, longest)

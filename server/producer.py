@@ -82,6 +82,7 @@ class Producer:
         self._on_events = on_events
         self._wake = asyncio.Event()
         self._next_chunk: int | None = None
+        self._longest_chunk = SHORT_CHUNK
         self._committed = False
 
     def wake(self) -> None:
@@ -132,6 +133,7 @@ class Producer:
                 self._metrics.chunk_realtime_factor.observe(seconds / played_s)
         current = order.input.generation == self._conversation.generation
         self._next_chunk = outcome.next_chunk if current else None
+        self._longest_chunk = outcome.longest_chunk
         self._committed = outcome.committed
         events = self._conversation.report(
             generation=order.input.generation,
@@ -170,7 +172,9 @@ class Producer:
         allow_speech = len(conversation.ready) < MAX_READY_FRAMES
         allow_idle = self._idle_wanted(now_s)
         min_chunk = self._min_chunk(now_s)
-        speech = self._next_chunk is not None and (self._committed or self._next_chunk >= min_chunk)
+        # After silence the engine makes no long chunk: waiting for one would never end.
+        enough = min(min_chunk, self._longest_chunk)
+        speech = self._next_chunk is not None and (self._committed or self._next_chunk >= enough)
         if not (conversation.has_input or (allow_speech and speech) or allow_idle):
             return None
         if conversation.head is not None:

@@ -43,10 +43,15 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a step did. `next_chunk`: frames of the chunk that could be made without more input."""
+    """What a step did.
+
+    `next_chunk`: frames of the chunk that could be made without more input; `longest_chunk`: the
+    most that it could be with more.
+    """
 
     buffered_samples: int
     next_chunk: int | None
+    longest_chunk: int
     committed: bool
     finished: bool
     abandoned: bool
@@ -87,7 +92,8 @@ class EngineStream:
         self._encode_s = 0.0
         self._take(order)
         chunk = self._session.next_chunk()
-        long_enough = chunk is not None and (self._committed or chunk >= order.min_chunk)
+        enough = min(order.min_chunk, self._session.longest_chunk)
+        long_enough = chunk is not None and (self._committed or chunk >= enough)
         speech = order.allow_speech and long_enough
         frames: Iterator[AvatarFrame] | None = None
         if speech:
@@ -105,6 +111,7 @@ class EngineStream:
         return Outcome(
             buffered_samples=self._session.buffered_samples,
             next_chunk=chunk,
+            longest_chunk=self._session.longest_chunk,
             committed=self._committed,
             finished=finished,
             abandoned=abandoned,

@@ -15,3 +15,9 @@ def fixtures_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recordings in {folder}: set VISAVIS_FIXTURES to their folder")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: playwright's event loop keeps running in the main thread once started,
+    and no asynchronous test can run beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
