@@ -29,7 +29,7 @@ DEV := $(VENV)/.done-dev
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
-.PHONY: setup demo test lint bench eval lock clean
+.PHONY: setup demo test lint bench eval train-setup lock clean
 .DELETE_ON_ERROR:
 
 setup: $(RUNTIME) $(PAGE)
@@ -74,6 +74,11 @@ test: setup $(DEV) lint
 
 bench: $(RUNTIME)
 	$(BIN)/visavis bench $(BENCH)
+
+# What the training stages need besides Python packages: a synthesiser and word lists.
+train-setup: $(DEV)
+	@command -v espeak-ng >/dev/null && test -e /usr/share/dict/polish || { \
+		echo "train-setup: apt-get install espeak-ng wamerican wngerman wfrench wspanish witalian wportuguese wdutch wpolish" >&2; exit 1; }
 
 eval: $(DEV) .venv-landmarks/.done
 	$(BIN)/visavis eval $(EVAL)
