@@ -28,6 +28,7 @@ from visavis.engine.codec.networks import ENCODER_SIZE, EncoderConfig, PainterCo
 from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
 from visavis.training.codec_data import Puppet, PuppetShow, random_controls
 from visavis.training.ema import Ema
+from visavis.training.evaluation.statistics import mean_psnr
 from visavis.training.progress import RunProgress, configure_logging
 from visavis.training.puppets.interior import paint_interior
 
@@ -215,21 +216,15 @@ def measure(codec: MotionCodec, held: PuppetShow) -> dict[str, float]:
         )
         face = F.interpolate(reference.layout[:, FOCUS_MAPS], size=truth.shape[2:]).amax(1, True)
         away = (face < 0.15).float()
-        outside.append(_psnr(rebuilt, truth, away))
-        cavity.append(_psnr(rebuilt, truth, layers.gap))
-        painted.append(_psnr(given, truth, layers.gap))
+        outside.append(mean_psnr(rebuilt, truth, away))
+        cavity.append(mean_psnr(rebuilt, truth, layers.gap))
+        painted.append(mean_psnr(given, truth, layers.gap))
         pixels = codes.new_tensor(CODE_SCALE)[:, None, None]
         error.append(float(((found - codes).abs() * pixels).mean()))
     names = ("outside_db", "cavity_db", "painted_db", "code_px")
     return {
         n: float(np.mean(v)) for n, v in zip(names, (outside, cavity, painted, error), strict=True)
     }
-
-
-def _psnr(image: Tensor, truth: Tensor, weight: Tensor) -> float:
-    weight = weight.expand(len(truth), 1, -1, -1)
-    squared = (weight * (image - truth).square()).sum() / (3 * weight.sum()).clamp_min(1)
-    return float(-10 * torch.log10(squared.clamp_min(1e-10)))
 
 
 @torch.no_grad()
