@@ -130,16 +130,16 @@ def effective(
     warnings: tuple[str, ...],
 ) -> ev.EffectiveSettings:
     """The body of session.updated; frame_size is (height, width) in pixels."""
-    output: dict[str, object] = {
-        "video": setup.output.video,
-        "codec": codec,
-        "audio": "pcm16",
-        "audio_rate": setup.rate,
-        "fps": fps,
-        "width": frame_size[1],
-        "height": frame_size[0],
-        "quality": setup.output.quality,
-    }
+    output = ev.EffectiveOutput(
+        video=setup.output.video,
+        codec=codec,
+        audio="pcm16",
+        audio_rate=setup.rate,
+        fps=fps,
+        width=frame_size[1],
+        height=frame_size[0],
+        quality=setup.output.quality,
+    )
     return ev.EffectiveSettings(
         avatar_id=setup.avatar_id,
         input_audio=ev.InputAudio(rate=setup.rate),

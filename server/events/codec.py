@@ -1,0 +1,57 @@
+"""Events to JSON text and back. The unknown is ignored, the wrong refused by name."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.events.base import ClientEvent, ServerEvent, event_type
+from visavis.server.events.client import CLIENT_EVENTS
+
+
+class _Envelope(Struct):
+    type: str
+    event_id: str | None = None
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_DECODERS = {event_type(kind): msgspec.json.Decoder(kind) for kind in CLIENT_EVENTS}
+
+
+def decode_client_event(text: str | bytes) -> ClientEvent | None:
+    """Decode one text message; None when its type is not known here.
+
+    Raises ProtocolError `invalid_json` for text that is no JSON object with a string `type`,
+    and `invalid_event` (naming the field) for a known event with a wrong field.
+    """
+    try:
+        envelope = _ENVELOPE.decode(text)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(
+            ErrorCode.INVALID_JSON, f'a message is a JSON object with a string "type": {error}'
+        ) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ProtocolError(
+            ErrorCode.INVALID_JSON, f"the text message is not valid JSON: {error}"
+        ) from error
+    decoder = _DECODERS.get(envelope.type)
+    if decoder is None:
+        return None
+    try:
+        event: ClientEvent = decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        message = str(error)
+        param = message.rsplit("`$.", 1)[1].rstrip("`") if "`$." in message else None
+        raise ProtocolError(
+            ErrorCode.INVALID_EVENT,
+            f"{envelope.type}: {message}",
+            param=param,
+            event_id=envelope.event_id,
+        ) from error
+    return event
+
+
+def encode_event(event: ServerEvent) -> str:
+    """One server event as JSON text."""
+    return msgspec.json.encode(event).decode()
