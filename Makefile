@@ -29,7 +29,7 @@ DEV := $(VENV)/.done-dev
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
-.PHONY: setup demo test lint bench eval train-setup lock clean
+.PHONY: setup demo test lint bench eval train-setup lock protocol clean
 .DELETE_ON_ERROR:
 
 setup: $(RUNTIME) $(PAGE)
@@ -91,6 +91,10 @@ eval: $(DEV) .venv-landmarks/.done
 
 lock:
 	$(BIN)/python scripts/lock.py
+
+# The clients' protocol types, from the server's definition of the protocol.
+protocol:
+	$(BIN)/python scripts/generate_protocol.py
 
 clean:
 	rm -rf $(VENV) .venv-landmarks $(WEB)/node_modules $(WEB)/dist build *.egg-info src/*.egg-info \

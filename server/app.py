@@ -21,6 +21,7 @@ from visavis.server.metrics import Metrics, Stopwatch
 from visavis.server.model_host import EngineLoader, ModelHost, load_engine
 from visavis.server.outbound import Outbound
 from visavis.server.protocol import SUBPROTOCOL
+from visavis.server.schema.asyncapi import asyncapi_document
 from visavis.server.session import RealtimeSession
 
 log = structlog.get_logger(__name__)
@@ -139,6 +140,11 @@ def _add_health(app: FastAPI, server: Server) -> None:
             "chunk_realtime_factor": server.host.realtime_factor,
         }
         return {"object": "list", "data": [model]}
+
+    @app.get("/v1/asyncapi.json")
+    async def asyncapi() -> dict[str, object]:
+        """The socket's events, errors and binary messages."""
+        return asyncapi_document(version("visavis"))
 
     @app.get("/v1/realtime/capacity")
     async def capacity() -> dict[str, object]:

@@ -9,11 +9,45 @@ from enum import IntEnum, IntFlag
 from visavis.server.errors import ErrorCode, ProtocolError
 
 SUBPROTOCOL = "avatar.v1"
+# Browsers cannot set headers on a socket: the token comes as a second subprotocol, never echoed.
+TOKEN_SUBPROTOCOL_PREFIX = "avatar.auth."
+ENDPOINT = "/v1/realtime/avatar"
 PROTOCOL_VERSION = 1
-HEADER = struct.Struct("<BBHIQIIII")
-HEADER_LEN = HEADER.size
 MIN_SAMPLE_RATE = 8_000
 MAX_SAMPLE_RATE = 48_000
+# Frames a second of the media timeline, and the length of one.
+FPS = 25
+FRAME_US = 1_000_000 // FPS
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderField:
+    """One field of the binary header; `code` is its letter in `struct`."""
+
+    name: str
+    code: str
+    meaning: str
+
+    @property
+    def wire_type(self) -> str:
+        """`u8`, `u16`, `u32` or `u64`."""
+        return f"u{8 * struct.calcsize('<' + self.code)}"
+
+
+# The one definition of the header; its offsets follow from the order.
+HEADER_FIELDS = (
+    HeaderField("kind", "B", "what the message carries"),
+    HeaderField("flags", "B", "bits; unknown ones are ignored"),
+    HeaderField("header_len", "H", "32; a receiver skips what is beyond"),
+    HeaderField("seq", "I", "counts the binary messages of one direction, wraps"),
+    HeaderField("pts_us", "Q", "place on the session's timeline; ignored in AUDIO_IN"),
+    HeaderField("epoch", "I", "grows by one at every cancel; ignored in AUDIO_IN"),
+    HeaderField("response", "I", "index of the response, 0 for idle; ignored in AUDIO_IN"),
+    HeaderField("audio_len", "I", "bytes of audio after the header"),
+    HeaderField("video_len", "I", "bytes of video after the audio"),
+)
+HEADER = struct.Struct("<" + "".join(field.code for field in HEADER_FIELDS))
+HEADER_LEN = HEADER.size
 
 
 class Kind(IntEnum):
@@ -25,6 +59,14 @@ class Kind(IntEnum):
     FMP4 = 4
 
 
+KIND_MEANINGS = {
+    Kind.AUDIO_IN: "client to server: pcm16 of the open utterance",
+    Kind.MEDIA: "server to client: one frame and its sound",
+    Kind.CODEC_CONFIG: "server to client: the initialisation segment of fmp4, before its media",
+    Kind.FMP4: "server to client: one frame as a fragment of fmp4, and its sound",
+}
+
+
 class Flag(IntFlag):
     """Properties of one media message."""
 
@@ -33,6 +75,15 @@ class Flag(IntFlag):
     LAST = 4
     IDLE = 8
     DISCONTINUITY = 16
+
+
+FLAG_MEANINGS = {
+    Flag.KEYFRAME: "the picture can be decoded alone",
+    Flag.FIRST: "first frame of its response",
+    Flag.LAST: "last frame of its response",
+    Flag.IDLE: "nobody speaks; the sound is silence",
+    Flag.DISCONTINUITY: "first frame of an epoch, or after a resume: do not predict from before",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Descriptions of the protocol made from its one definition: AsyncAPI, TypeScript, Python."""
