@@ -18,46 +18,91 @@ def _fail(error: Exception) -> NoReturn:
     raise SystemExit(2)
 
 
+def _say(text: str) -> None:
+    sys.stderr.write(f"bench: {text}\n")
+
+
 def bench_load(
-    url: str = "ws://127.0.0.1:8000",
+    url: str | None = None,
     *,
     sessions: int = 1,
-    seconds: float = 30.0,
+    seconds: float = 120.0,
+    most_sessions: int = 16,
+    ramp_seconds: float = 30.0,
     avatar: str | None = None,
     video: Video = "h264",
+    model: str = "embedded",
     pid: int | None = None,
     json: Path | None = None,
+    plot: Path | None = None,
+    details: Path | None = None,
 ) -> None:
-    """Let several speakers talk to a running server in real time, and say what they saw.
+    """Let live speakers talk through a server, ever more of them, and say what they saw.
+
+    First SESSIONS speakers for SECONDS: they talk in real time, pause, and interrupt the avatar;
+    that gives the latencies. Then one speaker more every RAMP_SECONDS until an objective is missed.
+    Figures of which too little was measured are left out, with the reason.
 
     Parameters
     ----------
     url
-        Address of the server.
+        Address of a running server. [default: a server of its own]
     sessions
-        Speakers at a time.
+        Speakers of the first stage.
     seconds
-        How long each of them talks.
+        How long the first stage lasts.
+    most_sessions
+        Where the ramp ends at the latest; the same as SESSIONS for no ramp.
+    ramp_seconds
+        How long each stage of the ramp lasts.
     avatar
         Whom they talk through. [default: the server's first avatar]
     video
         What the server is to send.
+    model
+        Model of the own server.
     pid
-        Process of the server, if it runs here, to watch its memory.
+        Process of the server at URL, if it runs here, to watch its memory.
     json
         Also write the figures to this file.
+    plot
+        Also draw the percentiles to this file, an SVG.
+    details
+        Also write everything, each stage and each reason, to this file.
     """
-    from visavis.server.bench_load import print_load, run_load, write_load_json
+    from visavis.server.bench_load import LoadPlan, run_load
+    from visavis.server.bench_plot import write_plot
+    from visavis.server.bench_report import print_load, write_details_json, write_load_json
+    from visavis.server.bench_soak import own_server
 
     try:
-        report = asyncio.run(
-            run_load(url, sessions=sessions, seconds=seconds, avatar=avatar, video=video, pid=pid)
+        plan = LoadPlan(
+            sessions=sessions,
+            seconds=seconds,
+            most_sessions=most_sessions,
+            ramp_seconds=ramp_seconds,
+            avatar=avatar,
+            video=video,
         )
+        if plot is not None and plot.suffix.lower() != ".svg":
+            raise ValueError(
+                f"plot={plot}: plots are SVG files; call it {plot.with_suffix('.svg')}"
+            )
+        with ExitStack() as stack:
+            if url is None:
+                # The ramp is to find the limit of the machine, not that of the admission.
+                arguments = ("--model", model, "--max-sessions", str(most_sessions))
+                url, pid = stack.enter_context(own_server(*arguments, realtime=True))
+            report = asyncio.run(run_load(url, plan, pid=pid, progress=_say))
+        print_load(report)
+        if json is not None:
+            write_load_json(report, json)
+        if details is not None:
+            write_details_json(report, details)
+        if plot is not None:
+            write_plot(report, plot)
     except (ValueError, OSError) as error:
         _fail(error)
-    print_load(report)
-    if json is not None:
-        write_load_json(report, json)
     if report.failures:
         raise SystemExit(1)
 

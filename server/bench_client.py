@@ -84,10 +84,13 @@ class BenchClient:
             raise BenchError(f"the server closed the socket: {error}") from error
 
     async def until(self, kind: str) -> Event:
-        """The next event of that type. Raises BenchError at the end."""
+        """The next event of that type. Raises BenchError at the end, and when told to queue."""
         async for arrival in self.arrivals():
-            if isinstance(arrival.item, dict) and arrival.item["type"] == kind:
-                return arrival.item
+            item = arrival.item
+            if isinstance(item, dict) and item["type"] == kind:
+                return item
+            if isinstance(item, dict) and item["type"] == "session.queued":
+                raise BenchError(f"capacity: all places are taken, {item['position']} in the queue")
         raise BenchError(f"the server closed the socket before {kind}")
 
 
