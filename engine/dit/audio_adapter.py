@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from visavis.engine.dit.attention import AttentionImpl, attend
 from visavis.engine.dit.conditioning import Float32LayerNorm
 from visavis.engine.dit.config import DiTConfig
+from visavis.engine.dit.fused import wide_softmax
+from visavis.engine.dit.layout import Segment
 from visavis.engine.dit.rope import line_tables, rotate
 
 # Positions on one axis that tell two people apart (MultiTalk, arXiv 2505.22647 section 3.3):
@@ -90,6 +92,51 @@ class AudioKV(NamedTuple):
     k: Tensor
     v: Tensor
 
+    @property
+    def frame_count(self) -> int:
+        return self.k.shape[1]
+
+    def frames_from(self, first: int) -> AudioKV:
+        """Without the first latent frames."""
+        return AudioKV(self.k[:, first:], self.v[:, first:])
+
+
+class AudioFold(NamedTuple):
+    """One layer's keys and values with the projections around them multiplied in.
+
+    `score` [B, T, H * A, D] and `score_bias` [B, T, H * A] turn a token straight into its
+    scores, `value` [B, T, H * A, D] the weights straight into the output: exact in real
+    arithmetic, since nothing stands between the query's projection and its product with a key.
+    """
+
+    score: Tensor
+    score_bias: Tensor
+    value: Tensor
+
+    @property
+    def frame_count(self) -> int:
+        return self.score.shape[1]
+
+    def frames_from(self, first: int) -> AudioFold:
+        """Without the first latent frames."""
+        return AudioFold(*(part[:, first:] for part in self))
+
+
+# Below this the folded matrices, read once per frame and step, cost more than they save.
+FEWEST_FOLD_TOKENS = 64
+
+
+def fold_saves(config: DiTConfig, frame_tokens: int, steps: int = 2) -> bool:
+    """Whether folding costs fewer FLOPs over a chunk of `steps` steps.
+
+    Per latent frame of S tokens: 4 S D (D + A) a step for the projections and the attention,
+    against 4 S D H A a step and 4 A D² once.
+    """
+    direct = steps * frame_tokens * (config.dim + config.audio_tokens)
+    width = config.num_heads * config.audio_tokens
+    folded = steps * frame_tokens * width + config.audio_tokens * config.dim
+    return frame_tokens >= FEWEST_FOLD_TOKENS and folded < direct
+
 
 class AudioCrossAttention(nn.Module):
     """Visual tokens of latent frame i attend to the audio tokens of frame i alone."""
@@ -115,26 +162,85 @@ class AudioCrossAttention(nn.Module):
             k = rotate(k, *line_tables(positions, k.shape[-1]))
         return AudioKV(k, v)
 
-    def forward(self, x_BND: Tensor, audio: AudioKV, positions_BN: Tensor | None = None) -> Tensor:
+    def fold(self, audio: AudioKV) -> AudioFold:
+        """Multiply the projections into keys and values; one person only."""
+        batch, frames, tokens, heads, size = audio.k.shape
+        k, v = (x.permute(3, 0, 1, 2, 4).reshape(heads, -1, size) for x in audio)
+        into = self.q.weight.view(heads, size, -1)
+        out_of = self.o.weight.view(-1, heads, size).permute(1, 2, 0)
+        k = k * size**-0.5
+        score, value = torch.bmm(k, into), torch.bmm(v, out_of)
+        bias = torch.bmm(k, self.q.bias.view(heads, size, 1)).squeeze(-1)
+
+        def by_frame(x: Tensor) -> Tensor:
+            apart = x.reshape(heads, batch, frames, tokens, *x.shape[2:])
+            return apart.movedim(0, 2).flatten(2, 3).contiguous()
+
+        return AudioFold(by_frame(score), by_frame(bias), by_frame(value))
+
+    def forward(
+        self,
+        x_BND: Tensor,
+        audio: AudioKV | AudioFold,
+        positions_BN: Tensor | None = None,
+        *,
+        segments: tuple[Segment, ...] | None = None,
+    ) -> Tensor:
+        """`segments` say which rows belong to which of the audio's frames; None: equal parts."""
+        if isinstance(audio, AudioFold):
+            return self._absorbed(x_BND, audio, segments)
         q = self.q(x_BND).unflatten(-1, (self.heads, -1))
         if positions_BN is not None:
             q = rotate(q, *line_tables(positions_BN, q.shape[-1]))
-        frames = audio.k.shape[1]
-        per_frame = q.unflatten(1, (frames, -1)).flatten(0, 1)
-        out = attend(per_frame, audio.k.flatten(0, 1), audio.v.flatten(0, 1), self.impl)
-        heard: Tensor = self.o(out.reshape(x_BND.shape))
+        if segments is None:
+            per_frame = q.unflatten(1, (audio.k.shape[1], -1)).flatten(0, 1)
+            out = attend(per_frame, audio.k.flatten(0, 1), audio.v.flatten(0, 1), self.impl)
+            return self._out(out.reshape(x_BND.shape))
+        parts = [
+            attend(q[:, start:stop], audio.k[:, frame], audio.v[:, frame], self.impl)
+            for frame, start, stop in segments
+        ]
+        return self._out(torch.cat(parts, dim=1))
+
+    def _out(self, x: Tensor) -> Tensor:
+        heard: Tensor = self.o(x)
         return heard
 
+    def _absorbed(
+        self, x_BND: Tensor, audio: AudioFold, segments: tuple[Segment, ...] | None
+    ) -> Tensor:
+        heads = self.heads
 
-def person_positions(routing_B3N: Tensor) -> Tensor:
+        def hear(x: Tensor, score: Tensor, score_bias: Tensor, value: Tensor) -> Tensor:
+            scores = torch.baddbmm(score_bias.unsqueeze(1), x, score.transpose(1, 2))
+            per_head = scores.view(*scores.shape[:-1], heads, -1)
+            weights = wide_softmax(per_head).to(value.dtype)
+            return torch.baddbmm(self.o.bias, weights.flatten(2), value)
+
+        if segments is None:
+            batch, frames, _, width = audio.score.shape
+            x = x_BND.reshape(batch * frames, -1, width)
+            heard = hear(x, *(part.flatten(0, 1) for part in audio))
+            return heard.reshape(x_BND.shape)
+        parts = [
+            hear(x_BND[:, start:stop], *(part[:, frame] for part in audio))
+            for frame, start, stop in segments
+        ]
+        return torch.cat(parts, dim=1)
+
+
+def person_positions(routing_B3N: Tensor, extremes: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Place each token on the person axis by the region it attends to most -> float32 [B, N].
 
     Within a person's range a token lies the further up, the more it attends to that person.
+    `extremes` are the least and greatest of all tokens, [B, 3, 1]; None: these are all there are.
     """
+    if extremes is None:
+        extremes = routing_B3N.amin(-1, keepdim=True), routing_B3N.amax(-1, keepdim=True)
     scaled = []
     for person, (low, high) in enumerate(PERSON_RANGES):
         weight = routing_B3N[:, person]
-        least, most = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
+        least, most = (bound[:, person] for bound in extremes)
         scaled.append((weight - least) / (most - least + 1e-8) * (high - low) + low)
     scaled.append(torch.full_like(scaled[0], BACKGROUND_POSITION))
     chosen = routing_B3N.argmax(1, keepdim=True)

@@ -8,109 +8,27 @@ L layers or length, N tokens = T * S, D model width, P people and the background
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visavis.engine.dit.attention import (
-    AttentionImpl,
-    ContextKV,
-    CrossAttention,
-    FeedForward,
-    SelfAttention,
-)
-from visavis.engine.dit.audio_adapter import (
-    AudioAdapter,
-    AudioCrossAttention,
-    AudioKV,
-    AudioWindowError,
-    person_positions,
-)
+from visavis.engine.dit.attention import AttentionExchange, AttentionImpl, Share
+from visavis.engine.dit.audio_adapter import AudioAdapter, AudioWindowError, fold_saves
+from visavis.engine.dit.block import Block as Block
+from visavis.engine.dit.block import Head
+from visavis.engine.dit.caches import AudioCache as AudioCache
+from visavis.engine.dit.caches import ContextCache as ContextCache
 from visavis.engine.dit.conditioning import (
-    Float32LayerNorm,
-    Float32Linear,
     ImageEmbedding,
     TextEmbedding,
     TimeConstants,
     TimeEmbedding,
-    modulate,
 )
 from visavis.engine.dit.config import DiTConfig
+from visavis.engine.dit.fused import wide
 from visavis.engine.dit.initialize import initialize
+from visavis.engine.dit.layout import Segment, TokenLayout
 from visavis.engine.dit.rope import MAX_POSITIONS, RotaryGrid
-
-
-class ContextCache(NamedTuple):
-    """Keys and values of text and image for every layer: constant for a session."""
-
-    layers: tuple[ContextKV, ...]
-
-
-class AudioCache(NamedTuple):
-    """Keys and values of the audio for every layer: constant for a chunk."""
-
-    layers: tuple[AudioKV, ...]
-    people: int
-
-
-class Block(nn.Module):
-    """Modulated self-attention, text and image, audio (ungated), modulated feed-forward."""
-
-    def __init__(self, config: DiTConfig, impl: AttentionImpl) -> None:
-        super().__init__()
-        self.eps = config.eps
-        self.modulation = nn.Parameter(torch.zeros(1, 6, config.dim))
-        self.self_attention = SelfAttention(config, impl)
-        self.norm_cross = Float32LayerNorm(config.dim, eps=config.eps)
-        self.cross_attention = CrossAttention(config, impl)
-        self.norm_audio = Float32LayerNorm(config.dim, eps=config.eps)
-        self.audio_attention = AudioCrossAttention(config, impl)
-        self.ffn = FeedForward(config.dim, config.ffn_dim)
-
-    def forward(
-        self,
-        x_BND: Tensor,
-        time_B6D: Tensor,
-        rope: tuple[Tensor, Tensor],
-        context: ContextKV,
-        audio: AudioKV,
-        person_masks: Tensor | None,
-    ) -> Tensor:
-        weight_dtype = self.norm_cross.weight.dtype
-        steering = self.modulation.float() + time_B6D
-        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = steering.chunk(6, dim=1)
-
-        h = modulate(x_BND, shift_attn, scale_attn, self.eps).to(weight_dtype)
-        h, routing = self.self_attention(h, rope, person_masks)
-        x_BND = (x_BND + h * gate_attn).to(x_BND.dtype)
-
-        x_BND = x_BND + self.cross_attention(self.norm_cross(x_BND), context).to(x_BND.dtype)
-
-        positions = None if routing is None else person_positions(routing)
-        heard = self.audio_attention(self.norm_audio(x_BND), audio, positions)
-        x_BND = x_BND + heard.to(x_BND.dtype)
-
-        h = modulate(x_BND, shift_ffn, scale_ffn, self.eps).to(weight_dtype)
-        out: Tensor = (x_BND + self.ffn(h) * gate_ffn).to(x_BND.dtype)
-        return out
-
-
-class Head(nn.Module):
-    """Modulated norm and the projection to patches, in float32."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        rows, columns = config.patch_size[1:]
-        self.eps = config.eps
-        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
-        self.projection = Float32Linear(config.dim, rows * columns * config.latent_channels)
-
-    def forward(self, x_BND: Tensor, time_BD: Tensor) -> Tensor:
-        shift, scale = (self.modulation.float() + time_BD.unsqueeze(1)).chunk(2, dim=1)
-        out: Tensor = self.projection(modulate(x_BND, shift, scale, self.eps))
-        return out
 
 
 class FlashTalkDiT(nn.Module):
@@ -118,6 +36,9 @@ class FlashTalkDiT(nn.Module):
 
     Weights start for training from scratch: the blocks' modulation and the head at zero, so that
     the first output is zero velocity. The residual stream has the dtype of the latents given.
+
+    With an `exchange` (set by `engine.parallel`) the model computes its process's part of the
+    tokens, and every process gets the whole result; without gradients only.
     """
 
     def __init__(self, config: DiTConfig, *, attention_impl: AttentionImpl = "sdpa") -> None:
@@ -133,6 +54,7 @@ class FlashTalkDiT(nn.Module):
         self.rope = RotaryGrid(config.head_dim)
         self.blocks = nn.ModuleList(Block(config, attention_impl) for _ in range(config.num_layers))
         self.head = Head(config)
+        self.exchange: AttentionExchange | None = None
         initialize(self)
 
     def forward(
@@ -168,15 +90,20 @@ class FlashTalkDiT(nn.Module):
             latents_BCTHW,
             self.prepare_time(timesteps_B),
             cond_latents_BCTHW,
-            self.prepare_audio(audio_BFWLC, people=1 if target_masks is None else 2),
+            self.prepare_audio(
+                audio_BFWLC,
+                people=1 if target_masks is None else 2,
+                latent_size=(latents_BCTHW.shape[3], latents_BCTHW.shape[4]),
+            ),
             self.prepare_context(text, image),
             target_masks=target_masks,
         )
 
     def prepare_time(self, timesteps_B: Tensor) -> TimeConstants:
         """Embed noise levels in [0, 1]: a schedule of four steps needs four of these, ever."""
-        constants: TimeConstants = self.time_embedding(timesteps_B)
-        return constants
+        embedding, projection = self.time_embedding(timesteps_B)
+        blocks = torch.stack([block.steer(projection) for block in self._blocks()], dim=1)
+        return TimeConstants(wide(timesteps_B), blocks, self.head.steer(embedding))
 
     def prepare_context(self, text: Tensor | None, image: Tensor | None) -> ContextCache:
         """Keys and values of text [B, L, text_dim] and image [B, image_tokens, image_dim].
@@ -193,15 +120,28 @@ class FlashTalkDiT(nn.Module):
                 raise ValueError(f"{name}: this model {state} it; see DiTConfig.{name}_dim")
         embedded_text = self.text_embedding(text) if self.text_embedding is not None else None
         embedded_image = self.image_embedding(image) if self.image_embedding is not None else None
+        bias = None
+        if self.text_embedding is not None and text is not None:
+            bias = self.text_embedding.bias(text)
         return ContextCache(
             tuple(
-                block.cross_attention.project(embedded_text, embedded_image)
+                block.cross_attention.project(embedded_text, embedded_image, bias)
                 for block in self._blocks()
             )
         )
 
-    def prepare_audio(self, audio_BFWLC: Tensor, *, people: int = 1) -> AudioCache:
+    def prepare_audio(
+        self,
+        audio_BFWLC: Tensor,
+        *,
+        people: int = 1,
+        latent_size: tuple[int, int] | None = None,
+    ) -> AudioCache:
         """Keys and values of a chunk's audio; two people as in `forward`.
+
+        With the `latent_size` (h, w) of the chunk they are folded into the projections around
+        them where that saves work (`fold_saves`; not under autograd, not for two people), and in
+        a group only the process's own latent frames are kept.
 
         Raises:
             AudioWindowError: a shape other than [people * B, 1 + 4 n, window, layers, channels].
@@ -224,8 +164,25 @@ class FlashTalkDiT(nn.Module):
         tokens = self.audio_adapter(audio_BFWLC)
         if people == 2:
             tokens = tokens.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3)
-        layers = tuple(block.audio_attention.project(tokens, people) for block in self._blocks())
-        return AudioCache(layers, people)
+        frames, first = tokens.shape[1], 0
+        folds = False
+        if latent_size is not None:
+            frame_tokens = (
+                latent_size[0]
+                // self.config.patch_size[1]
+                * (latent_size[1] // self.config.patch_size[2])
+            )
+            first, end = self._layout(frames, max(1, frame_tokens)).frame_range
+            tokens = tokens[:, first:end]
+            folds = people == 1 and fold_saves(self.config, frame_tokens)
+        heard = [block.audio_attention.project(tokens, people) for block in self._blocks()]
+        if not folds or torch.is_grad_enabled():
+            return AudioCache(tuple(heard), people, frames, first)
+        folded = tuple(
+            block.audio_attention.fold(audio)
+            for block, audio in zip(self._blocks(), heard, strict=True)
+        )
+        return AudioCache(folded, people, frames, first)
 
     def velocity(
         self,
@@ -236,28 +193,82 @@ class FlashTalkDiT(nn.Module):
         context: ContextCache,
         *,
         target_masks: Tensor | None = None,
+        given_slots: int = 0,
     ) -> Tensor:
-        """`forward` from prepared conditions: what one denoising step has to compute."""
+        """`forward` from prepared conditions: what one denoising step has to compute.
+
+        `given_slots`: so many first latent frames are motion latents, whose velocity the sampler
+        overwrites; it is 0 in the result, and one process alone skips its work in the last block.
+        """
         frames, rows, columns = self._grid(latents_BCTHW, cond_latents_BCTHW, audio)
         if (target_masks is not None) != (audio.people == 2):
             raise ValueError(
                 f"target_masks with people={audio.people}: two people need masks, one has none"
             )
-        joined = torch.cat([latents_BCTHW, cond_latents_BCTHW.to(latents_BCTHW.dtype)], dim=1)
-        patches = self.patch_embedding(joined.to(self.patch_embedding.weight.dtype))
-        x_BND = patches.flatten(2).transpose(1, 2).to(latents_BCTHW.dtype)
+        if not 0 <= given_slots < frames:
+            raise ValueError(f"given_slots={given_slots}: must be below the {frames} latent frames")
+        layout = self._layout(frames, rows * columns)
+        share = None if self.exchange is None else Share(layout, self.exchange)
+        segments = None
+        if share is not None:
+            segments = tuple(
+                Segment(part.frame - audio.first_frame, part.start, part.stop)
+                for part in layout.segments()
+            )
+        skip = given_slots if share is None else 0
 
+        x_BND = self._embed(latents_BCTHW, cond_latents_BCTHW, layout)
         masks = None if target_masks is None else token_masks(target_masks, rows, columns)
-        rope = self.rope(frames, rows, columns)
-        steering = time.projection.reshape(time.projection.shape[0], 6, -1)
-        for block, context_kv, audio_kv in zip(
-            self._blocks(), context.layers, audio.layers, strict=True
-        ):
-            x_BND = block(x_BND, steering, rope, context_kv, audio_kv, masks)
-        out = self._unpatch(self.head(x_BND, time.embedding), frames, rows, columns)
+        rope = self._rope(frames, rows, columns, layout)
+        blocks = self._blocks()
+        for i, block in enumerate(blocks):
+            x_BND = block(
+                x_BND,
+                time.blocks[:, i],
+                rope,
+                context.layers[i],
+                audio.layers[i],
+                masks,
+                skip_frames=skip if i == len(blocks) - 1 else 0,
+                share=share,
+                segments=segments,
+            )
+        out_BNP = self.head(x_BND, time.head)
+        if share is not None:
+            out_BNP = share.exchange.gather(out_BNP, layout)
+        out = self._unpatch(out_BNP, frames - skip, rows, columns)
         if self.config.prediction == "clean":
-            out = (latents_BCTHW.float() - out) / time.level.view(-1, 1, 1, 1, 1)
-        return out.to(latents_BCTHW.dtype)
+            out = (wide(latents_BCTHW[:, :, skip:]) - out) / time.level.view(-1, 1, 1, 1, 1)
+        out = out.to(latents_BCTHW.dtype)
+        if given_slots:
+            out = out if skip else out[:, :, given_slots:]
+            out = F.pad(out, (0, 0, 0, 0, given_slots, 0))
+        return out
+
+    def _layout(self, frames: int, frame_tokens: int) -> TokenLayout:
+        if self.exchange is None:
+            return TokenLayout.whole(frames, frame_tokens)
+        rank, world = self.exchange.rank, self.exchange.world
+        return TokenLayout.shard(frames, frame_tokens, rank=rank, world=world)
+
+    def _embed(self, latents: Tensor, cond: Tensor, layout: TokenLayout) -> Tensor:
+        """Patches of the frames that the layout touches, cut and padded to its rows."""
+        first, end = layout.frame_range
+        joined = torch.cat(
+            [latents[:, :, first:end], cond[:, :, first:end].to(latents.dtype)], dim=1
+        )
+        patches = self.patch_embedding(joined.to(self.patch_embedding.weight.dtype))
+        # every addition to the residual stream keeps its strides
+        x_BND = patches.flatten(2).transpose(1, 2).to(latents.dtype).contiguous()
+        return x_BND if self.exchange is None else layout.cut(x_BND, first * layout.frame_tokens)
+
+    def _rope(
+        self, frames: int, rows: int, columns: int, layout: TokenLayout
+    ) -> tuple[Tensor, Tensor]:
+        cos, sin = self.rope(frames, rows, columns)
+        if self.exchange is None:
+            return cos, sin
+        return layout.cut(cos[None], 0)[0], layout.cut(sin[None], 0)[0]
 
     def _blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
@@ -276,7 +287,7 @@ class FlashTalkDiT(nn.Module):
                 f"cond_latents cover {tuple(cond.shape[2:])} but latents "
                 f"{tuple(latents.shape[2:])} (frames, rows, columns); encode them for this chunk"
             )
-        heard = audio.layers[0].k.shape[1]
+        heard = audio.frames
         if heard != frames:
             raise AudioWindowError(
                 f"audio covers {heard} latent frames but the latents have {frames}; give "

@@ -127,7 +127,7 @@ def test_block_equals_float64_arithmetic(impl: str) -> None:
     audio = torch.randn(1, GRID[0], CONFIG.audio_tokens, CONFIG.audio_dim)
     out = block(
         x,
-        time,
+        block.steer(time),
         model.rope(*GRID),
         block.cross_attention.project(text, image),
         block.audio_attention.project(audio, 1),
@@ -164,7 +164,7 @@ def test_block_equals_diffusers_wan_block_without_audio() -> None:
     audio = torch.zeros(1, GRID[0], CONFIG.audio_tokens, CONFIG.audio_dim)
     out = block(
         x,
-        time,
+        block.steer(time),
         model.rope(*GRID),
         block.cross_attention.project(text, image),
         block.audio_attention.project(audio, 1),

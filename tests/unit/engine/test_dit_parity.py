@@ -38,6 +38,13 @@ def our_name(recorded: str) -> str:
     return OURS.get(recorded, f"{head}.{SUFFIXES.get(last, last)}" if head else recorded)
 
 
+def unmerged(recorded: str, ours: Tensor, expected: Tensor) -> Tensor:
+    """The padding of the text is one row of ours and many of theirs."""
+    if recorded != "text_embedding":
+        return ours
+    return torch.cat([ours, ours[:, -1:].expand_as(expected)], dim=1)[:, : expected.shape[1]]
+
+
 @torch.inference_mode()
 def test_parity_dit_outputs_and_intermediates(fixtures_dir: Path) -> None:
     model, seen = load_dit(fixtures_dir), {}
@@ -64,7 +71,7 @@ def test_parity_dit_outputs_and_intermediates(fixtures_dir: Path) -> None:
             if parts[0] != "mid" or (parts[1] if parts[1].isdigit() else "0") != run:
                 continue
             name = ".".join(parts[2:] if parts[1].isdigit() else parts[1:])
-            assert_within(seen[our_name(name)], expected, INNER_LIMIT)
+            assert_within(unmerged(name, seen[our_name(name)], expected), expected, INNER_LIMIT)
             compared += 1
     assert compared == sum(key.startswith("mid.") for key in io)
 

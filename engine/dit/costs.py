@@ -1,0 +1,212 @@
+"""What the transformer costs, from its configuration alone: FLOPs, memory, bytes between processes.
+
+A multiplication and an addition are two FLOPs; only matrix products, convolutions and attention
+count. `tests/unit/engine/test_dit_costs.py` holds these formulas against counters on meta tensors.
+
+Letters as in the formulas of docs/parallelism.md: n rows of a process, N tokens, D model width,
+H A folded audio keys of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from visavis.engine.dit.audio_adapter import fold_saves
+from visavis.engine.dit.config import DiTConfig
+from visavis.engine.dit.layout import TokenLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkShape:
+    """What a chunk asks of the transformer, and how many processes share it.
+
+    `text_tokens`: keys of the prompt with those that stand for its padding. `motion_slots`: latent
+    frames that are given. `ulysses` and `ring` multiply to the number of processes.
+    """
+
+    frames: int = 9
+    latent_size: tuple[int, int]
+    steps: int = 4
+    text_tokens: int = 33
+    motion_slots: int = 2
+    ulysses: int = 1
+    ring: int = 1
+
+    @property
+    def world(self) -> int:
+        """Processes that share the chunk."""
+        return self.ulysses * self.ring
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessCost:
+    """Of the process that has most to do: FLOPs and bytes sent, per step or once a chunk.
+
+    `products`: FLOPs of matrix products; `attention`: of self- and cross-attention.
+    """
+
+    products: int
+    attention: int
+    once_products: int
+    sent_bytes: int
+
+    def flops(self, steps: int) -> int:
+        """FLOPs of a whole chunk."""
+        return steps * (self.products + self.attention) + self.once_products
+
+
+def frame_tokens(config: DiTConfig, latent_size: tuple[int, int]) -> int:
+    """Visual tokens of one latent frame."""
+    _, down, across = config.patch_size
+    return (latent_size[0] // down) * (latent_size[1] // across)
+
+
+def process_cost(
+    config: DiTConfig, shape: ChunkShape, *, rank: int = 0, element_bytes: int = 2
+) -> ProcessCost:
+    """What process `rank` of the group computes and sends; contexts are prepared already."""
+    spatial = frame_tokens(config, shape.latent_size)
+    layout = TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
+    first, end = layout.frame_range
+    rows, tokens, dim = layout.length, layout.tokens, config.dim
+    folds = fold_saves(config, spatial)
+    patch = prod(config.patch_size)
+
+    def per_row(queries_only: bool = False) -> int:
+        """Products of one row through one block."""
+        projections = (2 if queries_only else 4) + 2  # q, k, v, o and the cross-attention's q, o
+        audio = 2 * config.num_heads * config.audio_tokens * dim
+        if not folds:
+            audio = 2 * dim * dim
+        return 2 * (projections * dim * dim + audio + 2 * dim * config.ffn_dim)
+
+    context = (shape.text_tokens if config.has_text else 0) + config.image_tokens
+    keys = tokens + context + (0 if folds else config.audio_tokens)
+    skipped = shape.motion_slots * spatial if shape.world == 1 else 0
+    head_rows = rows - skipped
+    products = config.num_layers * rows * per_row() - skipped * per_row(queries_only=True)
+    products += 2 * (end - first) * spatial * config.in_channels * patch * dim
+    products += 2 * head_rows * dim * config.latent_channels * patch
+    attention = 4 * dim * keys * (config.num_layers * rows - skipped)
+    return ProcessCost(
+        products=products,
+        attention=attention,
+        once_products=_audio_flops(config, shape.frames, end - first, folds),
+        sent_bytes=sent_bytes(config, shape, rank=rank, element_bytes=element_bytes),
+    )
+
+
+def _audio_flops(config: DiTConfig, frames: int, own_frames: int, folds: bool) -> int:
+    """The adapter over the chunk, keys, values and folding over the process's frames."""
+    features = config.audio_layers * config.audio_channels
+    hidden, wide = config.audio_hidden, config.audio_tokens * config.audio_dim
+    windows = config.audio_window + (frames - 1) * config.later_window
+    adapter = 2 * (windows * features * hidden + frames * hidden * (hidden + wide))
+    tokens = own_frames * config.audio_tokens
+    kv = 2 * tokens * config.audio_dim * 2 * config.dim
+    fold = tokens * (4 * config.dim**2 + 2 * config.dim) if folds else 0
+    return adapter + config.num_layers * (kv + fold)
+
+
+def sent_bytes(
+    config: DiTConfig, shape: ChunkShape, *, rank: int = 0, element_bytes: int = 2
+) -> int:
+    """Bytes that process `rank` sends in one step: the least that the two algorithms need.
+
+    Ulysses sends (U - 1) / U of q, k, v and of the output; the ring passes its run of k and v on,
+    R - 1 times, without padding. Not counted: the float32 result gathered once a step.
+    """
+    spatial = frame_tokens(config, shape.latent_size)
+    layout = TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
+    row = config.dim * element_bytes
+    ulysses = 4 * layout.length * row * (shape.ulysses - 1) // shape.ulysses
+    run = layout.length * shape.ulysses
+    place = rank // shape.ulysses
+    runs = [max(0, min(run, layout.tokens - i * run)) for i in range(shape.ring)]
+    # in turn its own, then what it got from the one before; the last one stays
+    passed = sum(runs[(place - turn) % shape.ring] for turn in range(shape.ring - 1))
+    return config.num_layers * (ulysses + 2 * passed * row // shape.ulysses)
+
+
+def original_step_flops(config: DiTConfig, shape: ChunkShape) -> int:
+    """FLOPs per step and process of the original, which prepares every condition in every step.
+
+    Its processes share the visual tokens, and repeat the text's and the image's part.
+    """
+    spatial = frame_tokens(config, shape.latent_size)
+    tokens, dim, world = shape.frames * spatial, config.dim, shape.world
+    patch = prod(config.patch_size)
+    context = config.text_len + config.image_tokens
+    audio = shape.frames * config.audio_tokens
+    block = 2 * tokens * dim * (8 * dim + 2 * config.ffn_dim)  # self 4, cross 2, audio 2
+    block += 4 * tokens * dim * (tokens + context + config.audio_tokens)
+    block += 2 * audio * config.audio_dim * 2 * dim
+    ends = 2 * tokens * dim * patch * (config.in_channels + config.latent_channels)
+    alone = config.num_layers * 4 * context * dim * dim
+    alone += 2 * config.text_len * dim * (config.text_dim + dim)
+    alone += 2 * config.image_tokens * config.image_dim * (config.image_dim + dim)
+    alone += 2 * dim * (config.freq_dim + 7 * dim)
+    alone += _audio_flops(config, shape.frames, 0, folds=False)
+    return (config.num_layers * block + ends) // world + alone
+
+
+def parameters(config: DiTConfig) -> int:
+    """Weights of the transformer."""
+    dim, hidden = config.dim, config.audio_hidden
+    features = config.audio_layers * config.audio_channels
+
+    def linear(rows: int, columns: int) -> int:
+        return rows * columns + columns
+
+    block = 8 * linear(dim, dim) + 3 * dim  # self 4, cross 2, audio 2; three RMS norms
+    block += linear(config.audio_dim, 2 * dim) + 6 * dim + 4 * dim
+    block += linear(dim, config.ffn_dim) + linear(config.ffn_dim, dim)
+    block += (2 * linear(dim, dim) + dim) * (config.has_text + config.has_image)
+    patch = prod(config.patch_size)
+    rest = linear(config.in_channels * patch, dim)
+    rest += linear(dim, config.latent_channels * patch) + 2 * dim
+    rest += linear(config.freq_dim, dim) + linear(dim, dim) + linear(dim, 6 * dim)
+    if config.has_text:
+        rest += linear(config.text_dim, dim) + linear(dim, dim)
+    if config.has_image:
+        rest += 2 * config.image_dim + linear(config.image_dim, config.image_dim)
+        rest += linear(config.image_dim, dim) + 2 * dim
+    rest += linear(config.audio_window * features, hidden)
+    rest += linear(config.later_window * features, hidden) + linear(hidden, hidden)
+    rest += linear(hidden, config.audio_tokens * config.audio_dim) + 2 * config.audio_dim
+    return config.num_layers * block + rest
+
+
+def context_bytes(config: DiTConfig, text_tokens: int, element_bytes: int = 2) -> int:
+    """Keys and values of one avatar's text and image, held by every process."""
+    keys = (text_tokens if config.has_text else 0) + config.image_tokens
+    return 2 * keys * config.dim * config.num_layers * element_bytes
+
+
+def audio_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) -> int:
+    """The audio's keys and values of one chunk, folded where that saves work: the largest share."""
+    spatial = frame_tokens(config, shape.latent_size)
+    widest = 0
+    for rank in range(shape.world):
+        layout = TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
+        first, end = layout.frame_range
+        widest = max(widest, end - first)
+    keys = widest * config.audio_tokens
+    per_layer = 2 * keys * config.dim
+    if fold_saves(config, spatial):
+        per_layer = keys * config.num_heads * (2 * config.dim + 1)
+    return per_layer * config.num_layers * element_bytes
+
+
+def activation_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) -> int:
+    """The most that one block holds at a time, beside what is cached.
+
+    The float32 residual stream before and after, a block's input, and either q, k, v with their
+    copies on the way through the exchange and the output, or the feed-forward's hidden layer twice.
+    """
+    spatial = frame_tokens(config, shape.latent_size)
+    rows = TokenLayout.shard(shape.frames, spatial, rank=0, world=shape.world).length
+    passes = 4 if shape.world == 1 else 12 if shape.ring == 1 else 16
+    inner = max(passes * config.dim, 2 * config.ffn_dim) * element_bytes
+    return rows * (2 * config.dim * 4 + config.dim * element_bytes + inner)

@@ -1,0 +1,165 @@
+"""The work between the matrix products, each operation one pass over memory where it can be.
+
+Under autograd and on a CPU these are plain PyTorch. Without gradients on a device that has kernels
+of ours (`visavis.kernels`) they are single operators of the `visavis` namespace, opaque to
+`torch.compile`; on the meta device too, so that counters see what a GPU would run.
+
+Letters: B batch, N tokens, L keys, D model width, H heads, K head size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from visavis.engine.dit.gpu_kernels import GPU_KERNELS
+from visavis.engine.dit.rope import rotate
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether the single operators are used for this tensor."""
+    if torch.is_grad_enabled():
+        return False
+    return x.device.type == "meta" or (x.device.type == "cuda" and GPU_KERNELS is not None)
+
+
+def wide(x: Tensor) -> Tensor:
+    """float32, or float64 where that is given (tests of exactness)."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def wide_softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last axis, in float32 or wider."""
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
+def layer_norm(
+    x_BND: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """norm(x) * weight + bias in float32 -> [B, N, D] of `dtype`.
+
+    `weight` and `bias` are [D], or [B, 1, D] where the noise level modulates (DiT's adaLN, arXiv
+    2212.09748).
+    """
+    if fuses(x_BND):
+        out: Tensor = torch.ops.visavis.layer_norm(x_BND, weight, bias, eps, dtype)
+        return out
+    x = wide(x_BND)
+    if weight.ndim == 1:
+        return F.layer_norm(x, weight.shape, wide(weight), wide(bias), eps).to(dtype)
+    return (F.layer_norm(x, x.shape[-1:], eps=eps) * weight + bias).to(dtype)
+
+
+def rms_norm(x_BND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the whole width, before the split into heads; float32 inside."""
+    if fuses(x_BND):
+        out: Tensor = torch.ops.visavis.rms_norm(x_BND, weight_D, eps)
+        return out
+    x = wide(x_BND)
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    # rounded to the input's dtype before the weight, as the released model was trained
+    return (x * scale).to(x_BND.dtype) * weight_D.to(x_BND.dtype)
+
+
+def rms_norm_rotate(
+    x_BND: Tensor, weight_D: Tensor, eps: float, heads: int, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """`rms_norm`, then rotary positions (tables float32 [N, K / 2]) -> [B, N, H, K]."""
+    if fuses(x_BND):
+        out: Tensor = torch.ops.visavis.rms_norm_rotate(x_BND, weight_D, eps, heads, cos, sin)
+        return out
+    normed = rms_norm(x_BND, weight_D, eps)
+    return rotate(normed.view(*normed.shape[:-1], heads, -1), cos, sin)
+
+
+def add_gated(x_BND: Tensor, h_BND: Tensor, gate_B1D: Tensor | None) -> Tensor:
+    """x + h * gate in the dtype of x; no gate means 1."""
+    if fuses(x_BND):
+        out: Tensor = torch.ops.visavis.add_gated(x_BND, h_BND, gate_B1D)
+        return out
+    if gate_B1D is None:
+        return x_BND + h_BND.to(x_BND.dtype)
+    return (x_BND + h_BND * gate_B1D).to(x_BND.dtype)
+
+
+def fused_attention(
+    q_BNHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, bias_BL: Tensor | None
+) -> Tensor:
+    """The attention operator -> [B, N, H, K]; for tensors that `fuses`."""
+    out: Tensor = torch.ops.visavis.attention(q_BNHK, k_BLHK, v_BLHK, bias_BL)
+    return out
+
+
+def _kernels() -> Any:
+    if GPU_KERNELS is None:
+        raise RuntimeError("no GPU kernels here: `fuses` is false without them")
+    return GPU_KERNELS
+
+
+@torch.library.custom_op("visavis::layer_norm", mutates_args=())
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    out: Tensor = _kernels().layer_norm(x, weight, bias, eps, dtype)
+    return out
+
+
+@_layer_norm.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+@torch.library.custom_op("visavis::rms_norm", mutates_args=())
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    out: Tensor = _kernels().rms_norm(x, weight, eps)
+    return out
+
+
+@_rms_norm.register_fake
+def _(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("visavis::rms_norm_rotate", mutates_args=())
+def _rms_norm_rotate(
+    x: Tensor, weight: Tensor, eps: float, heads: int, cos: Tensor, sin: Tensor
+) -> Tensor:
+    out: Tensor = _kernels().rms_norm_rotate(x, weight, eps, heads, cos, sin)
+    return out
+
+
+@_rms_norm_rotate.register_fake
+def _(x: Tensor, weight: Tensor, eps: float, heads: int, cos: Tensor, sin: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+@torch.library.custom_op("visavis::add_gated", mutates_args=())
+def _add_gated(x: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
+    out: Tensor = _kernels().add_gated(x, h, gate)
+    return out
+
+
+@_add_gated.register_fake
+def _(x: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("visavis::attention", mutates_args=())
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = _kernels().attention(q, k, v, bias)
+    return out
+
+
+@_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@register_flop_formula(torch.ops.visavis.attention)
+def _attention_flops(
+    q: Any, k: Any, v: Any, bias: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    batch, queries, heads, size = q
+    return int(4 * batch * queries * k[1] * heads * size)
