@@ -41,9 +41,10 @@ $(RUNTIME): requirements/lock.txt pyproject.toml clients/python/pyproject.toml s
 		--check "torch, cv2, av, simplejpeg, soxr, ai_edge_litert.interpreter"
 	@touch $@
 
-# The tests also cover training, and `visavis eval` renders its own speech.
-$(DEV): $(RUNTIME) requirements/dev.txt requirements/train.txt
-	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/dev.txt requirements/train.txt \
+# The tests also cover training and the GPU kernels (in Triton's interpreter), and `visavis eval`
+# renders its own speech.
+$(DEV): $(RUNTIME) requirements/dev.txt requirements/train.txt requirements/gpu.txt
+	$(PYTHON) scripts/setup_venv.py $(VENV) requirements/dev.txt requirements/train.txt requirements/gpu.txt \
 		--check "pytest, mypy, playwright, onnxruntime, hibari, piper, tensorboard"
 	@touch $@
 

@@ -38,11 +38,12 @@ def closure(requirements: Iterable[str]) -> dict[str, str]:
     pins: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(Requirement(text), "") for text in requirements]
+    wanted_here = {canonicalize_name(requirement.name) for requirement, _ in waiting}
     while waiting:
         requirement, extra = waiting.pop()
         name = canonicalize_name(requirement.name)
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-        if not applies or name in NEVER | OURS:
+        if not applies or name in (NEVER - wanted_here) | OURS:
             continue
         try:
             found = distribution(name)
@@ -74,7 +75,7 @@ def lock() -> dict[str, str]:
     for name in BARE:
         run[name] = distribution(name).version
     files = {"lock.txt": render(run, "What `visavis` needs to run.")}
-    for extra in ("dev", "train"):
+    for extra in ("dev", "train", "gpu"):
         pins = closure(project["optional-dependencies"][extra])
         added = {name: version for name, version in pins.items() if name not in run}
         files[f"{extra}.txt"] = render(added, f"What the extra `{extra}` adds to lock.txt.")

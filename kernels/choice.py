@@ -1,0 +1,72 @@
+"""Whether a Triton kernel can serve a tensor, and one log line where something slower must.
+
+A refusal is a sentence fragment that says in words why an implementation cannot run; None means
+that it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import structlog
+import torch
+from torch import Tensor
+
+OLDEST_CAPABILITY = (8, 0)  # bf16 matrix units and asynchronous copies begin with Ampere
+
+log = structlog.get_logger("visavis.kernels")
+
+
+def differentiates(*tensors: Tensor | None) -> bool:
+    """Whether autograd would record an operation on these tensors."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+@cache
+def triton_refusal(device: torch.device) -> str | None:
+    """Why Triton cannot compile for this device, or None."""
+    if device.type != "cuda":
+        return f"the tensors are on {device.type!r}; Triton compiles for GPUs"
+    if find_spec("triton") is None:
+        return "the triton package is missing; install visavis[gpu]"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CAPABILITY:
+        return (
+            f"the GPU has compute capability {capability[0]}.{capability[1]}; "
+            f"{OLDEST_CAPABILITY[0]}.{OLDEST_CAPABILITY[1]} or newer is needed"
+        )
+    return None
+
+
+@cache
+def tell_fallback(operation: str, chosen: str, refusals: tuple[tuple[str, str], ...]) -> None:
+    """Warn, once per process and cause, that a slower implementation serves an operation.
+
+    Args:
+        operation: what was asked for.
+        chosen: the implementation that serves it.
+        refusals: (implementation, why not) of those that would have been preferred.
+    """
+    log.warning(
+        "kernel fallback",
+        operation=operation,
+        chosen=chosen,
+        because=[f"{name}: {reason}" for name, reason in refusals],
+    )
+
+
+def runs_triton(operation: str, tensors: Sequence[Tensor | None]) -> bool:
+    """Whether the Triton kernel of an elementwise operation serves these tensors.
+
+    A GPU without it is told about; a CPU and training, whose place is the reference, are not.
+    """
+    first = next(x for x in tensors if x is not None)
+    if first.device.type == "cpu" or differentiates(*tensors):
+        return False
+    refusal = triton_refusal(first.device)
+    if refusal is not None:
+        tell_fallback(operation, "reference", (("triton", refusal),))
+        return False
+    return True
