@@ -1,6 +1,7 @@
 """One chunk, on one screen: windows -> denoising steps -> decode -> hand-over (method section 1.7).
 
 Knows nothing of audio formats, sessions or time; what a chunk hands to the next is `ChunkState`.
+A chunk is a `ChunkJob` that is moved on step by step, alone or together with others of its shape.
 
 Letters: B batch, C channels, T latent frames, h w latent size, F pixel frames, W audio window.
 """
@@ -8,7 +9,7 @@ Letters: B batch, C channels, T latent frames, h w latent size, F pixel frames, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,8 @@ from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
 from visavis.engine.audio.window import audio_windows
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.conditioning import TimeConstants
-from visavis.engine.dit.model import ContextCache, FlashTalkDiT
-from visavis.engine.dit.sampler import RenoisingSampler, timesteps
+from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
+from visavis.engine.dit.sampler import ChunkAbandoned, Denoising, RenoisingSampler, timesteps
 from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
 
 
@@ -49,10 +50,38 @@ class ChunkState:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFrame:
-    """uint8 RGB [H, W, 3]; the chunk's last frame comes with the state for the next chunk."""
+    """uint8 RGB [H, W, 3] and the codec's own form of it, to go on from (`DecodedFrames.exact`).
+
+    The chunk's last frame comes with the state for the next chunk.
+    """
 
     pixels: NDArray[np.uint8]
+    pose: Tensor
     next_state: ChunkState | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkJob:
+    """A chunk under way: its noise, its motion frames and its conditions; none of it is shared."""
+
+    chunk_frames: int
+    shown: int
+    motion: Tensor
+    conditions: Conditions
+    audio: AudioCache
+    levels: tuple[TimeConstants, ...]
+    generator: torch.Generator
+    denoising: Denoising
+
+    @property
+    def denoised(self) -> bool:
+        """Whether it is ready to be decoded."""
+        return self.denoising.done
+
+    @property
+    def shape(self) -> int:
+        """Jobs of equal shape can be denoised together, at whatever noise level each of them is."""
+        return self.chunk_frames
 
 
 class FlashTalkPipeline:
@@ -102,6 +131,87 @@ class FlashTalkPipeline:
         return ChunkState(conditions.initial_motion, generator.get_state())
 
     @torch.inference_mode()
+    def start_chunk(
+        self,
+        state: ChunkState,
+        features: NDArray[np.float32],
+        conditions: Conditions,
+        *,
+        shown: int,
+        num_steps: int,
+    ) -> ChunkJob:
+        """Prepare a chunk of which the first `shown` new frames are wanted.
+
+        `features` are [2 + F, layers, channels]: the chunk's F frames after two earlier ones.
+        """
+        chunk_frames = len(features) - WINDOW_REACH
+        generator = torch.Generator(self.device)
+        generator.set_state(state.random)
+        windows = audio_windows(torch.from_numpy(features).to(self.device), start=WINDOW_REACH)
+        shape = (self.codec.latent_channels, latent_frames(chunk_frames), *self.codec.latent_size)
+        return ChunkJob(
+            chunk_frames,
+            shown,
+            state.motion,
+            conditions,
+            self.model.prepare_audio(windows[None], latent_size=self.codec.latent_size),
+            self._levels(num_steps),
+            generator,
+            self.sampler.start((1, *shape), state.motion, generator, num_steps=num_steps),
+        )
+
+    @torch.inference_mode()
+    def denoise(self, jobs: Sequence[ChunkJob]) -> None:
+        """One step of each job, in one pass of the transformer; their `shape` must be the same.
+
+        A batch gives what its members would get alone, up to the rounding of matrix products whose
+        kernels depend on the number of rows (below 1e-5 in the latents, tested).
+        """
+        times = [job.levels[job.denoising.step] for job in jobs]
+        velocity = self.model.velocity(
+            _joined([job.denoising.latents for job in jobs]),
+            TimeConstants(*(_joined(parts) for parts in zip(*times, strict=True))),
+            _joined([job.conditions.cond_latents[job.chunk_frames] for job in jobs]),
+            AudioCache.stack([job.audio for job in jobs]),
+            ContextCache.stack([job.conditions.context for job in jobs]),
+            given_slots=min(job.motion.shape[1] for job in jobs),
+        )
+        for job, own in zip(jobs, velocity.float().split(1), strict=True):
+            job.denoising.advance(own)
+
+    @torch.inference_mode()
+    def decode(self, job: ChunkJob) -> Iterator[ChunkFrame]:
+        """The frames of a denoised job, in order, as they are decoded."""
+        latents = self.codec.join(job.denoising.latents[0], job.motion)
+        end = MOTION_FRAMES + job.shown
+        skip = min(MOTION_FRAMES, job.shown)  # a short tail's hand-over needs motion frames, too
+        recent: deque[Tensor] = deque(maxlen=MOTION_FRAMES)
+        index = skip
+        for batch in self.codec.decode(latents, job.conditions.reference, skip_frames=skip):
+            for pixels, exact in zip(batch.pixels, batch.exact, strict=True):
+                recent.append(exact)
+                index += 1
+                if index <= MOTION_FRAMES:
+                    continue
+                next_state = None
+                if index == end:
+                    next_state = ChunkState(
+                        self.hand_over(tuple(recent), job.conditions), job.generator.get_state()
+                    )
+                yield ChunkFrame(pixels.cpu().numpy(), exact, next_state)
+                if index == end:
+                    return
+
+    @torch.inference_mode()
+    def hand_over(self, poses: Sequence[Tensor], conditions: Conditions) -> Tensor:
+        """Motion latents after the frames with these poses, the last five of which count.
+
+        Where fewer were ever shown, the first is taken to have stood still before.
+        """
+        last = list(poses[-MOTION_FRAMES:])
+        last = [last[0]] * (MOTION_FRAMES - len(last)) + last
+        return self.codec.motion_latents(torch.stack(last), conditions.reference)
+
     def generate_chunk(
         self,
         state: ChunkState,
@@ -112,57 +222,17 @@ class FlashTalkPipeline:
         num_steps: int,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[ChunkFrame]:
-        """Make the first `shown` new frames of a chunk, in order, as they are decoded.
-
-        `features` are [2 + F, layers, channels]: the chunk's F frames after two earlier ones.
+        """A whole chunk on its own; arguments as for `start_chunk`.
 
         Raises:
             ChunkAbandoned: `should_stop` was true at a step's border; no frame was given.
         """
-        chunk_frames = len(features) - WINDOW_REACH
-        cond_latents = conditions.cond_latents[chunk_frames]
-        generator = torch.Generator(self.device)
-        generator.set_state(state.random)
-
-        windows = audio_windows(torch.from_numpy(features).to(self.device), start=WINDOW_REACH)
-        audio = self.model.prepare_audio(windows[None])
-
-        levels = iter(self._levels(num_steps))
-
-        def velocity(latents_BCTHW: Tensor, _: Tensor) -> Tensor:
-            return self.model.velocity(
-                latents_BCTHW, next(levels), cond_latents, audio, conditions.context
-            )
-
-        latents = self.sampler.sample(
-            velocity,
-            (self.codec.latent_channels, latent_frames(chunk_frames), *self.codec.latent_size),
-            state.motion,
-            generator,
-            num_steps=num_steps,
-            should_stop=should_stop,
-        )
-        latents = self.codec.join(latents, state.motion)
-
-        end = MOTION_FRAMES + shown
-        skip = min(MOTION_FRAMES, shown)  # a short tail's hand-over needs some motion frames, too
-        recent: deque[Tensor] = deque(maxlen=MOTION_FRAMES)
-        index = skip
-        for batch in self.codec.decode(latents, conditions.reference, skip_frames=skip):
-            for pixels, exact in zip(batch.pixels, batch.exact, strict=True):
-                recent.append(exact)
-                index += 1
-                if index <= MOTION_FRAMES:
-                    continue
-                next_state = None
-                if index == end:
-                    motion = self.codec.motion_latents(
-                        latents, torch.stack(tuple(recent)), conditions.reference, end_frame=end
-                    )
-                    next_state = ChunkState(motion, generator.get_state())
-                yield ChunkFrame(pixels.cpu().numpy(), next_state)
-                if index == end:
-                    return
+        job = self.start_chunk(state, features, conditions, shown=shown, num_steps=num_steps)
+        while not job.denoised:
+            if should_stop is not None and should_stop():
+                raise ChunkAbandoned("the chunk was abandoned before it was complete")
+            self.denoise([job])
+        yield from self.decode(job)
 
     def _levels(self, num_steps: int) -> tuple[TimeConstants, ...]:
         """The embedded noise levels of a schedule: the same for every chunk of every session."""
@@ -172,3 +242,7 @@ class FlashTalkPipeline:
                 for level in timesteps(num_steps)[:-1]
             )
         return self._schedules[num_steps]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))

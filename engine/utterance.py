@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,10 @@ from visavis.engine.audio.resample import FrameResampler
 from visavis.engine.plan import ENGINE_SAMPLES_PER_FRAME, frame_start, frames_of
 
 _PIECE_SAMPLES = 8192
+
+
+class AudioFormatError(ValueError):
+    """PCM of another kind than mono int16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +123,72 @@ class Utterance:
             found.append(piece[max(0, start - index) : max(0, end - index)])
             index += len(piece)
         return np.concatenate(found)
+
+
+class SpeechQueue:
+    """Utterances that wait to be spoken, in order; the last one is open until it is committed."""
+
+    def __init__(self, resampler: FrameResampler) -> None:
+        self._resampler = resampler
+        self._utterances: deque[Utterance] = deque()
+
+    @property
+    def rate(self) -> int:
+        """Sample rate of the audio, Hz."""
+        return self._resampler.rate
+
+    @property
+    def head(self) -> Utterance | None:
+        """The one in turn."""
+        return self._utterances[0] if self._utterances else None
+
+    @property
+    def unread_samples(self) -> int:
+        """Samples pushed whose frames were not consumed."""
+        return sum(u.unread_samples for u in self._utterances)
+
+    def push(self, pcm: NDArray[np.int16]) -> None:
+        """Append a copy of mono samples to the open utterance, beginning one if there is none.
+
+        Raises:
+            AudioFormatError: not a one-dimensional int16 array.
+        """
+        if not isinstance(pcm, np.ndarray) or pcm.dtype != np.int16 or pcm.ndim != 1:
+            kind = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
+            raise AudioFormatError(
+                f"pcm is {kind}: must be a numpy array of int16, shape [samples]; mix it down to "
+                "mono and scale it to 16 bit"
+            )
+        if not len(pcm):
+            return
+        if not self._utterances or self._utterances[-1].committed:
+            self._utterances.append(Utterance(self._resampler))
+        self._utterances[-1].push(pcm)
+
+    def commit(self) -> int:
+        """End the open utterance; the frames of it that are still to come, 0 without one."""
+        if not self._utterances or self._utterances[-1].committed:
+            return 0
+        self._utterances[-1].committed = True
+        return self._utterances[-1].ready_frames
+
+    def clear(self) -> int:
+        """Drop everything; the number of unread samples."""
+        dropped = self.unread_samples
+        self._utterances.clear()
+        return dropped
+
+    def drop_finished(self) -> bool:
+        """Remove utterances that were spoken; whether there were any."""
+        found = False
+        while self._utterances and self._utterances[0].finished:
+            self._utterances.popleft()
+            found = True
+        return found
+
+    def save(self) -> tuple[UtteranceState, ...]:
+        return tuple(u.save() for u in self._utterances)
+
+    def restore(self, states: Sequence[UtteranceState]) -> None:
+        """Take over what `save` gave."""
+        self._utterances = deque(Utterance.load(state, self._resampler) for state in states)

@@ -22,8 +22,8 @@ ReferenceT = TypeVar("ReferenceT")
 class DecodedFrames:
     """Consecutive frames, as they are shown and as the codec wants them back for the hand-over.
 
-    `pixels` is uint8 RGB [n, H, W, 3]. `exact` is [n, ...] in the codec's own form, before pixels
-    were rounded; a codec that loses nothing by bytes, or reads the latents, gives the pixels again.
+    `pixels` is uint8 RGB [n, H, W, 3]. `exact` is [n, ...] in the codec's own form: motion codes,
+    or pixels before they were rounded. Sessions keep it for a few seconds, to go on from any frame.
     """
 
     pixels: Tensor
@@ -88,14 +88,11 @@ class LatentCodec(Protocol[ReferenceT]):
         """
         ...
 
-    def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: ReferenceT, *, end_frame: int
-    ) -> Tensor:
+    def motion_latents(self, frames: Tensor, reference: ReferenceT) -> Tensor:
         """Hand-over: motion latents of the next chunk, [C, 2, h, w] (method section 1.7).
 
-        They code the five frames before `end_frame`, that is frames `end_frame - 5 .. end_frame`
-        of the chunk: the last five that were shown. `end_frame` is F, or less (at least 6) when
-        the end of an utterance cut surplus frames. `frames` are those five, `DecodedFrames.exact`
-        [5, ...]; a codec may read them or the latents.
+        They code the five frames that were shown last, in that order: `DecodedFrames.exact` of
+        each, [5, ...]. Usually these end a chunk; after an interruption they are whatever the
+        viewer saw.
         """
         ...

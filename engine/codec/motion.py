@@ -199,23 +199,25 @@ class MotionCodec(nn.Module):
     def decode(
         self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0
     ) -> Iterator[DecodedFrames]:
-        """Frames [n, 256, 256, 3] in order; the hand-over needs no more than their bytes."""
+        """Frames [n, 256, 256, 3] in order, one at first so that it can be shown at once.
+
+        For the hand-over they come with their codes, or with their bytes when it encodes those.
+        """
         codes = unpack_codes(latents_CTHW[None].float())[0, skip_frames:]
-        for part in torch.split(codes, DECODE_BATCH):
+        for part in (codes[:1], *torch.split(codes[1:], DECODE_BATCH)):
+            if not len(part):
+                continue
             with torch.no_grad():
                 frames = self.render(part, reference)
             pixels = (frames * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-            yield DecodedFrames(pixels, pixels)
+            yield DecodedFrames(pixels, pixels if self.reencode else part)
 
-    def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: MotionReference, *, end_frame: int
-    ) -> Tensor:
-        """Motion latents [24, 2, 16, 16] of the five frames before `end_frame`."""
+    def motion_latents(self, frames: Tensor, reference: MotionReference) -> Tensor:
+        """Motion latents [24, 2, 16, 16] of five frames: codes [5, 6, 16, 16], or bytes."""
+        codes = frames
         if self.reencode:
             pixels = frames.to(self.device).permute(0, 3, 1, 2).float() / 255
             codes = self.encode(pixels, reference)
-        else:
-            codes = unpack_codes(latents_CTHW[None].float())[0, end_frame - 5 : end_frame]
         return pack_codes(codes[None])[0]
 
     def render(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:

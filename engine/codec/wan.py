@@ -116,9 +116,7 @@ class WanCodec:
         """Hand-over from frames in [-1, 1], [3, 5, H, W] -> [C, 2, h, w]."""
         return self.vae.encode(frames_CFHW[None])[0]
 
-    def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: WanReference, *, end_frame: int
-    ) -> Tensor:
+    def motion_latents(self, frames: Tensor, reference: WanReference) -> Tensor:
         """Encode the last five shown frames again, [5, 3, H, W] in [-1, 1] as decoded."""
         if frames.shape[0] != TEMPORAL_STRIDE + 1:
             raise ValueError(

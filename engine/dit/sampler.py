@@ -45,6 +45,53 @@ def timesteps(num_steps: int, shift: float = SHIFT) -> tuple[float, ...]:
     return tuple(shift * u / (shift * u + (1 - u)) for u in raw)
 
 
+class Denoising:
+    """One chunk on its way from noise to clean latents; the caller brings the velocities.
+
+    Between two steps it may be left, put aside for another chunk, or advanced together with others
+    of its shape: all that it needs is in here.
+    """
+
+    def __init__(
+        self,
+        noise: Tensor,
+        motion_latents: Tensor,
+        generator: torch.Generator,
+        levels: tuple[float, ...],
+    ) -> None:
+        """`noise` float32 [..., C, T, h, w] is taken over; `levels` as `timesteps` gives them."""
+        self.levels = levels
+        self.step = 0
+        self._generator = generator
+        self._motion = motion_latents
+        self.latents = noise
+        self._impose_motion()
+
+    @property
+    def done(self) -> bool:
+        """Whether the latents are clean."""
+        return self.step == len(self.levels) - 1
+
+    @property
+    def level(self) -> float:
+        """The noise level at which the next velocity is wanted."""
+        return self.levels[self.step]
+
+    def advance(self, velocity: Tensor) -> None:
+        """Take one step with the velocity at `latents` and `level`."""
+        level, next_level = self.levels[self.step], self.levels[self.step + 1]
+        clean = self.latents - level * velocity
+        noise = torch.randn(
+            self.latents.shape, generator=self._generator, device=self.latents.device
+        )
+        self.latents = (1 - next_level) * clean + next_level * noise
+        self._impose_motion()
+        self.step += 1
+
+    def _impose_motion(self) -> None:
+        self.latents[..., : self._motion.shape[-3], :, :] = self._motion
+
+
 class RenoisingSampler:
     """Denoises a chunk whose first latent slots are given (the motion latents).
 
@@ -79,27 +126,30 @@ class RenoisingSampler:
             ChunkAbandoned: `should_stop` was true.
             SamplerError: the schedule or the motion latents do not fit.
         """
+        run = self.start(shape, motion_latents, generator, num_steps=num_steps)
+        while not run.done:
+            if should_stop is not None and should_stop():
+                raise ChunkAbandoned("the chunk was abandoned before it was complete")
+            batched = run.latents if run.latents.ndim == 5 else run.latents[None]
+            at = torch.full((batched.shape[0],), run.level, device=generator.device)
+            run.advance(velocity(batched, at).float().view(shape))
+        return run.latents
+
+    def start(
+        self,
+        shape: tuple[int, ...],
+        motion_latents: Tensor,
+        generator: torch.Generator,
+        *,
+        num_steps: int = 4,
+    ) -> Denoising:
+        """Draw the initial noise; arguments and errors as in `sample`, which is the whole run."""
         levels = timesteps(num_steps, self.shift)
         self._check(shape, motion_latents)
         device = generator.device
         motion = motion_latents.to(device=device, dtype=torch.float32)
-        slots = motion.shape[-3]
-
-        latents = torch.randn(
-            shape, generator=generator, device=device, dtype=self.initial_dtype
-        ).float()
-        latents[..., :slots, :, :] = motion
-        for level, next_level in zip(levels, levels[1:], strict=False):
-            if should_stop is not None and should_stop():
-                raise ChunkAbandoned("the chunk was abandoned before it was complete")
-            batched = latents if latents.ndim == 5 else latents[None]
-            at = torch.full((batched.shape[0],), level, device=device)
-            predicted = velocity(batched, at).float().view(shape)
-            clean = latents - level * predicted
-            noise = torch.randn(shape, generator=generator, device=device)
-            latents = (1 - next_level) * clean + next_level * noise
-            latents[..., :slots, :, :] = motion
-        return latents
+        noise = torch.randn(shape, generator=generator, device=device, dtype=self.initial_dtype)
+        return Denoising(noise.float(), motion, generator, levels)
 
     @staticmethod
     def _check(shape: tuple[int, ...], motion: Tensor) -> None:

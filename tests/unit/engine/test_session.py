@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import noise, tiny_pipeline, tiny_session
 
+from visavis.engine.history import HISTORY_FRAMES
 from visavis.engine.pipeline import FlashTalkPipeline
 from visavis.engine.plan import PlanError
 from visavis.engine.session import (
@@ -324,9 +325,13 @@ class TestState:
             session.push_audio(noise(rate, second))
             list(_drain(session))
             state = session.snapshot()
-            tensors = state.chunk.motion.nbytes + state.chunk.random.nbytes + state.past.nbytes
+            moments = state.history.moments
+            assert len(moments) <= HISTORY_FRAMES
+            remembered = sum(m.pose.nbytes + m.heard.nbytes for m in moments)
+            tensors = state.chunk.motion.nbytes + state.chunk.random.nbytes
+            tensors += state.history.before.nbytes + remembered
             sizes.append(tensors + sum(p.nbytes for u in state.utterances for p in u.pieces))
-        assert max(sizes) < 3.3 * rate + 60_000
+        assert max(sizes) < 3.3 * rate + 60_000 + HISTORY_FRAMES * 3000
         assert max(sizes[6:]) <= max(sizes[:6]) + 2 * 16_384
 
     def test_an_hour_pushed_at_once_is_freed_as_it_is_used(

@@ -34,7 +34,7 @@ class TinyCodec:
     frame_size = (PIXELS, PIXELS)
 
     def __init__(self) -> None:
-        self.hand_overs: list[tuple[Tensor, Tensor]] = []  # (frames given, frames of those latents)
+        self.hand_overs: list[Tensor] = []  # the frames given, as drawn
 
     def reference(self, portrait: Portrait) -> TinyReference:
         return TinyReference(float(portrait.image.mean()))
@@ -51,24 +51,22 @@ class TinyCodec:
     def decode(
         self, latents_CTHW: Tensor, reference: TinyReference, *, skip_frames: int = 0
     ) -> Iterator[DecodedFrames]:
-        frames = draw(latents_CTHW)[skip_frames:]
-        for part in (frames[:1], *frames[1:].split(4)):
-            yield DecodedFrames(part, part)
+        codes = unpack_codes(latents_CTHW[None])[0][skip_frames:]
+        for part in (codes[:1], *codes[1:].split(4)):
+            if len(part):
+                yield DecodedFrames(draw(part), part)
 
     def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
         return latents_CTHW
 
-    def motion_latents(
-        self, latents_CTHW: Tensor, frames: Tensor, reference: TinyReference, *, end_frame: int
-    ) -> Tensor:
-        codes = unpack_codes(latents_CTHW[None])[:, end_frame - 5 : end_frame]
-        self.hand_overs.append((frames, draw(latents_CTHW)[end_frame - 5 : end_frame]))
-        return pack_codes(codes)[0]
+    def motion_latents(self, frames: Tensor, reference: TinyReference) -> Tensor:
+        self.hand_overs.append(draw(frames))
+        return pack_codes(frames[None])[0]
 
 
-def draw(latents_CTHW: Tensor) -> Tensor:
+def draw(codes_F6hw: Tensor) -> Tensor:
     """uint8 [F, 16, 16, 3]."""
-    codes = unpack_codes(latents_CTHW[None])[0].mean(dim=1)  # [F, h, w]
+    codes = codes_F6hw.mean(dim=1)  # [F, h, w]
     grey = (torch.sigmoid(codes) * 255).to(torch.uint8)
     enlarged = grey.repeat_interleave(PIXELS // SIDE, 1).repeat_interleave(PIXELS // SIDE, 2)
     return enlarged[..., None].expand(-1, -1, -1, 3)
