@@ -381,7 +381,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def done_or_open(self) -> None:
-        open_ids = {response.id for response in self.talk._open}
+        open_ids = {response.id for response in self.talk.open_responses}
         assert {name for name in self.created if not self.done[name]} == open_ids
 
     @invariant()

@@ -1,0 +1,115 @@
+"""The media timeline of one session: places, sequence numbers, epochs. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from visavis.server import events as ev
+from visavis.server.protocol import FRAME_US, Flag, Header, Kind
+
+# Sent frames whose place is remembered: ten seconds, more than a client may be behind.
+REMEMBERED_FRAMES = 250
+SEQ_MASK = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFrame:
+    """One encoded frame on its way out; its place on the timeline is given when it is sent.
+
+    `audio` is pcm16 at the caller's rate, `generation` the engine run that made it and `ordinal`
+    its number in the engine's stream.
+    """
+
+    generation: int
+    response: int
+    audio: bytes
+    video: bytes
+    keyframe: bool
+    last: bool = False
+    ordinal: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInput:
+    """What the engine is to take in before its next chunk.
+
+    `reset`: forget the audio, and go back to the state right after the frame `shown_ordinal`, the
+    last one that the viewer saw (-1: none was sent). `keyframe`: the next frame made must be
+    decodable alone.
+    """
+
+    generation: int
+    response: int
+    audio: tuple[bytes, ...]
+    commit: bool
+    reset: bool
+    shown_ordinal: int = -1
+    keyframe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """A frame with its header and the events that go right before and after it."""
+
+    before: list[ev.ServerEvent]
+    header: Header
+    frame: MediaFrame
+    after: list[ev.ServerEvent]
+
+
+class Timeline:
+    """Gives each sent frame its header and knows which one was at which place."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.next_index = 0
+        self.last_ordinal = -1
+        self.next_seq = 0
+        self._discontinuity = False
+        self._ordinals: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_FRAMES)
+
+    @property
+    def next_pts_us(self) -> int:
+        """The place of the next frame."""
+        return self.next_index * FRAME_US
+
+    def begin_epoch(self) -> None:
+        """A cancel: what was sent before is void."""
+        self.epoch += 1
+        self._discontinuity = True
+
+    def mark_discontinuity(self) -> None:
+        """The next frame is not predicted from what the client has."""
+        self._discontinuity = True
+
+    def header(self, frame: MediaFrame, flags: Flag, *, with_video: bool, kind: Kind) -> Header:
+        """The header of the frame that goes out now."""
+        if frame.keyframe and with_video:
+            flags |= Flag.KEYFRAME
+        if self._discontinuity:
+            flags |= Flag.DISCONTINUITY
+            self._discontinuity = False
+        header = Header(
+            kind=kind,
+            flags=flags,
+            seq=self.next_seq,
+            pts_us=self.next_pts_us,
+            epoch=self.epoch,
+            response=frame.response,
+            audio_len=len(frame.audio),
+            video_len=len(frame.video) if with_video else 0,
+        )
+        self._ordinals.append((self.next_index, frame.ordinal))
+        self.next_seq = (self.next_seq + 1) & SEQ_MASK
+        self.next_index += 1
+        self.last_ordinal = frame.ordinal
+        return header
+
+    def ordinal_at(self, pts_us: int) -> int:
+        """The engine's number of the frame on screen at `pts_us`; -1 before the first one."""
+        index = pts_us // FRAME_US
+        for place, ordinal in reversed(self._ordinals):
+            if place <= index:
+                return ordinal
+        return self._ordinals[0][1] if self._ordinals else -1
