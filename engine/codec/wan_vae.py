@@ -1,6 +1,6 @@
-"""Wan 2.1's video VAE (diffusers): normalised latents, decoding one latent at a time.
+"""Wan 2.1's video VAE: normalised latents, decoding one latent at a time.
 
-Holds weights and no state: the causal caches of a decode belong to its generator.
+Holds weights and no state: what a decode remembers belongs to its `WanDecoding`.
 
 Letters: B batch, C latent channels, T latent frames, h w latent size, F frames, H W frame size.
 """
@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from visavis.engine.codec.wan_network import TEMPORAL_STRIDE, WanConfig, WanNetwork
+from visavis.engine.codec.wan_stream import Border, VideoStream
 from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
 
-# diffusers assembles its models in ways that type checkers cannot follow
-_Autoencoder: Any = AutoencoderKLWan
-
 SPATIAL_STRIDE = 8
-TEMPORAL_STRIDE = 4
 
 _RESIDUAL = {"0": "norm1", "2": "conv1", "3": "norm2", "6": "conv2"}
 _MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
@@ -49,15 +46,13 @@ def vae_key(original: str, res_blocks: int = 2) -> str:
 class WanVAE:
     """Encode and decode with the latents' mean and deviation taken out; float32 or bfloat16."""
 
-    def __init__(self, vae: Any) -> None:
-        """`vae` is an `AutoencoderKLWan`; it is frozen."""
-        self.vae = vae
-        self.vae.requires_grad_(False)
-        parameter = next(vae.parameters())
+    def __init__(self, network: WanNetwork) -> None:
+        """The network is frozen; it must have its weights and its device."""
+        self.network = network.requires_grad_(False).eval()
+        parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        shape = (1, -1, 1, 1, 1)
-        self.mean = torch.tensor(vae.config.latents_mean, device=self.device).view(shape)
-        self.std = torch.tensor(vae.config.latents_std, device=self.device).view(shape)
+        self.mean = torch.tensor(network.config.latents_mean, device=self.device)
+        self.std = torch.tensor(network.config.latents_std, device=self.device)
 
     @classmethod
     def load(
@@ -70,42 +65,84 @@ class WanVAE:
     ) -> WanVAE:
         """Read the original's checkpoint (.pth or safetensors), strictly.
 
-        `config`: arguments of `AutoencoderKLWan` that differ from the released model's.
+        `config`: sizes that differ from the released model's, as `WanConfig` names them.
 
         Raises:
+            WanConfigError: a size that cannot work.
             CheckpointError: a tensor is missing, surplus or of another shape.
         """
+        sizes = WanConfig.from_mapping(config or {})
         with torch.device("meta"):
-            vae = _Autoencoder(**dict(config or {}))
+            network = WanNetwork(sizes)
         with TensorFiles(path) as files:
-            moves = [Move(key, vae_key(key, vae.config.num_res_blocks)) for key in files.names]
-            move_tensors(vae, files, moves, dtype=dtype, device=device)
-        return cls(vae)
+            moves = [Move(key, vae_key(key, sizes.num_res_blocks)) for key in files.names]
+            move_tensors(network, files, moves, dtype=dtype, device=device)
+        return cls(network)
 
     @property
     def latent_channels(self) -> int:
-        channels: int = self.vae.config.z_dim
-        return channels
+        return self.network.config.z_dim
 
     @torch.inference_mode()
-    def encode(self, video_BCFHW: Tensor) -> Tensor:
-        """RGB in [-1, 1], F = 1 + 4 n -> normalised latents float32 [B, C, T, h, w] (the mode)."""
-        video = video_BCFHW.to(self.device, self.dtype)
-        latents: Tensor = self.vae.encode(video).latent_dist.mode()
-        return (latents.float() - self.mean) / self.std
+    def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
+        """RGB in [-1, 1], F = 1 + 4 n -> normalised latents float32 [B, C, T, h, w] (the mode).
 
-    @torch.inference_mode()
+        `border`: this process has a part of the pictures, and that joins it to the others'.
+
+        Raises:
+            ValueError: another number of frames.
+        """
+        if video_BCFHW.shape[2] % TEMPORAL_STRIDE != 1:
+            raise ValueError(
+                f"video has {video_BCFHW.shape[2]} frames: must be 1 + {TEMPORAL_STRIDE} n; "
+                "repeat the last one"
+            )
+        return torch.stack([self._encode_one(video, border) for video in video_BCFHW])
+
+    def _encode_one(self, video_CFHW: Tensor, border: Border | None) -> Tensor:
+        network, stream = self.network, VideoStream(border)
+        frames = video_CFHW.to(self.device, self.dtype).permute(1, 2, 3, 0)
+        later = frames[1:].split(TEMPORAL_STRIDE)
+        encoded = torch.cat([network.encoder(part, stream) for part in (frames[:1], *later)])
+        mode = network.quant_conv(encoded)[..., : self.latent_channels].float()
+        return ((mode - self.mean) / self.std).permute(3, 0, 1, 2).contiguous()
+
+    def begin(self, batch: int = 1, border: Border | None = None) -> WanDecoding:
+        """Start decoding videos of which the latents come bit by bit."""
+        return WanDecoding(self, [VideoStream(border) for _ in range(batch)])
+
     def decode(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
         """Frames of each latent as soon as it is decoded: [B, 3, 1 or 4, H, W] in [-1, 1].
 
-        Equal to decoding at once: the caches that the VAE's causal convolutions carry from latent
-        to latent live in this generator, so several may run side by side.
+        Equal to the bit to any other division of the latents; several may run side by side.
         """
-        latents = latents_BCTHW.to(self.device).float() * self.std + self.mean
-        features = self.vae.post_quant_conv(latents.to(self.dtype))
-        caches: list[Any] = [None] * self.vae._cached_conv_counts["decoder"]
-        for t in range(features.shape[2]):
-            frames: Tensor = self.vae.decoder(
-                features[:, :, t : t + 1], feat_cache=caches, feat_idx=[0], first_chunk=t == 0
-            )
-            yield frames.float().clamp(-1, 1)
+        return self.begin(len(latents_BCTHW)).push(latents_BCTHW)
+
+
+class WanDecoding:
+    """A video on its way through the decoder.
+
+    The first latents of a chunk are known before it is denoised: push them while that goes on, and
+    the others when they are there. The frames are the same to the bit.
+    """
+
+    def __init__(self, vae: WanVAE, streams: list[VideoStream]) -> None:
+        self._vae = vae
+        self._streams = streams
+
+    def fork(self) -> WanDecoding:
+        """A second decoding that goes on from here; its memory is not copied."""
+        return WanDecoding(self._vae, [stream.fork() for stream in self._streams])
+
+    @torch.inference_mode()
+    def push(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        """Frames of each of these latents, [B, 3, 1 or 4, H, W] float32 in [-1, 1]."""
+        vae, network = self._vae, self._vae.network
+        latents = latents_BCTHW.to(vae.device).float().permute(0, 2, 3, 4, 1)
+        features = network.post_quant_conv((latents * vae.std + vae.mean).to(vae.dtype))
+        for t in range(features.shape[1]):
+            decoded = [
+                network.decoder(feature[t : t + 1], stream)
+                for feature, stream in zip(features, self._streams, strict=True)
+            ]
+            yield torch.stack(decoded).permute(0, 4, 1, 2, 3).float().clamp(-1, 1)
