@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 
-from visavis.engine.audio.front_end import MelFrontEnd
+from visavis.engine.audio.front_end import AudioFrontEnd, MelFrontEnd
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.model_parts import ModelParts
-from visavis.engine.weights import load_dit
+from visavis.engine.weights import SPEECH_CONFIG_FILE, load_dit
 
 Framing = Literal["face", "picture"]
 """What of an avatar's picture is shown: the face in its canonical square, or all that fits."""
@@ -42,6 +42,7 @@ class ModelSpec:
 def _motion_model(
     config: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
 ) -> ModelParts:
+    from visavis.engine.audio.speech_front_end import SpeechFrontEnd, load_speech_encoder
     from visavis.engine.codec.motion import MotionCodec
     from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 
@@ -49,15 +50,19 @@ def _motion_model(
     if folder is None:
         random = MotionCodec(PainterConfig(), EncoderConfig())
         codec = random.eval().requires_grad_(False).to(device)
+        front_end: AudioFrontEnd = MelFrontEnd()
     else:
         codec = MotionCodec.load(folder, device)
+        # Weights that were trained without a speech encoder listen to the log-mel itself.
+        heard = (folder / SPEECH_CONFIG_FILE).is_file()
+        front_end = SpeechFrontEnd(load_speech_encoder(folder, device)) if heard else MelFrontEnd()
     # No text encoder belongs to these models; one with a text branch gets the empty prompt.
     sizes = dit.config
     text = torch.zeros(1, sizes.text_len, sizes.text_dim, device=device)
     return ModelParts(
         dit=dit,
         codec=codec,
-        front_end=MelFrontEnd(),
+        front_end=front_end,
         text=text if sizes.has_text else None,
     )
 

@@ -22,6 +22,8 @@ from visavis.engine.dit.model import FlashTalkDiT
 WEIGHTS_VARIABLE = "VISAVIS_WEIGHTS"
 CONFIG_FILE = "config.json"
 DIT_FILE = "dit.safetensors"
+SPEECH_FILE = "speech.safetensors"
+SPEECH_CONFIG_FILE = "speech.json"
 
 
 class WeightsError(ValueError):

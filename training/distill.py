@@ -33,6 +33,7 @@ from visavis.training.distribution_matching import (
 from visavis.training.dit_data import MotionWindows, SequenceBatch
 from visavis.training.ema import Ema
 from visavis.training.flow_matching import supervised_slots
+from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, STUDENTS, TEACHERS, StudentRecipe
@@ -67,6 +68,7 @@ def sequence_frames(chunks: int) -> int:
 
 def reach_last_chunk(
     student: Network,
+    hearing: Hearing,
     batch: SequenceBatch,
     chunks: int,
     generator: torch.Generator,
@@ -79,7 +81,7 @@ def reach_last_chunk(
     motion = pack_codes(batch.codes[:, :start])
     with torch.no_grad():
         for chunk in range(chunks - 1):
-            conditions = _conditions(batch, chunk)
+            conditions = _conditions(hearing, batch, chunk)
             latents = exit_early(
                 lambda x, t, c=conditions: c.velocity(student, x, t),  # type: ignore[misc]
                 _shape(len(batch.layout)),
@@ -92,11 +94,12 @@ def reach_last_chunk(
     first = (chunks - 1) * _NEW
     # Where history is generated, it replaces the recorded frames: slot 0 codes one frame there.
     truth = pack_codes(batch.codes[:, first : first + CHUNK_FRAMES])
-    return LastChunk(_conditions(batch, chunks - 1), motion.detach(), truth, batch.lips)
+    return LastChunk(_conditions(hearing, batch, chunks - 1), motion.detach(), truth, batch.lips)
 
 
-def _conditions(batch: SequenceBatch, chunk: int) -> ChunkConditions:
-    return ChunkConditions(chunk_audio(batch.features, chunk * _NEW, CHUNK_FRAMES), batch.layout)
+def _conditions(hearing: Hearing, batch: SequenceBatch, chunk: int) -> ChunkConditions:
+    audio = chunk_audio(hearing, batch.mel, chunk * _NEW, CHUNK_FRAMES)
+    return ChunkConditions(audio, batch.layout)
 
 
 def _shape(batch: int) -> tuple[int, int, int, int, int]:
@@ -140,6 +143,7 @@ class Distillation:
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             last = reach_last_chunk(
                 self.student,
+                windows.hearing,
                 batch,
                 chunks,
                 generator,
@@ -309,6 +313,7 @@ def main(
     out: Path = Path("runs/student"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
+    encoder: Path = Path("runs/speech_encoder/weights"),
     recipe: str = "embedded",
     minutes: float | None = None,
 ) -> None:
@@ -319,6 +324,7 @@ def main(
         out: folder of this run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
         bank: the portrait bank.
+        encoder: folder of the speech encoder's weights.
         recipe: preset, see `training/recipes.py`.
         minutes: wall-clock length of the whole run, resumed parts included.
     """
@@ -330,6 +336,7 @@ def main(
         data = TrainingData(
             speech,
             bank,
+            Hearing.load(encoder),
             focus_weight=TEACHERS[recipe]().focus_weight,
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import pack_codes
+from visavis.training.hearing import Hearing
 from visavis.training.puppets.controls import CONTROLS, INDEX
 from visavis.training.speech.dataset import read_shards
 
 ControlWeights = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-WINDOW_OFFSETS = np.arange(-2, 3)
 # Head motion fades in over this many frames after a portrait's own pose (the first chunk).
 FADE_FRAMES = 12
 _BLINKS = [INDEX[name] for name in ("blink_l", "blink_r")]
@@ -142,7 +142,7 @@ class WindowBatch:
     """Training windows of F frames.
 
     latents [B, 24, T, h, w]; audio [B, F, 5, layers, channels]; layout [B, 16, h, w];
-    focus [B, h, w]; motion_slots [B] int64 (latent frames handed over clean).
+    focus [B, h, w]; motion_slots [B] int64 (latent frames handed over clean); portraits [B] int64.
     """
 
     latents: Tensor
@@ -150,31 +150,21 @@ class WindowBatch:
     layout: Tensor
     focus: Tensor
     motion_slots: Tensor
+    portraits: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
     """Whole sequences of N frames on one portrait each, for roll-outs.
 
-    codes [B, N, 6, h, w]; features [B, N, layers, channels]; layout [B, 16, h, w]; lips [B, h, w]
-    (0..1, where the jaw and the lips move).
+    codes [B, N, 6, h, w]; mel [B, lead + N, 4, 64] (see `Hearing.rows`); layout [B, 16, h, w];
+    lips [B, h, w] (0..1, where the jaw and the lips move).
     """
 
     codes: Tensor
-    features: Tensor
+    mel: Tensor
     layout: Tensor
     lips: Tensor
-
-
-def audio_windows(features_NLC: NDArray[np.float16], start: int, frames: int) -> Tensor:
-    """Windows i-2 .. i+2 of frames start .. start + frames of a clip: float32 [F, 5, L, C].
-
-    Clamped at the clip's start below and, as in streaming, at the window's last frame above: no
-    later audio is known.
-    """
-    centre = np.arange(start, start + frames)
-    index = np.clip(centre[:, None] + WINDOW_OFFSETS, 0, start + frames - 1)
-    return torch.from_numpy(features_NLC[index].astype(np.float32))
 
 
 class MotionWindows:
@@ -186,11 +176,13 @@ class MotionWindows:
         bank: PortraitBank,
         control_weights: ControlWeights,
         focus: FocusSpec,
+        hearing: Hearing,
         *,
         held: bool = False,
     ) -> None:
         self.clips = clips
         self.bank = bank
+        self.hearing = hearing
         self.portraits = np.flatnonzero(bank.held == held)
         self._weights = control_weights
         self._focus = focus_maps(bank, focus)
@@ -222,7 +214,7 @@ class MotionWindows:
         picks = rng.choice(long_enough, size=batch, p=room / room.sum())
         portraits = rng.choice(self.portraits, size=batch)
         first = rng.random(batch) < first_chunk_share
-        codes, audio = [], []
+        codes, mel = [], []
         for clip, portrait, is_first in zip(picks, portraits, first, strict=True):
             start = int(rng.integers(self.clips.lengths[clip] - frames + 1))
             if is_first and rng.random() < 0.5:
@@ -238,14 +230,15 @@ class MotionWindows:
                 more_blinks=more_blinks,
             )
             codes.append(window[0])
-            audio.append(window[1])
+            mel.append(window[1])
         index = torch.from_numpy(portraits)
         return WindowBatch(
             latents=pack_codes(torch.stack(codes)),
-            audio=torch.stack(audio),
+            audio=self.hearing.windows(torch.stack(mel)),
             layout=self.bank.layout[index],
             focus=self._focus[index],
             motion_slots=torch.from_numpy(np.where(first, 1, overlap_slots)),
+            portraits=index,
         )
 
     def window(
@@ -259,7 +252,7 @@ class MotionWindows:
         from_portrait: bool = False,
         more_blinks: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Codes [F, 6, h, w] and audio windows [F, 5, L, C] of one window.
+        """Codes [F, 6, h, w] and log-mel [lead + F, 4, 64] of one window.
 
         `more_blinks` doubles their number.
         """
@@ -277,7 +270,7 @@ class MotionWindows:
         codes = self.codes(controls, portrait)
         if from_portrait:
             codes[0] = 0
-        return codes, audio_windows(self.clips.features[recording, begin:end], start, frames)
+        return codes, self.hearing.rows(self.clips.features[recording, begin:end], start, frames)
 
     def draw_sequences(
         self, rng: np.random.Generator, batch: int, frames: int, *, from_portrait: bool
@@ -290,21 +283,20 @@ class MotionWindows:
             )
         room = self.clips.lengths[fits] - frames + 1
         portraits = rng.choice(self.portraits, size=batch)
-        codes, features = [], []
+        codes, mel = [], []
         for clip, portrait in zip(
             rng.choice(fits, size=batch, p=room / room.sum()), portraits, strict=True
         ):
             start = int(rng.integers(self.clips.lengths[clip] - frames + 1))
-            truth, _ = self.window(
-                int(clip), start, frames, int(portrait), from_portrait=from_portrait
+            recording = int(rng.integers(len(self.clips.features)))
+            truth, heard = self.window(
+                int(clip), start, frames, int(portrait), recording, from_portrait=from_portrait
             )
-            recording = self.clips.features[int(rng.integers(len(self.clips.features)))]
-            first = self.clips.offsets[clip] + start
             codes.append(truth)
-            features.append(torch.from_numpy(recording[first : first + frames].astype(np.float32)))
+            mel.append(heard)
         index = torch.from_numpy(portraits)
         return SequenceBatch(
-            torch.stack(codes), torch.stack(features), self.bank.layout[index], self._lips[index]
+            torch.stack(codes), torch.stack(mel), self.bank.layout[index], self._lips[index]
         )
 
     def codes(self, controls: NDArray[np.float32], portrait: int) -> Tensor:

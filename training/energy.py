@@ -11,12 +11,13 @@ mean.
 
 For lips the variety is unwanted: a draw from what the audio leaves open follows the truth less well
 (correlation r^2) than the mean does (r), and the median that a plain norm seeks skips short
-closures. Their part is half the squared error.
+closures. Their part is the squared error.
 
-The norm of a whole chunk would drown a blink in the sway of the head, so the score is summed over
-parts of the face and spans of time, each a proper score of its own.
+Scores are taken of the controls that a code stands for (`control_probe`), one by one. The score of
+a whole code hardly tells a dependence: with it, eyelids were drawn apart and every other blink was
+a wink. Here the lids' difference is a quantity of its own, which audio and chance leave at zero.
 
-Legend: B samples, C channels, T latent frames, h w control grid, G groups.
+Legend: B samples, C channels, T latent frames, N pixel frames, K controls, h w control grid.
 """
 
 from dataclasses import dataclass
@@ -25,10 +26,10 @@ import torch
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, TEMPORAL_STRIDE
+from visavis.training.control_probe import FACE, LIPS, ControlProbe, Controls
 
-MOUTH_MAPS = (2,)  # layout latents
-EYE_MAPS = (7, 8)
-_HEAD, _FACE = slice(0, 2), slice(2, 6)
+_SMILE_BROW = [FACE.index(name) for name in ("smile", "brow")]
+_LIDS = [FACE.index(name) for name in ("blink_l", "blink_r")]
 _FLOOR = 1e-6
 
 
@@ -36,82 +37,98 @@ _FLOOR = 1e-6
 class EnergyWeights:
     """How much each part counts."""
 
-    head: float = 2.0
-    face: float = 0.5
-    mouth: float = 2.0
-    eyes: float = 4.0
-    change: float = 1.0
-    whole: float = 1.5
-    border: float = 1.5
-    # Norm at which the lips' squared error pulls as hard as a norm would.
-    lip_scale: float = 2.0
+    lips: tuple[float, ...] = (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # in the order of LIPS
+    lips_change: float = 2.0
+    smile_brow: float = 0.5
+    lids: float = 4.0
+    wink: float = 4.0
+    head: float = 1.0
+    head_change: float = 3.0
+    whole: float = 1.0
+    border: float = 2.0
+    residual: float = 0.3
+    # Error of a control at which a squared error pulls as hard as a norm.
+    control_scale: float = 0.1
 
 
 def energy_score(
     first_BCThw: Tensor,
     second_BCThw: Tensor,
     truth_BCThw: Tensor,
-    layout_BLhw: Tensor,
+    probe: ControlProbe,
     motion_slots: int,
     weights: EnergyWeights,
 ) -> Tensor:
-    """Mean score over samples, parts and spans (scalar).
+    """Mean score over samples, parts and spans (scalar); `probe` is that of the batch.
 
     The first `motion_slots` latent frames are handed over, alike in all three; the change from
     them into the first generated frame is scored, too.
     """
-    total = truth_BCThw.new_zeros(())
-    a, b, c = first_BCThw - truth_BCThw, second_BCThw - truth_BCThw, first_BCThw - second_BCThw
-    parts = [_parts(x, layout_BLhw, motion_slots, weights) for x in (a, b, c)]
-    for (part, to_first), (_, to_second), (_, apart) in zip(*parts, strict=True):
-        if part.scale is None:
-            score = 0.5 * (to_first + to_second) - 0.5 * apart
-        else:
-            score = (to_first.square() + to_second.square()) / (4 * part.scale)
-        total = total + part.weight * score.mean()
+    pairs = (
+        first_BCThw - truth_BCThw,
+        second_BCThw - truth_BCThw,
+        first_BCThw - second_BCThw,
+    )
+    read = [probe.read(_codes(pair)) for pair in pairs]
+    total = _squared(read[0], motion_slots, weights) + _squared(read[1], motion_slots, weights)
+    total = total / 2
+    parts = [_distances(controls, motion_slots, weights) for controls in read]
+    for (weight, to_first), (_, to_second), (_, apart) in zip(*parts, strict=True):
+        score = 0.5 * (to_first + to_second) - 0.5 * apart
+        total = total + weight * score.mean()
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    weight: float
-    scale: float | None = None  # of a squared error; None: an energy score
+def _codes(latents_BCThw: Tensor) -> Tensor:
+    """[B, C, T, h, w] -> [B, 4 T, 6, h, w]; the first latent frame's code four times."""
+    frames = torch.unflatten(latents_BCThw, 1, (TEMPORAL_STRIDE, CODE_CHANNELS))
+    return frames.permute(0, 3, 1, 2, 4, 5).flatten(1, 2)
 
 
-def _parts(
-    difference_BCThw: Tensor, layout_BLhw: Tensor, motion_slots: int, weights: EnergyWeights
-) -> list[tuple[_Part, Tensor]]:
-    """Every part of a difference with its norms [B, G]."""
-    frames = torch.unflatten(difference_BCThw, 1, (TEMPORAL_STRIDE, CODE_CHANNELS))
-    # [B, T, 4, 6, h, w] -> pixel frames [B, 4 T, 6, h, w]
-    frames = frames.permute(0, 3, 1, 2, 4, 5).flatten(1, 2)
-    change = frames.diff(dim=1)[:, TEMPORAL_STRIDE * motion_slots - 1 :]
-    frames = frames[:, TEMPORAL_STRIDE * motion_slots :]
-    mouth = layout_BLhw[:, MOUTH_MAPS].amax(dim=1)[:, None, None]
-    eyes = layout_BLhw[:, EYE_MAPS].amax(dim=1)[:, None, None]
-    head, face = frames[:, :, _HEAD], frames[:, :, _FACE]
-    lips = weights.lip_scale
-    count = frames.shape[1]
+def _squared(error: Controls, motion_slots: int, weights: EnergyWeights) -> Tensor:
+    """Squared errors: lips, the lids' difference, and what no control explains."""
+    first = TEMPORAL_STRIDE * motion_slots
+    lips, lids = error.face[..., : len(LIPS)], error.face[..., _LIDS]
+    each = lips.new_tensor(weights.lips)
+    change = lips[:, first - 1 :].diff(dim=1)
+    slip = (lips[:, first:].square() * each).mean() * len(LIPS)
+    jerk = (change.square() * each).mean() * len(LIPS)
+    start = (change[:, :1].square() * each).mean() * len(LIPS)
+    wink = (lids[:, first:, 0] - lids[:, first:, 1]).square().mean()
+    residual = error.residual[:, first:].square().sum(dim=(2, 3, 4)).mean()
+    controls = slip + weights.lips_change * jerk + weights.border * start + weights.wink * wink
+    return controls / (2 * weights.control_scale) + weights.residual * residual / 2
+
+
+def _distances(
+    difference: Controls, motion_slots: int, weights: EnergyWeights
+) -> list[tuple[float, Tensor]]:
+    """Weights and norms [B, G, K] of everything that chance has a part in."""
+    first = TEMPORAL_STRIDE * motion_slots
+    lids = difference.face[..., _LIDS].mean(dim=2, keepdim=True)
+    free = difference.face[..., _SMILE_BROW]
+    head = difference.head
+    head_change = head[:, first - 1 :].diff(dim=1)
+    lids_change = lids[:, first - 1 :].diff(dim=1)
+    head, lids, free = head[:, first:], lids[:, first:], free[:, first:]
+    count = head.shape[1]
     return [
-        (_Part(weights.head), _norms(head, TEMPORAL_STRIDE)),
-        (_Part(weights.face), _norms(face * (1 - mouth), TEMPORAL_STRIDE)),
-        (_Part(weights.mouth, lips), _norms(face * mouth, TEMPORAL_STRIDE)),
-        (_Part(weights.mouth, lips / 2), _norms(face * mouth, 1)),
-        (_Part(weights.eyes), _norms(face * eyes, TEMPORAL_STRIDE)),
-        (_Part(weights.change), _norms(change[:, :, _HEAD], 1)),
-        (_Part(weights.change), _norms(change[:, :, _FACE] * eyes, 1)),
-        (_Part(weights.change, lips / 2), _norms(change[:, :, _FACE] * mouth, 1)),
-        (_Part(weights.border), _norms(change[:, :1, _HEAD], 1)),
-        (_Part(weights.border, lips / 2), _norms(change[:, :1, _FACE], 1)),
-        (_Part(weights.whole), _norms(head, count) / count**0.5),
-        (_Part(weights.whole), _norms(face * eyes, count) / count**0.5),
+        (weights.lids, _norms(lids, TEMPORAL_STRIDE)),
+        (weights.lids, _norms(lids_change, 1)),
+        (weights.lids, _norms(lids, count) / 2),
+        (weights.smile_brow, _norms(free, TEMPORAL_STRIDE)),
+        (weights.head, _norms(head, TEMPORAL_STRIDE)),
+        (weights.head_change, _norms(head_change, 1)),
+        (weights.border, _norms(head_change[:, :1], 1)),
+        (weights.whole, _norms(head, count) / 2),
+        (weights.whole, torch.linalg.vector_norm(head, dim=2, keepdim=True)),
     ]
 
 
-def _norms(values_BNchw: Tensor, span: int) -> Tensor:
-    """Euclidean norms [B, G] of spans of frames."""
-    batch, count = values_BNchw.shape[:2]
+def _norms(values_BNK: Tensor, span: int) -> Tensor:
+    """Euclidean norms [B, G, K] of spans of frames, control by control."""
+    batch, count, controls = values_BNK.shape
     groups = max(count // span, 1)
-    flat = values_BNchw[:, : groups * span].reshape(batch, groups, -1)
-    norms: Tensor = (flat.square().sum(dim=2) + _FLOOR).sqrt()
+    spans = values_BNK[:, : groups * span].reshape(batch, groups, -1, controls)
+    norms: Tensor = (spans.square().sum(dim=2) + _FLOOR).sqrt()
     return norms

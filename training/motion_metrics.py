@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visavis.training.control_probe import FACE, LIPS, Controls
 from visavis.training.puppets.basis import WEIGHTS
 
 _JAW = WEIGHTS.index("jaw")
 _BLINKS = (WEIGHTS.index("blink_l"), WEIGHTS.index("blink_r"))
 _DY = 5
 _LID_DY = 3
+_LIDS = [FACE.index(name) for name in ("blink_l", "blink_r")]
+_SHUT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,31 @@ def motion_metrics(
     if len(borders):
         metrics["boundary_jump"] = boundary_jump(sampled_BN6hw, borders)
     return metrics
+
+
+def control_metrics(sampled: Controls, truth: Controls) -> dict[str, float]:
+    """The same in control units: correlation of every lip control, variance ratios of lips and
+    head, winks (share of frames with a shut eye whose other eye is less than half as shut) and
+    blinks (share of frames with a shut eye, sampled : truth)."""
+    metrics = {
+        f"{name}_r": float(_pearson(sampled.face[..., i], truth.face[..., i]).mean())
+        for i, name in enumerate(LIPS)
+    }
+    lips = slice(0, len(LIPS))
+    metrics["lips_dynamics"] = _control_variance(sampled.face[..., lips], truth.face[..., lips])
+    metrics["head_controls_dynamics"] = _control_variance(sampled.head, truth.head)
+    lids, true_lids = sampled.face[..., _LIDS], truth.face[..., _LIDS]
+    shut, other = lids.amax(dim=2), lids.amin(dim=2)
+    blinking = shut > _SHUT
+    metrics["winks"] = float((other < shut / 2)[blinking].float().mean()) if blinking.any() else 0.0
+    true_share = (true_lids.amax(dim=2) > _SHUT).float().mean().clamp_min(1e-6)
+    metrics["blink_frames"] = float(blinking.float().mean() / true_share)
+    return metrics
+
+
+def _control_variance(sampled_BNK: Tensor, truth_BNK: Tensor) -> float:
+    ratio = sampled_BNK.var(dim=1).mean(dim=0) / truth_BNK.var(dim=1).mean(dim=0).clamp_min(1e-8)
+    return float(ratio.mean())
 
 
 def boundary_jump(codes_BN6hw: Tensor, borders: NDArray[np.int64]) -> float:

@@ -16,7 +16,7 @@ from visavis.engine.codec.layout_condition import layout_condition, layout_token
 from visavis.engine.codec.motion_latents import LATENT_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.dit.sampler import RenoisingSampler, timesteps
 from visavis.engine.plan import MOTION_FRAMES, latent_frames
-from visavis.training.dit_data import WINDOW_OFFSETS
+from visavis.training.hearing import Hearing
 
 Network = Callable[..., Tensor]
 """The transformer, compiled or not: (latents, times, cond, audio, image=) -> velocity."""
@@ -49,14 +49,10 @@ class ChunkConditions:
         )
 
 
-def chunk_audio(features_BNLC: Tensor, start: int, frames: int) -> Tensor:
-    """Audio windows [B, F, 5, L, C] of the chunk start .. start + frames of sequences.
-
-    Earlier frames are history; the chunk's last frame stands for the unknown future.
-    """
-    centre = torch.arange(start, start + frames)
-    index = (centre[:, None] + torch.from_numpy(WINDOW_OFFSETS)).clamp(0, start + frames - 1)
-    return features_BNLC[:, index]
+def chunk_audio(hearing: Hearing, mel_BNLC: Tensor, start: int, frames: int) -> Tensor:
+    """Audio windows [B, F, 5, L, C] of the chunk start .. start + frames of sequences whose log-mel
+    begins `hearing.lead` frames before their first."""
+    return hearing.windows(mel_BNLC[:, start : start + hearing.lead + frames])
 
 
 def hand_over(latents_BCThw: Tensor) -> Tensor:
@@ -97,7 +93,8 @@ def exit_early(
 @torch.no_grad()
 def roll_out(
     network: Network,
-    features_BNLC: Tensor,
+    hearing: Hearing,
+    mel_BNLC: Tensor,
     layout_B16hw: Tensor,
     motion_latents: Tensor,
     generator: torch.Generator,
@@ -117,7 +114,7 @@ def roll_out(
     pieces: list[Tensor] = []
     for chunk in range(chunks):
         conditions = ChunkConditions(
-            chunk_audio(features_BNLC, chunk * new, chunk_frames), layout_B16hw
+            chunk_audio(hearing, mel_BNLC, chunk * new, chunk_frames), layout_B16hw
         )
         latents = sampler.sample(
             lambda x, t, c=conditions: c.velocity(network, x, t),  # type: ignore[misc]

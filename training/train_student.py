@@ -20,10 +20,12 @@ from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.control_probe import ControlProbe
 from visavis.training.distill import averaged_model
 from visavis.training.dit_data import WindowBatch
 from visavis.training.ema import Ema
 from visavis.training.energy import EnergyWeights, energy_score
+from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import TEACHERS
@@ -72,6 +74,7 @@ def student_loss(
     recipe: EnergyRecipe,
     generator: torch.Generator,
     weights: EnergyWeights,
+    probe: ControlProbe,
 ) -> Tensor:
     """Energy score of two samples left at `exit_step`; all of the batch has one motion length."""
     slots = int(batch.motion_slots[0])
@@ -91,7 +94,7 @@ def student_loss(
         for _ in range(2)
     ]
     truth = torch.cat([motion, batch.latents[:, :, slots:]], dim=2)
-    return energy_score(samples[0], samples[1], truth, batch.layout, slots, weights)
+    return energy_score(samples[0], samples[1], truth, probe.of(batch.portraits), slots, weights)
 
 
 class StudentRun:
@@ -130,7 +133,9 @@ class StudentRun:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            loss = student_loss(self.model, batch, exit_step, recipe, generator, self.weights)
+            loss = student_loss(
+                self.model, batch, exit_step, recipe, generator, self.weights, data.probe
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         self.elapsed = self.workers.average_gradients(self.model, self.elapsed)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
@@ -217,6 +222,7 @@ def main(
     out: Path = Path("runs/student"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
+    encoder: Path = Path("runs/speech_encoder/weights"),
     minutes: float | None = None,
 ) -> None:
     """Train the student.
@@ -226,6 +232,7 @@ def main(
         out: folder of this run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
         bank: the portrait bank.
+        encoder: folder of the speech encoder's weights.
         minutes: wall-clock length of the whole run, resumed parts included.
     """
     recipe = EnergyRecipe()
@@ -236,6 +243,7 @@ def main(
         data = TrainingData(
             speech,
             bank,
+            Hearing.load(encoder),
             focus_weight=TEACHERS["embedded"]().focus_weight,
             sequences=recipe.validation_sequences,
             chunks=recipe.validation_chunks,

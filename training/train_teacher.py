@@ -19,6 +19,7 @@ from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import (
     FocusSpec,
     MotionWindows,
@@ -35,6 +36,7 @@ from visavis.training.flow_matching import (
     impose_motion,
     supervised_slots,
 )
+from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.puppets.basis import WEIGHTS, control_weights
@@ -62,21 +64,32 @@ class TrainingData:
     """
 
     def __init__(
-        self, speech: Path, bank: Path, *, focus_weight: float, sequences: int, chunks: int
+        self,
+        speech: Path,
+        bank: Path,
+        hearing: Hearing,
+        *,
+        focus_weight: float,
+        sequences: int,
+        chunks: int,
     ) -> None:
+        self.hearing = hearing
         self._speech = speech
         self._portraits = PortraitBank.load(bank)
+        self.probe = ControlProbe.from_basis(self._portraits.basis)
         self._focus = FocusSpec(FOCUS_COMPONENTS, focus_weight, LIP_COMPONENTS)
         self._shards = count_shards(speech)
         clips = SpeechClips.load(speech)
         kept_back = clips.subset(np.arange(HELD_CLIPS))
         self.train = self._training_windows(clips)
-        held = MotionWindows(kept_back, self._portraits, control_weights, self._focus, held=True)
+        held = MotionWindows(
+            kept_back, self._portraits, control_weights, self._focus, hearing, held=True
+        )
         self.validation = ValidationSet.draw(held, sequences, chunks)
 
     def _training_windows(self, clips: SpeechClips) -> MotionWindows:
         used = clips.subset(np.arange(HELD_CLIPS, len(clips.lengths)))
-        return MotionWindows(used, self._portraits, control_weights, self._focus)
+        return MotionWindows(used, self._portraits, control_weights, self._focus, self.hearing)
 
     def refresh(self) -> bool:
         """Read the speech again if there is more of it; true if so."""
@@ -270,6 +283,7 @@ def main(
     out: Path = Path("runs/teacher"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
+    encoder: Path = Path("runs/speech_encoder/weights"),
     recipe: str = "embedded",
     minutes: float | None = None,
 ) -> None:
@@ -279,6 +293,7 @@ def main(
         out: folder of the run.
         speech: folder of speech shards.
         bank: the portrait bank.
+        encoder: folder of the speech encoder's weights.
         recipe: preset, see `training/recipes.py`.
         minutes: wall-clock length of the whole run, resumed parts included.
     """
@@ -290,6 +305,7 @@ def main(
         data = TrainingData(
             speech,
             bank,
+            Hearing.load(encoder),
             focus_weight=chosen.focus_weight,
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,

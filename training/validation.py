@@ -13,8 +13,10 @@ from torch import Tensor
 
 from visavis.engine.codec.motion_latents import pack_codes
 from visavis.engine.plan import MOTION_FRAMES
+from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import MotionWindows
-from visavis.training.motion_metrics import FaceProbe, motion_metrics
+from visavis.training.hearing import Hearing
+from visavis.training.motion_metrics import FaceProbe, control_metrics, motion_metrics
 from visavis.training.rollout import Network, roll_out
 
 matplotlib.use("Agg")
@@ -28,13 +30,15 @@ _NEW = CHUNK_FRAMES - MOTION_FRAMES
 class ValidationSet:
     """Sequences and their truth.
 
-    features [B, N, L, C]; layout [B, 16, h, w]; codes [B, N, 6, h, w].
+    mel [B, lead + N, 4, 64]; layout [B, 16, h, w]; codes [B, N, 6, h, w].
     """
 
-    features: Tensor
+    hearing: Hearing
+    mel: Tensor
     layout: Tensor
     codes: Tensor
     probe: FaceProbe
+    controls: ControlProbe
     chunks: int
 
     @classmethod
@@ -46,21 +50,21 @@ class ValidationSet:
         frames = MOTION_FRAMES + chunks * _NEW
         clips = windows.clips
         fits = np.flatnonzero(clips.lengths >= frames)
-        features, codes, portraits = [], [], rng.choice(windows.portraits, size=count)
+        mel, codes, portraits = [], [], rng.choice(windows.portraits, size=count)
         for clip, portrait in zip(rng.choice(fits, size=count), portraits, strict=True):
             start = int(rng.integers(clips.lengths[clip] - frames + 1))
-            truth, _ = windows.window(int(clip), start, frames, int(portrait))
-            first = clips.offsets[clip] + start
-            heard = clips.features[0, first : first + frames].astype(np.float32)
+            truth, heard = windows.window(int(clip), start, frames, int(portrait))
             codes.append(truth)
-            features.append(torch.from_numpy(heard))
+            mel.append(heard)
         index = torch.from_numpy(portraits)
         bank = windows.bank
         return cls(
-            features=torch.stack(features),
+            hearing=windows.hearing,
+            mel=torch.stack(mel),
             layout=bank.layout[index],
             codes=torch.stack(codes),
             probe=FaceProbe.from_basis(bank.basis[index]),
+            controls=ControlProbe.from_basis(bank.basis[index]),
             chunks=chunks,
         )
 
@@ -68,7 +72,8 @@ class ValidationSet:
         """Codes [B, N, 6, h, w], starting from the true first five frames."""
         return roll_out(
             network,
-            self.features,
+            self.hearing,
+            self.mel,
             self.layout,
             pack_codes(self.codes[:, :MOTION_FRAMES]),
             torch.Generator().manual_seed(seed),
@@ -82,7 +87,12 @@ class ValidationSet:
         # Borders count from the first generated frame; the first of them follows true history.
         borders = np.arange(1, self.chunks) * _NEW
         new = slice(MOTION_FRAMES, None)
-        return motion_metrics(sampled[:, new], self.codes[:, new], self.probe, borders)
+        return {
+            **motion_metrics(sampled[:, new], self.codes[:, new], self.probe, borders),
+            **control_metrics(
+                self.controls.read(sampled[:, new]), self.controls.read(self.codes[:, new])
+            ),
+        }
 
     def sheet(self, sampled: Tensor, path: Path, title: str, *, rows: int = 6) -> None:
         """A picture: curves of truth and sample, and the code of the widest opening (Dy | Ay)."""

@@ -39,7 +39,7 @@ class AudioFrontEnd(Protocol):
 
 
 class MelFrontEnd:
-    """The embedded model's: causal log-mel."""
+    """Causal log-mel, of models with random weights."""
 
     @property
     def past_samples(self) -> int:

@@ -17,6 +17,7 @@ from visavis.training.distribution_matching import (
 )
 from visavis.training.dit_data import SequenceBatch
 from visavis.training.flow_matching import supervised_slots
+from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.recipes import MODELS, smoke_student
 from visavis.training.rollout import ChunkConditions
@@ -134,7 +135,7 @@ def sequences(chunks: int) -> SequenceBatch:
     frames = sequence_frames(chunks)
     return SequenceBatch(
         codes=torch.randn(2, frames, 6, 16, 16),
-        features=torch.randn(2, frames, 4, 64),
+        mel=torch.randn(2, Hearing().lead + frames, 4, 64),
         layout=torch.randn(2, 16, 16, 16),
         lips=torch.rand(2, 16, 16),
     )
@@ -151,6 +152,7 @@ def teacher() -> FlashTalkDiT:
 def test_earlier_chunks_leave_history_and_no_gradient(chunks: int, slots: int) -> None:
     last = reach_last_chunk(
         teacher(),
+        Hearing(),
         sequences(chunks),
         chunks,
         torch.Generator().manual_seed(0),
@@ -165,6 +167,8 @@ def test_earlier_chunks_leave_history_and_no_gradient(chunks: int, slots: int) -
 
 class OneBatch:
     """Windows that always give the same sequences."""
+
+    hearing = Hearing()
 
     def draw_sequences(self, *_: object, from_portrait: bool) -> SequenceBatch:
         torch.manual_seed(1)

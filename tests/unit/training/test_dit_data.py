@@ -5,15 +5,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from visavis.engine.audio.mel import SILENCE_LEVEL
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.training.dit_data import (
     FocusSpec,
     MotionWindows,
     PortraitBank,
     SpeechClips,
-    audio_windows,
     focus_maps,
 )
+from visavis.training.hearing import Hearing
 from visavis.training.puppets.controls import INDEX
 
 LENGTHS = (40, 20, 90)
@@ -44,7 +45,7 @@ def bank() -> PortraitBank:
 
 
 def windows(*, held: bool = False) -> MotionWindows:
-    return MotionWindows(clips(), bank(), identity, FocusSpec((0, 1)), held=held)
+    return MotionWindows(clips(), bank(), identity, FocusSpec((0, 1)), Hearing(), held=held)
 
 
 def test_codes_are_rest_plus_weighted_basis() -> None:
@@ -58,11 +59,18 @@ def test_codes_are_rest_plus_weighted_basis() -> None:
 
 
 def test_audio_windows_never_hear_the_future_or_another_clip() -> None:
-    features = np.arange(30, dtype=np.float16)[:, None, None] * np.ones((1, 4, 64), np.float16)
-    heard = audio_windows(features, 10, 9)[:, :, 0, 0]
-    assert heard[0].tolist() == [8, 9, 10, 11, 12]
-    assert heard[-1].tolist() == [16, 17, 18, 18, 18]
-    assert audio_windows(features, 0, 9)[0, :, 0, 0].tolist() == [0, 0, 0, 1, 2]
+    mel = np.arange(30, dtype=np.float16)[:, None, None] * np.ones((1, 4, 64), np.float16)
+    hearing = Hearing()
+
+    def heard(start: int) -> list[list[float]]:
+        windows: list[list[float]] = hearing.windows(hearing.rows(mel, start, 9)[None])[
+            0, :, :, 0, 0
+        ].tolist()
+        return windows
+
+    assert heard(10)[0] == [8, 9, 10, 11, 12]
+    assert heard(10)[-1] == [16, 17, 18, 18, 18]
+    assert heard(0)[0] == [SILENCE_LEVEL, SILENCE_LEVEL, 0, 1, 2]
 
 
 def test_a_first_chunk_starts_from_the_portrait() -> None:
@@ -79,7 +87,7 @@ def test_more_blinks_add_to_the_lids_and_to_nothing_else() -> None:
         seen.append(controls.copy())
         return controls
 
-    data = MotionWindows(clips(), bank(), remember, FocusSpec((0, 1)))
+    data = MotionWindows(clips(), bank(), remember, FocusSpec((0, 1)), Hearing())
     recorded = data.clips.controls.copy()
     for more in (False, True):
         data.window(2, 7, 9, portrait=0, more_blinks=more)

@@ -1,56 +1,80 @@
 """The energy score: what it is least for, and where it pushes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from visavis.engine.codec.motion_latents import pack_codes
+from visavis.training.control_probe import FACE, LIPS, ControlProbe
 from visavis.training.energy import EnergyWeights, energy_score
+from visavis.training.puppets.basis import WEIGHTS
 
-# Without what makes an exception of the lips, and on a face whose mouth is nowhere.
-PROPER = EnergyWeights(mouth=0, border=0)
-LIPS_ALONE = EnergyWeights(head=0, face=0, eyes=0, change=0, whole=0, border=0)
+NO_LIPS = (0.0,) * len(LIPS)
+# Without what makes exceptions: lips, the lids' difference, the border.
+PROPER = EnergyWeights(lips=NO_LIPS, wink=0, border=0)
+LIPS_ALONE = EnergyWeights(
+    smile_brow=0, lids=0, wink=0, head=0, head_change=0, whole=0, border=0, residual=0
+)
 SLOTS = 1
+FRAMES = 9
+GENERATOR = torch.Generator().manual_seed(0)
+BASIS = torch.randn(1, len(WEIGHTS), 6, 4, 4, generator=GENERATOR)
+BASIS[:, WEIGHTS.index("lower_lip_up")] = 0
+_IS_HEAD = torch.tensor([n in ("yaw", "pitch", "roll", "tx", "ty", "zoom") for n in WEIGHTS])
+BASIS[:, _IS_HEAD, 2:] = 0
+BASIS[:, ~_IS_HEAD, :2] = 0
+PROBE = ControlProbe.from_basis(BASIS)
 
 
-def layout(batch: int, *, mouth: float = 0.0, eyes: float = 0.5) -> Tensor:
-    maps = torch.zeros(batch, 16, 2, 2)
-    maps[:, 2], maps[:, 7:9] = mouth, eyes
-    return maps
+def probe(batch: int) -> ControlProbe:
+    return PROBE.of(torch.zeros(batch, dtype=torch.int64))
+
+
+def latents(weights_BNK: Tensor) -> Tensor:
+    """Latents of basis weights; frame 0 is handed over and still."""
+    weights = weights_BNK.clone()
+    weights[:, 0] = 0
+    return pack_codes(torch.einsum("bnk,kchw->bnchw", weights, BASIS[0]))
 
 
 def draw(batch: int, seed: int, *, mean: float = 0.0, spread: float = 1.0) -> Tensor:
-    """Latents [B, 24, 2, 2, 2] whose first slot is handed over and whose second is Gaussian."""
+    """Latents whose weights are Gaussian; both lids shut alike."""
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.zeros(batch, 24, 2, 2, 2)
-    latents[:, :, 1] = mean + spread * torch.randn(batch, 24, 2, 2, generator=generator)
-    return latents
+    weights = mean + spread * torch.randn(batch, FRAMES, len(WEIGHTS), generator=generator)
+    weights[..., WEIGHTS.index("blink_r")] = weights[..., WEIGHTS.index("blink_l")]
+    return latents(weights)
 
 
-def expected_score(
-    mean: float, spread: float, weights: EnergyWeights = PROPER, *, mouth: float = 0.0
-) -> float:
+def expected_score(mean: float, spread: float, weights: EnergyWeights = PROPER) -> float:
     """Monte Carlo score of a Gaussian sampler where the truth is N(0, 1)."""
-    batch = 2000
+    batch = 400
     samples = [draw(batch, seed, mean=mean, spread=spread) for seed in (1, 2)]
-    face = layout(batch, mouth=mouth)
-    return float(energy_score(*samples, draw(batch, 3), face, SLOTS, weights))
+    return float(energy_score(*samples, draw(batch, 3), probe(batch), SLOTS, weights))
+
+
+def one_control(name: str, frame: int, value: float = 1.0, batch: int = 1) -> Tensor:
+    weights = torch.zeros(batch, FRAMES, len(WEIGHTS))
+    weights[:, frame, WEIGHTS.index(name)] = value
+    return latents(weights)
 
 
 def test_the_truths_own_distribution_scores_best() -> None:
     best = expected_score(0.0, 1.0)
-    for mean, spread in ((0.0, 0.0), (0.0, 0.7), (0.0, 1.3), (0.4, 1.0), (-0.4, 1.0)):
+    for mean, spread in ((0.0, 0.0), (0.0, 0.7), (0.0, 1.4), (0.5, 1.0), (-0.5, 1.0)):
         assert expected_score(mean, spread) > best
 
 
 def test_for_the_lips_the_mean_scores_best() -> None:
-    scores = [expected_score(0.0, spread, LIPS_ALONE, mouth=1.0) for spread in (0.0, 0.5, 1.0)]
+    scores = [expected_score(0.0, spread, LIPS_ALONE) for spread in (0.0, 0.5, 1.0)]
     assert scores[0] < scores[1] < scores[2]
-    assert expected_score(0.3, 0.0, LIPS_ALONE, mouth=1.0) > scores[0]
+    assert expected_score(0.3, 0.0, LIPS_ALONE) > scores[0]
 
 
 def test_samples_equal_to_the_truth_score_nothing() -> None:
     truth = draw(4, 0)
-    assert float(energy_score(truth, truth, truth, layout(4), SLOTS, PROPER)) < 0.02
+    assert float(energy_score(truth, truth, truth, probe(4), SLOTS, EnergyWeights())) < 0.02
 
 
 def test_two_samples_are_pushed_apart() -> None:
@@ -58,34 +82,34 @@ def test_two_samples_are_pushed_apart() -> None:
     first = torch.zeros_like(truth)
     second = first + 0.01 * draw(64, 5)
     samples = [x.clone().requires_grad_() for x in (first, second)]
-    energy_score(samples[0], samples[1], truth, layout(64), SLOTS, PROPER).backward()
+    weights = replace(PROPER, residual=0)
+    energy_score(samples[0], samples[1], truth, probe(64), SLOTS, weights).backward()
     assert samples[0].grad is not None
     assert samples[1].grad is not None
-    step = 10.0
-    moved = [x.detach() - step * x.grad for x in samples if x.grad is not None]
+    moved = [x.detach() - 10.0 * x.grad for x in samples if x.grad is not None]
     before = (samples[0] - samples[1]).detach().flatten(1).norm(dim=1)
     after = (moved[0] - moved[1]).flatten(1).norm(dim=1)
     assert (after > before).all()
 
 
-def test_samples_are_drawn_to_the_truth() -> None:
-    truth = torch.zeros(8, 24, 2, 2, 2)
-    truth[:, :, 1] = 3.0
-    samples = [(0.1 * draw(8, seed)).requires_grad_() for seed in (1, 2)]
-    energy_score(samples[0], samples[1], truth, layout(8), SLOTS, PROPER).backward()
-    for sample in samples:
-        assert sample.grad is not None
-        assert (sample.grad[:, :, 1].flatten(1).mean(dim=1) < 0).all()
+def test_a_wink_costs_more_than_a_blink() -> None:
+    open_eyes = torch.zeros_like(draw(1, 0))
+    wink = one_control("blink_l", 5)
+    blink = one_control("blink_l", 5, 0.5) + one_control("blink_r", 5, 0.5)
+    scores = [
+        float(energy_score(x, x, open_eyes, probe(1), SLOTS, EnergyWeights()))
+        for x in (wink, blink)
+    ]
+    assert scores[0] > scores[1] + 0.1
 
 
-@pytest.mark.parametrize("channel", [0, 3])
-def test_a_jump_from_the_history_costs_more_by_the_borders_weight(channel: int) -> None:
-    truth = torch.zeros(1, 24, 2, 2, 2)
-    for frame, dearer in ((0, True), (3, False)):
-        sample = truth.clone()
-        sample[:, 6 * frame + channel, 1] = 1.0
+@pytest.mark.parametrize("name", ["yaw", "jaw"])
+def test_a_jump_from_the_history_costs_more_by_the_borders_weight(name: str) -> None:
+    truth = torch.zeros_like(draw(1, 0))
+    for frame, dearer in ((1, True), (4, False)):
+        sample = one_control(name, frame)
         without, with_border = (
-            float(energy_score(sample, sample, truth, layout(1), SLOTS, EnergyWeights(border=b)))
+            float(energy_score(sample, sample, truth, probe(1), SLOTS, EnergyWeights(border=b)))
             for b in (0.0, 2.0)
         )
         assert (with_border > without + 0.1) is dearer
@@ -101,5 +125,17 @@ def test_handed_over_frames_are_not_scored() -> None:
         samples = [x.clone() for x in (one, two)]
         for sample in samples:
             sample[:, :, 0] = t[:, :, 0]
-        scores.append(float(energy_score(*samples, t, layout(2), SLOTS, PROPER)))
+        scores.append(float(energy_score(*samples, t, probe(2), SLOTS, EnergyWeights())))
     assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_the_probe_reads_back_the_controls_and_leaves_the_rest() -> None:
+    weights = torch.randn(1, 3, len(WEIGHTS), generator=torch.Generator().manual_seed(1))
+    weights[..., WEIGHTS.index("lower_lip_up")] = 0
+    codes = torch.einsum("bnk,kchw->bnchw", weights, BASIS[0])
+    read = probe(1).read(codes)
+    expected = weights[..., [WEIGHTS.index(name) for name in FACE]]
+    torch.testing.assert_close(read.face, expected, atol=0.02, rtol=0.02)
+    assert read.residual.abs().max() < 0.05
+    stranger = torch.randn(1, 3, 6, 4, 4, generator=torch.Generator().manual_seed(2))
+    assert probe(1).read(stranger).residual.norm() > 0.5 * stranger.norm()

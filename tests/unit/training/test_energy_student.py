@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import WindowBatch
 from visavis.training.parallel import Workers
+from visavis.training.puppets.basis import WEIGHTS
 from visavis.training.recipes import MODELS
 from visavis.training.train_student import EnergyRecipe, StudentRun
 
@@ -18,6 +20,8 @@ RECIPE = replace(EnergyRecipe(), model="smoke", batch=2, bf16=False, seed=5)
 
 class RandomWindows:
     """Draws windows of noise from the generator that it is given."""
+
+    probe = ControlProbe.from_basis(torch.randn(1, len(WEIGHTS), 6, 16, 16))
 
     @property
     def train(self) -> "RandomWindows":
@@ -42,6 +46,7 @@ class RandomWindows:
             layout=normal(batch, 16, 16, 16).abs().clamp(max=1),
             focus=torch.ones(batch, 16, 16),
             motion_slots=torch.full((batch,), slots),
+            portraits=torch.zeros(batch, dtype=torch.int64),
         )
 
 

@@ -5,12 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from visavis.engine.audio.front_end import MelFrontEnd
+from visavis.engine.audio.mel import mel_features
+from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from visavis.engine.audio.speech_front_end import SpeechFrontEnd
 from visavis.engine.audio.window import audio_windows as deployed_windows
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.sampler import RenoisingSampler
-from visavis.training.dit_data import audio_windows
+from visavis.training.hearing import Hearing
 from visavis.training.recipes import MODELS
 from visavis.training.rollout import chunk_audio, exit_early, hand_over, roll_out
 
@@ -66,15 +70,26 @@ def test_hand_over_repacks_the_last_five_frames_exactly() -> None:
     torch.testing.assert_close(unpack_codes(motion), codes[:, -5:])
 
 
-def test_chunk_audio_equals_deployment_and_training_windows() -> None:
-    features = np.random.default_rng(0).normal(size=(61, 4, 64)).astype(np.float16)
-    batch = torch.from_numpy(features.astype(np.float32))[None]
+@pytest.mark.parametrize("encoded", [False, True])
+def test_chunk_audio_equals_deployment_and_training_windows(encoded: bool) -> None:
+    torch.manual_seed(0)
+    encoder = SpeechEncoder(SpeechEncoderConfig(dim=64, dilations=(1, 2))) if encoded else None
+    front_end = MelFrontEnd() if encoder is None else SpeechFrontEnd(encoder.eval())
+    hearing = Hearing(None if encoder is None else encoder.eval())
+    pcm = (0.1 * np.random.default_rng(0).normal(size=61 * 640)).astype(np.float32)
+    mel = mel_features(pcm)
+    sequence = hearing.rows(mel, 0, 61)[None]
+    padded = np.concatenate([np.zeros(front_end.past_samples, np.float32), pcm])
     for start in (0, 28):
-        windows = chunk_audio(batch, start, 33)[0]
-        torch.testing.assert_close(windows, audio_windows(features, start, 33))
-        history = np.maximum(np.arange(start - 2, start + 33), 0)
-        deployed = deployed_windows(batch[0, history], start=2)
-        assert torch.equal(windows, deployed)
+        windows = chunk_audio(hearing, sequence, start, 33)[0]
+        own = hearing.windows(hearing.rows(mel, start, 33)[None])[0]
+        torch.testing.assert_close(windows, own)
+        # New samples begin with the sixth frame of a chunk; the past reaches back from there.
+        first = (start + 5) * 640
+        past = padded[first : first + front_end.past_samples]
+        features = front_end.features(past, pcm[first : first + 28 * 640])
+        deployed = deployed_windows(torch.from_numpy(features), start=2)
+        torch.testing.assert_close(windows, deployed, atol=1e-5, rtol=1e-4)
 
 
 def test_layout_tokens_are_patches_row_by_row() -> None:
@@ -99,7 +114,8 @@ def test_roll_out_keeps_its_start_and_has_every_frame_once() -> None:
     start = torch.randn(1, 5, 6, 16, 16)
     codes = roll_out(
         model,
-        torch.randn(1, 13, 4, 64),
+        Hearing(),
+        torch.randn(1, Hearing().lead + 13, 4, 64),
         torch.randn(1, 16, 16, 16),
         pack_codes(start),
         torch.Generator().manual_seed(0),

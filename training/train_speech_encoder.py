@@ -1,0 +1,222 @@
+"""The embedded model's speech encoder: log-mel frames -> the mouth's controls.
+
+    python -m visavis.training.train_speech_encoder --out runs/speech_encoder
+
+Its inner layers become the features that the transformer listens to; the controls themselves are
+only the task that shapes them. Resumes from its folder's checkpoint.
+
+Legend: B windows, N frames, K controls.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from cyclopts import App
+from safetensors.torch import save_file
+from torch import Tensor
+
+from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE
+from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.dit_data import SpeechClips
+from visavis.training.ema import Ema
+from visavis.training.progress import RunProgress, configure_logging, log
+from visavis.training.speech.visemes import MOUTH_CONTROLS
+from visavis.training.train_teacher import CHECKPOINT, HELD_CLIPS
+
+app = App(help=__doc__)
+
+# The jaw is most of what one sees; the press is short and easily skipped.
+CONTROL_WEIGHTS = (2.0, 1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechEncoderRecipe:
+    """How it is trained; times are wall-clock."""
+
+    batch: int = 32
+    minutes: float = 12.0
+    # Windows as long as a chunk and the past that is kept for it: ends are seen as in use.
+    frames: tuple[int, ...] = (24, 40, 56, 72)
+    rate: float = 1.5e-3
+    final_rate: float = 1e-5
+    warm_up_steps: int = 100
+    decay_share: float = 0.6
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    # Change from frame to frame counts, too: closures are short.
+    change_weight: float = 1.0
+    # Bands that are silenced now and then: microphones differ.
+    masked_bins: int = 10
+    seed: int = 4
+    log_every: int = 100
+    save_minutes: float = 2.0
+
+
+class SpeechEncoderRun:
+    """Everything a run carries from step to step."""
+
+    def __init__(self, recipe: SpeechEncoderRecipe) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.model = SpeechEncoder(SpeechEncoderConfig(outputs=len(MOUTH_CONTROLS)))
+        self.ema = Ema(self.model, recipe.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
+        )
+        self.step = 0
+        self.elapsed = 0.0
+
+    def advance(self, clips: SpeechClips) -> dict[str, float]:
+        """One optimiser step."""
+        recipe = self.recipe
+        rng = np.random.default_rng(step_seed(recipe.seed, self.step))
+        mel, truth = _windows(clips, recipe, rng)
+        done = min(1.0, self.elapsed / (60 * recipe.minutes))
+        falling = max(0.0, (done - (1 - recipe.decay_share)) / recipe.decay_share)
+        cosine = 0.5 * (1 + math.cos(math.pi * falling))
+        rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * cosine
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
+        loss = mouth_loss(self.model(mel).mouth, truth, recipe.change_weight)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.model)
+        self.step += 1
+        return {"loss": float(loss.detach()), "grad_norm": float(norm)}
+
+    def averaged(self) -> SpeechEncoder:
+        """A copy of the model with the averaged weights."""
+        copy = SpeechEncoder(self.model.config)
+        self.ema.copy_to(copy)
+        return copy.eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint, and the averaged weights where the engine can load them."""
+        save_checkpoint(
+            folder / CHECKPOINT,
+            {
+                "model": self.model.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "elapsed": self.elapsed,
+                "recipe": asdict(self.recipe),
+            },
+        )
+        write_speech_encoder(self.averaged(), folder / "weights")
+
+    def resume(self, folder: Path) -> bool:
+        """Go on from the folder's checkpoint, if there is one."""
+        if not (folder / CHECKPOINT).exists():
+            return False
+        state = load_checkpoint(folder / CHECKPOINT)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        return True
+
+
+def mouth_loss(mouth_BNK: Tensor, truth_BNK: Tensor, change_weight: float) -> Tensor:
+    """Weighted squared error of the controls and of their change from frame to frame (scalar)."""
+    weights = mouth_BNK.new_tensor(CONTROL_WEIGHTS)
+    error = (mouth_BNK - truth_BNK) * weights.sqrt()
+    return error.square().mean() + change_weight * error.diff(dim=1).square().mean()
+
+
+def _windows(
+    clips: SpeechClips, recipe: SpeechEncoderRecipe, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Log-mel [B, N, 4, 64] and true controls [B, N, K]; a window may cross into the next clip."""
+    frames = int(rng.choice(recipe.frames))
+    first = int(clips.offsets[HELD_CLIPS])
+    starts = rng.integers(first, len(clips.controls) - frames, recipe.batch)
+    recordings = rng.integers(len(clips.features), size=recipe.batch)
+    mel = np.stack(
+        [clips.features[r, s : s + frames] for r, s in zip(recordings, starts, strict=True)]
+    ).astype(np.float32)
+    truth = np.stack([clips.controls[s : s + frames, : len(MOUTH_CONTROLS)] for s in starts])
+    low = rng.integers(mel.shape[-1], size=recipe.batch)
+    for row, begin in zip(mel, low, strict=True):
+        if rng.random() < 0.5:
+            row[..., begin : begin + int(rng.integers(recipe.masked_bins + 1))] = 0.0
+    return torch.from_numpy(mel), torch.from_numpy(truth)
+
+
+@torch.no_grad()
+def correlations(model: SpeechEncoder, clips: SpeechClips) -> dict[str, float]:
+    """Mean Pearson r of every control over the clips kept back, heard whole."""
+    rows: dict[str, list[float]] = {name: [] for name in MOUTH_CONTROLS}
+    for number in range(HELD_CLIPS):
+        begin, end = clips.offsets[number], clips.offsets[number + 1]
+        mel = torch.from_numpy(clips.features[0, begin:end].astype(np.float32))
+        guess = model(mel[None]).mouth[0].numpy()
+        for column, name in enumerate(MOUTH_CONTROLS):
+            truth = clips.controls[begin:end, column]
+            if truth.std() > 0.03:
+                rows[name].append(float(np.corrcoef(guess[:, column], truth)[0, 1]))
+    return {f"{name}_r": float(np.mean(values)) for name, values in rows.items() if values}
+
+
+def write_speech_encoder(model: SpeechEncoder, folder: Path) -> None:
+    """Write `speech.safetensors` in bfloat16 and its sizes in `speech.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / SPEECH_FILE)
+    config = json.dumps(asdict(model.config), indent=2) + "\n"
+    (folder / SPEECH_CONFIG_FILE).write_text(config, encoding="utf-8")
+
+
+def train(job: SpeechEncoderRun, clips: SpeechClips, folder: Path) -> None:
+    """Steps until the recipe's time is up."""
+    recipe = job.recipe
+    saved = job.elapsed
+    with RunProgress(
+        folder, 60 * recipe.minutes, start=job.elapsed, by_time=True, every=recipe.log_every
+    ) as progress:
+        finished = False
+        while not finished:
+            losses = job.advance(clips)
+            job.elapsed = progress.elapsed
+            finished = job.elapsed >= 60 * recipe.minutes
+            progress.step(job.step, recipe.batch, losses)
+            if finished or job.elapsed - saved > 60 * recipe.save_minutes:
+                saved = job.elapsed
+                progress.report(job.step, "held-out clips", correlations(job.averaged(), clips))
+                job.save(folder)
+
+
+@app.default
+def main(
+    *,
+    out: Path = Path("runs/speech_encoder"),
+    speech: Path = Path("runs/speech"),
+    minutes: float | None = None,
+) -> None:
+    """Train the speech encoder.
+
+    Args:
+        out: folder of the run; goes on from its checkpoint, if there is one.
+        speech: folder of speech shards.
+        minutes: wall-clock length of the whole run, resumed parts included.
+    """
+    recipe = SpeechEncoderRecipe()
+    if minutes is not None:
+        recipe = replace(recipe, minutes=minutes)
+    configure_logging(out / "log.txt")
+    job = SpeechEncoderRun(recipe)
+    resumed = job.resume(out)
+    log.info("%s at step %d", "resumed" if resumed else "starting", job.step)
+    train(job, SpeechClips.load(speech), out)
+
+
+if __name__ == "__main__":
+    app()
