@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from visavis.engine.batching import ChunkScheduler
+from visavis.engine.costs import ChunkCosts, measure_costs
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import Portrait, frame_portrait
 from visavis.engine.face.image import ImageSource
@@ -20,6 +22,7 @@ from visavis.engine.registry import Framing, model_spec
 from visavis.engine.runtime import choose_device, choose_dtype, set_threads
 from visavis.engine.schematic import schematic_portrait
 from visavis.engine.session import AvatarSession
+from visavis.engine.timeline import Chunk
 from visavis.engine.weights import find_weights
 
 logger = logging.getLogger(__name__)
@@ -78,9 +81,11 @@ class AvatarEngine:
         self.dtype = dtype
         self.num_steps = num_steps
         self.chunk_realtime_factor: float | None = None
+        self.costs: ChunkCosts | None = None
         self._pipeline = FlashTalkPipeline(
             parts.dit, parts.codec, parts.front_end, device, text=parts.text
         )
+        self.scheduler = ChunkScheduler(self._pipeline)
         self._framing = framing
         self._landmarker: FaceLandmarker | None = None
 
@@ -181,7 +186,8 @@ class AvatarEngine:
     def warm_up(self) -> float:
         """Run a chunk of each length, so that no user waits for first-call costs.
 
-        Sets `chunk_realtime_factor`: time for the longest chunk over the time its new frames play,
+        Sets `costs`, and from them how many chunks `scheduler` denoises together; and
+        `chunk_realtime_factor`: time for the longest chunk over the time its new frames play,
         decode included. Where this machine cannot keep up, sessions get two denoising steps by
         default instead of four, and the log says so.
 
@@ -204,9 +210,15 @@ class AvatarEngine:
             )
             self.num_steps = _FEWEST_STEPS
             measured = self._measure(avatar)
+        self.costs = measure_costs(self._pipeline, lambda length: self._begin(avatar, length))
+        self.scheduler.caps = self.costs.caps
+        logger.info("chunks denoised together, by length: %s", self.scheduler.caps)
         factor = self.chunk_realtime_factor = measured.realtime_factor
         logger.info("a %d-frame chunk takes %.2f of the time it plays", CHUNK_LENGTHS[-1], factor)
         return time.perf_counter() - start
+
+    def _begin(self, avatar: Avatar, chunk_frames: int) -> Chunk:
+        return self.open_session(avatar).begin_idle(chunk_frames)
 
     def _measure(self, avatar: Avatar) -> ChunkCost:
         """Best of two longest chunks: the first may still pay for memory and threads."""

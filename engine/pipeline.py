@@ -42,10 +42,15 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class ChunkState:
-    """What a chunk hands to the next: motion latents float32 [C, 1 or 2, h, w] and random state."""
+    """What a chunk hands to the next: motion latents float32 [C, 1 or 2, h, w] and random state.
+
+    `poses` are those of the last frames shown, up to five, which the motion latents code; a short
+    chunk hands the later of them on.
+    """
 
     motion: Tensor
     random: Tensor
+    poses: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class ChunkJob:
 
     chunk_frames: int
     shown: int
-    motion: Tensor
+    start: ChunkState
     conditions: Conditions
     audio: AudioCache
     levels: tuple[TimeConstants, ...]
@@ -152,7 +157,7 @@ class FlashTalkPipeline:
         return ChunkJob(
             chunk_frames,
             shown,
-            state.motion,
+            state,
             conditions,
             self.model.prepare_audio(windows[None], latent_size=self.codec.latent_size),
             self._levels(num_steps),
@@ -174,32 +179,37 @@ class FlashTalkPipeline:
             _joined([job.conditions.cond_latents[job.chunk_frames] for job in jobs]),
             AudioCache.stack([job.audio for job in jobs]),
             ContextCache.stack([job.conditions.context for job in jobs]),
-            given_slots=min(job.motion.shape[1] for job in jobs),
+            given_slots=min(job.start.motion.shape[1] for job in jobs),
         )
-        for job, own in zip(jobs, velocity.float().split(1), strict=True):
+        for job, own in zip(jobs, torch.split(velocity.float(), 1), strict=True):
             job.denoising.advance(own)
 
     @torch.inference_mode()
     def decode(self, job: ChunkJob) -> Iterator[ChunkFrame]:
         """The frames of a denoised job, in order, as they are decoded."""
-        latents = self.codec.join(job.denoising.latents[0], job.motion)
-        end = MOTION_FRAMES + job.shown
-        skip = min(MOTION_FRAMES, job.shown)  # a short tail's hand-over needs motion frames, too
-        recent: deque[Tensor] = deque(maxlen=MOTION_FRAMES)
-        index = skip
-        for batch in self.codec.decode(latents, job.conditions.reference, skip_frames=skip):
+        latents = self.codec.join(job.denoising.latents[0], job.start.motion)
+        recent = deque(job.start.poses, maxlen=MOTION_FRAMES)
+        # A short chunk's hand-over needs some of its motion frames: those that were shown, or as
+        # this chunk decodes them again, where that is not the same.
+        hidden = 0
+        if not (self.codec.exact_is_read_from_latents and recent):
+            hidden = max(0, MOTION_FRAMES - job.shown)
+        count = -hidden
+        for batch in self.codec.decode(
+            latents, job.conditions.reference, skip_frames=MOTION_FRAMES - hidden
+        ):
             for pixels, exact in zip(batch.pixels, batch.exact, strict=True):
                 recent.append(exact)
-                index += 1
-                if index <= MOTION_FRAMES:
+                count += 1
+                if count <= 0:
                     continue
                 next_state = None
-                if index == end:
-                    next_state = ChunkState(
-                        self.hand_over(tuple(recent), job.conditions), job.generator.get_state()
-                    )
+                if count == job.shown:
+                    poses = tuple(recent)
+                    motion = self.hand_over(poses, job.conditions)
+                    next_state = ChunkState(motion, job.generator.get_state(), poses)
                 yield ChunkFrame(pixels.cpu().numpy(), exact, next_state)
-                if index == end:
+                if count == job.shown:
                     return
 
     @torch.inference_mode()

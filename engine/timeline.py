@@ -141,10 +141,10 @@ class Timeline:
         self._under_way = None
 
     def _go_on_from_history(self) -> None:
-        poses = self._history.poses(MOTION_FRAMES)
+        poses = tuple(self._history.poses(MOTION_FRAMES))
         rest = self._conditions.initial_motion
         motion = self._pipeline.hand_over(poses, self._conditions) if poses else rest
-        self._chunk = replace(self._chunk, motion=motion)
+        self._chunk = ChunkState(motion, self._chunk.random, poses)
 
     def _frames(
         self, job: ChunkJob, sound: Sound, obsolete: Callable[[], bool]

@@ -54,6 +54,11 @@ class LatentCodec(Protocol[ReferenceT]):
         """(H, W) in pixels."""
         ...
 
+    @property
+    def exact_is_read_from_latents(self) -> bool:
+        """Whether `DecodedFrames.exact` of a motion frame is what was handed over for it."""
+        ...
+
     def reference(self, portrait: Portrait) -> ReferenceT:
         """Everything that is constant for an avatar."""
         ...

@@ -174,6 +174,10 @@ class MotionCodec(nn.Module):
         """Where the weights are."""
         return self.painter.head.weight.device
 
+    @property
+    def exact_is_read_from_latents(self) -> bool:
+        return not self.reencode
+
     def reference(self, portrait: Portrait) -> MotionReference:
         """Everything that is constant for an avatar."""
         return make_reference(portrait, self.device)

@@ -34,6 +34,8 @@ class WanReference:
 class WanCodec:
     """`LatentCodec[WanReference]` of the released model."""
 
+    exact_is_read_from_latents = False
+
     def __init__(
         self,
         vae: WanVAE,

@@ -29,6 +29,7 @@ class TinyCodec:
     """Frames are the six code channels of their own latent, drawn as grey patches."""
 
     latent_channels = 24
+    exact_is_read_from_latents = False
     cond_channels = 20
     latent_size = (SIDE, SIDE)
     frame_size = (PIXELS, PIXELS)

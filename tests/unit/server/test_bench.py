@@ -27,6 +27,7 @@ class GreyCodec:
     """Grey frames of 16x16 pixels, around which the real transformer and session work."""
 
     latent_channels, cond_channels = 24, 20
+    exact_is_read_from_latents = False
     latent_size, frame_size = (4, 4), (16, 16)
 
     def reference(self, portrait: object) -> None:
