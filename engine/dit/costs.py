@@ -86,7 +86,7 @@ def process_cost(
     skipped = shape.motion_slots * spatial if shape.world == 1 else 0
     head_rows = rows - skipped
     products = config.num_layers * rows * per_row() - skipped * per_row(queries_only=True)
-    products += 2 * (end - first) * spatial * config.in_channels * patch * dim
+    products += 2 * rows * config.in_channels * patch * dim
     products += 2 * head_rows * dim * config.latent_channels * patch
     attention = 4 * dim * keys * (config.num_layers * rows - skipped)
     return ProcessCost(

@@ -94,6 +94,14 @@ def fused_attention(
     return out
 
 
+def fused_attention_with_lse(
+    q_BNHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The attention operator and the log-sum-exp of its scores, float32 [B, H, N]."""
+    out, lse = torch.ops.visavis.attention_with_lse(q_BNHK, k_BLHK, v_BLHK)
+    return out, lse
+
+
 def _kernels() -> Any:
     if GPU_KERNELS is None:
         raise RuntimeError("no GPU kernels here: `fuses` is false without them")
@@ -157,9 +165,21 @@ def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return q.new_empty(q.shape)
 
 
-@register_flop_formula(torch.ops.visavis.attention)
+@torch.library.custom_op("visavis::attention_with_lse", mutates_args=())
+def _attention_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    out, lse = _kernels().attention_with_lse(q, k, v)
+    return out, lse
+
+
+@_attention_with_lse.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    lse = q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
+    return q.new_empty(q.shape), lse
+
+
+@register_flop_formula([torch.ops.visavis.attention, torch.ops.visavis.attention_with_lse])
 def _attention_flops(
-    q: Any, k: Any, v: Any, bias: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+    q: Any, k: Any, v: Any, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
     batch, queries, heads, size = q
     return int(4 * batch * queries * k[1] * heads * size)

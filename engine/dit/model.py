@@ -44,6 +44,7 @@ class FlashTalkDiT(nn.Module):
     def __init__(self, config: DiTConfig, *, attention_impl: AttentionImpl = "sdpa") -> None:
         super().__init__()
         self.config = config
+        self.attention_impl = attention_impl
         self.patch_embedding = nn.Conv3d(
             config.in_channels, config.dim, config.patch_size, stride=config.patch_size
         )
@@ -252,15 +253,27 @@ class FlashTalkDiT(nn.Module):
         return TokenLayout.shard(frames, frame_tokens, rank=rank, world=world)
 
     def _embed(self, latents: Tensor, cond: Tensor, layout: TokenLayout) -> Tensor:
-        """Patches of the frames that the layout touches, cut and padded to its rows."""
+        """The layout's tokens -> [B, rows, D] in the dtype of the latents."""
         first, end = layout.frame_range
         joined = torch.cat(
             [latents[:, :, first:end], cond[:, :, first:end].to(latents.dtype)], dim=1
-        )
-        patches = self.patch_embedding(joined.to(self.patch_embedding.weight.dtype))
+        ).to(self.patch_embedding.weight.dtype)
+        if self.exchange is None:
+            patches = self.patch_embedding(joined).flatten(2).transpose(1, 2)
+        else:
+            own = layout.cut(self._patches(joined), first * layout.frame_tokens)
+            weight = self.patch_embedding.weight.flatten(1)
+            patches = F.linear(own, weight, self.patch_embedding.bias)
         # every addition to the residual stream keeps its strides
-        x_BND = patches.flatten(2).transpose(1, 2).to(latents.dtype).contiguous()
-        return x_BND if self.exchange is None else layout.cut(x_BND, first * layout.frame_tokens)
+        x_BND: Tensor = patches.to(latents.dtype).contiguous()
+        return x_BND
+
+    def _patches(self, x_BCTHW: Tensor) -> Tensor:
+        """[B, tokens, C * p * q], channels in the order of the patch embedding's weights."""
+        batch, channels, frames, height, width = x_BCTHW.shape
+        down, across = self.config.patch_size[1:]
+        grid = x_BCTHW.view(batch, channels, frames, height // down, down, width // across, across)
+        return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
 
     def _rope(
         self, frames: int, rows: int, columns: int, layout: TokenLayout

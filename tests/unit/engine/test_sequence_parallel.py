@@ -1,0 +1,151 @@
+"""A chunk shared by gloo processes equals the same chunk in one process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from dit_exactness import small_inputs, small_model
+from gloo_group import run_group
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from visavis.engine.dit.attention import AttentionImpl, attend
+from visavis.engine.dit.config import DIT_PRESETS
+from visavis.engine.dit.layout import TokenLayout
+from visavis.engine.parallel.lse import attend_with_lse
+from visavis.engine.parallel.plan import ParallelError, SequencePlan
+from visavis.engine.parallel.ring import merge
+from visavis.engine.parallel.sequence import parallelize
+
+# heads that divide by 2, 3 and 4; 12 * 4 audio keys, so that folding saves at 64 tokens a frame
+CONFIG = replace(DIT_PRESETS["test"], dim=96, num_heads=12, text_len=12)
+LIMIT = 1e-5
+
+# (latent frames, latent size, other arguments of small_inputs)
+CHUNKS: list[tuple[int, tuple[int, int], dict[str, Any]]] = [
+    (3, (16, 16), {}),  # folded audio
+    (3, (6, 10), {"batch": 2}),  # 45 tokens, direct audio
+    (5, (6, 2), {}),  # 15 tokens, frames of 3
+    (1, (2, 2), {}),  # one token: the other processes hold padding alone
+    (3, (6, 10), {"people": 2}),
+    (1, (10, 6), {"people": 2, "batch": 2}),  # first frame over all processes
+]
+
+
+def differences(rank: int, plan: SequencePlan, impl: str) -> list[float]:
+    model = small_model(CONFIG, torch.float32, attention_impl=impl)
+    worst = []
+    with torch.inference_mode():
+        for frames, size, options in CHUNKS:
+            inputs = small_inputs(CONFIG, torch.float32, frames=frames, size=size, **options)
+            model.exchange = None
+            alone = model(**inputs)
+            together = parallelize(model, plan)(**inputs)
+            worst.append((together - alone).abs().max().item() / alone.abs().max().item())
+    return worst
+
+
+@pytest.mark.parametrize(
+    ("ulysses", "ring", "impl"),
+    [
+        (2, 1, "sdpa"),
+        (1, 2, "plain"),
+        (3, 1, "plain"),
+        (1, 3, "sdpa"),
+        (4, 1, "sdpa"),
+        (2, 2, "sdpa"),
+        (2, 2, "plain"),
+        (1, 4, "sdpa"),
+    ],
+)
+def test_group_equals_one_process(ulysses: int, ring: int, impl: str) -> None:
+    plan = SequencePlan(ulysses_degree=ulysses, ring_degree=ring)
+    for rank, worst in enumerate(run_group(plan.world, differences, plan, impl)):
+        assert max(worst) <= LIMIT, (rank, worst)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    frames=st.integers(1, 6),
+    frame_tokens=st.integers(1, 9),
+    world=st.integers(1, 9),
+)
+def test_shards_hold_every_token_once_and_know_its_frame(
+    frames: int, frame_tokens: int, world: int
+) -> None:
+    tokens = frames * frame_tokens
+    seen: list[int] = []
+    for rank in range(world):
+        layout = TokenLayout.shard(frames, frame_tokens, rank=rank, world=world)
+        own = list(range(layout.start, layout.start + layout.valid))
+        seen += own
+        covered: list[int] = []
+        first, end = layout.frame_range
+        assert 0 <= first < end <= frames
+        for frame, start, stop in layout.segments():
+            assert first <= frame < end
+            covered += range(start, stop)
+            for row in range(start, min(stop, layout.valid)):
+                assert own[row] // frame_tokens == frame
+        assert covered == list(range(layout.length))
+    assert seen == list(range(tokens))
+
+
+@settings(max_examples=50, deadline=None)
+@given(splits=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_merged_runs_equal_attention_over_all_keys(splits: list[int], seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    # scores of a few hundred, where a softmax without its maximum would overflow
+    q = 60 * torch.randn(1, 3, 2, 8, generator=draw, dtype=torch.float64)
+    k, v = torch.randn(2, 1, sum(splits), 2, 8, generator=draw, dtype=torch.float64)
+    parts: tuple[Tensor, Tensor] | None = None
+    for keys, values in zip(k.split(splits, dim=1), v.split(splits, dim=1), strict=True):
+        parts = merge(parts, attend_with_lse(q, keys, values, "plain"))
+    assert parts is not None
+    torch.testing.assert_close(parts[0].flatten(2), attend(q, k, v, "sdpa"))
+
+
+@pytest.mark.parametrize("impl", ["plain", "sdpa"])
+def test_log_sum_exp_is_that_of_the_scores(impl: AttentionImpl) -> None:
+    q, k, v = torch.randn(3, 2, 5, 2, 8)
+    out, lse = attend_with_lse(q, k, v, impl)
+    scores = torch.einsum("bnhk,blhk->bhnl", q, k) * 8**-0.5
+    torch.testing.assert_close(lse, scores.logsumexp(-1))
+    torch.testing.assert_close(out.flatten(2), attend(q, k, v, impl))
+
+
+@pytest.mark.parametrize(
+    ("world", "heads", "given", "expected"),
+    [
+        (8, 40, {}, (8, 1)),
+        (3, 40, {}, (1, 3)),
+        (6, 40, {}, (2, 3)),
+        (8, 40, {"ring_degree": 2}, (4, 2)),
+        (8, 40, {"ulysses_degree": 2}, (2, 4)),
+        (1, 40, {}, (1, 1)),
+    ],
+)
+def test_plan_takes_heads_before_tokens(
+    world: int, heads: int, given: dict[str, int], expected: tuple[int, int]
+) -> None:
+    plan = SequencePlan.choose(world, heads, **given)
+    assert (plan.ulysses_degree, plan.ring_degree) == expected
+
+
+def test_heads_that_do_not_divide_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ParallelError, match=r"40 heads .* use 1 and ring_degree=3"):
+        SequencePlan.choose(3, 40, ulysses_degree=3)
+    with pytest.raises(ParallelError, match="is 4, but there are 3 processes"):
+        SequencePlan.choose(3, 40, ulysses_degree=2, ring_degree=2)
+    with pytest.raises(ParallelError, match="ring_degree=0: must be at least 1"):
+        SequencePlan(ring_degree=0)
+
+
+def test_without_a_group_the_way_to_one_is_told() -> None:
+    model = small_model(CONFIG, torch.float32)
+    with pytest.raises(ParallelError, match="torchrun"):
+        parallelize(model, SequencePlan(ulysses_degree=2))
