@@ -8,6 +8,7 @@ import re
 import wave
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from visavis_client import (
     AvatarError,
     ConnectionFailedError,
     FrameDecoder,
+    Retry,
     ServerError,
     SessionClosedError,
     SyncAvatarClient,
@@ -27,6 +29,7 @@ from visavis_client import (
     connect_sync,
 )
 from visavis_client.events import ResponseDone
+from visavis_client.server_errors import AvatarNotFoundError, CapacityError
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
 
@@ -63,7 +66,7 @@ async def test_the_audio_comes_back_whole_with_its_frames(
 ) -> None:
     pcm = noise(samples)
     async with connect(live.http, avatar=GALLERY_ID, rate=rate) as session:
-        assert session.settings["input_audio"]["rate"] == rate
+        assert session.settings.input_audio.rate == rate
         frames = [frame async for frame in session.speak(pcm)]
         again = [frame async for frame in session.speak(pcm)]
     for part in (frames, again):
@@ -175,7 +178,8 @@ async def test_more_audio_than_the_server_buffers_is_held_back_here(tmp_path: Pa
     config = make_config(tmp_path, max_buffered_input_ms=2_000, speech_lead_ms=100_000)
     pcm = noise(64_000)
     with running(config, load_painting_engine) as server:
-        async with connect(server.http, avatar=GALLERY_ID, video="none", timeout_s=10) as session:
+        free: dict[str, Any] = {"video": "none", "playback": "none", "timeout_s": 10}
+        async with connect(server.http, avatar=GALLERY_ID, **free) as session:
             frames = [frame async for frame in session.speak(pcm)]
         async with connect(server.http, avatar=GALLERY_ID, max_frames=2, timeout_s=0.5) as session:
             with pytest.raises(TimedOutError, match="read frames in another task"):
@@ -184,7 +188,7 @@ async def test_more_audio_than_the_server_buffers_is_held_back_here(tmp_path: Pa
 
 
 async def test_errors_of_the_server_are_exceptions(live: LiveServer) -> None:
-    with pytest.raises(ServerError) as unknown:
+    with pytest.raises(AvatarNotFoundError) as unknown:
         async with connect(live.http, avatar="nobody"):
             pass
     assert unknown.value.code == "avatar_not_found"
@@ -208,8 +212,9 @@ async def test_errors_of_the_server_are_exceptions(live: LiveServer) -> None:
 async def test_a_full_server_says_when_to_come_back(tmp_path: Path) -> None:
     with running(make_config(tmp_path, max_sessions=1), load_painting_engine) as server:
         async with connect(server.http, avatar=GALLERY_ID):
-            with pytest.raises(ServerError) as full:
-                async with connect(server.http, avatar=GALLERY_ID):
+            once = Retry(attempts=1)
+            with pytest.raises(CapacityError) as full:
+                async with connect(server.http, avatar=GALLERY_ID, queue_timeout_s=0, retry=once):
                     pass
     assert full.value.code == "capacity"
     assert full.value.retryable
@@ -218,7 +223,7 @@ async def test_a_full_server_says_when_to_come_back(tmp_path: Path) -> None:
 async def test_nobody_there(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     with pytest.raises(ConnectionFailedError, match="visavis serve"):
-        async with connect(url, avatar="any"):
+        async with connect(url, avatar="any", retry=Retry(attempts=2, first_s=0.01)):
             pass
     with pytest.raises(ConnectionFailedError, match="visavis serve"):
         await AvatarClient(url).avatars.list()
@@ -287,7 +292,7 @@ async def test_avatars_over_http(live: LiveServer, tmp_path: Path) -> None:
 
 async def test_a_picture_in_the_session_itself(live: LiveServer) -> None:
     async with connect(live.http, image=encoded(drawn_face(), "PNG")) as session:
-        assert session.settings["avatar_id"] is None
+        assert session.settings.avatar_id is None
         frames = [frame async for frame in session.speak(noise(640))]
     assert frames[0].to_rgb().std() > 10
 
@@ -296,7 +301,7 @@ def test_without_asyncio(live: LiveServer) -> None:
     pcm = noise(16_000)
     pieces = [pcm[start : start + 3_000] for start in range(0, len(pcm), 3_000)]
     client = SyncAvatarClient(live.http)
-    assert client.avatars.list_avatars()[0].id == GALLERY_ID
+    assert client.rest.list_avatars()[0].id == GALLERY_ID
     with client.connect(avatar=GALLERY_ID) as session:
         assert session.id.startswith("sess_")
         frames = list(session.speak(pieces))

@@ -4,7 +4,8 @@
         async for frame in session.speak(pcm16):
             ...
 
-`connect_sync` does the same without asyncio.
+`connect_sync` does the same without asyncio. `events` has the server's events, `server_errors` an
+exception for each of its error codes.
 """
 
 from visavis_client.audio import Wav, read_wav
@@ -14,6 +15,8 @@ from visavis_client.errors import (
     AvatarError,
     ConnectionFailedError,
     FrameDecodeError,
+    MicrophoneError,
+    MissingExtraError,
     ResponseFailedError,
     ServerError,
     SessionClosedError,
@@ -21,7 +24,18 @@ from visavis_client.errors import (
     WireError,
 )
 from visavis_client.frames import AvatarFrame, FrameDecoder
-from visavis_client.rest import AvatarInfo, Capacity
+from visavis_client.microphone import Microphone
+from visavis_client.options import SessionOptions
+from visavis_client.recorder import Recorder
+from visavis_client.rest_types import (
+    AvatarInfo,
+    Capacity,
+    ClientSecret,
+    ModelInfo,
+    SessionInfo,
+    VideoInfo,
+)
+from visavis_client.retry import Retry
 from visavis_client.session import AvatarSession
 from visavis_client.sync import SyncAvatarClient, SyncAvatarSession, connect_sync
 
@@ -33,15 +47,25 @@ __all__ = [
     "AvatarInfo",
     "AvatarSession",
     "Capacity",
+    "ClientSecret",
     "ConnectionFailedError",
     "FrameDecodeError",
     "FrameDecoder",
+    "Microphone",
+    "MicrophoneError",
+    "MissingExtraError",
+    "ModelInfo",
+    "Recorder",
     "ResponseFailedError",
+    "Retry",
     "ServerError",
     "SessionClosedError",
+    "SessionInfo",
+    "SessionOptions",
     "SyncAvatarClient",
     "SyncAvatarSession",
     "TimedOutError",
+    "VideoInfo",
     "Wav",
     "WireError",
     "connect",

@@ -1,54 +1,11 @@
-"""What can go wrong, as exceptions that say what would help."""
+"""What can go wrong on this side, as exceptions that say what would help.
+
+What the server reports is a `ServerError`; `server_errors` has a class for each code.
+"""
 
 from __future__ import annotations
 
-# What a program, or its author, can do about each error code of the protocol.
-REMEDIES = {
-    "invalid_json": "report a bug in this client",
-    "invalid_event": "correct the field named by `param`",
-    "invalid_frame": "report a bug in this client",
-    "invalid_audio": "send whole 16-bit samples",
-    "invalid_sample_rate": "resample the audio to 8,000..48,000 Hz",
-    "invalid_image": "use another picture: one face, looking at the camera",
-    "invalid_avatar_id": "take an id of `avatars.list()`",
-    "unsupported_value": "choose one of the values that the message names",
-    "immutable_field": "open a new session with the other settings",
-    "session_not_configured": "report a bug in this client",
-    "session_update_timeout": "open a new session",
-    "message_too_large": "upload the picture with `avatars.upload()`",
-    "too_many_errors": "look at the errors that came before",
-    "input_buffer_empty": "send audio before committing it",
-    "input_buffer_overflow": "send the refused audio again later, or less at a time",
-    "response_not_found": "use the id of the open utterance, or a new one",
-    "avatar_not_found": "take an id of `avatars.list()`",
-    "avatar_read_only": "delete only what was uploaded",
-    "origin_not_allowed": "add the origin to VISAVIS_ALLOWED_ORIGINS of the server",
-    "capacity": "try again after `retry_after_s`",
-    "model_loading": "try again after `retry_after_s`",
-    "engine_failed": "open a new session",
-    "server_draining": "connect again",
-    "idle_timeout": "open a new session when there is something to say",
-    "max_duration": "open a new session",
-    "slow_client": "read frames as fast as they come, in a task of their own",
-}
-
-# After these the server closes the socket.
-CLOSING = frozenset(
-    {
-        "session_update_timeout",
-        "message_too_large",
-        "too_many_errors",
-        "avatar_not_found",
-        "origin_not_allowed",
-        "capacity",
-        "model_loading",
-        "engine_failed",
-        "server_draining",
-        "idle_timeout",
-        "max_duration",
-        "slow_client",
-    }
-)
+from typing import ClassVar
 
 
 class AvatarError(Exception):
@@ -77,7 +34,18 @@ class AudioFormatError(AvatarError, ValueError):
 
 
 class FrameDecodeError(AvatarError, ValueError):
-    """A frame cannot be decoded, or its decoder is not installed."""
+    """A frame cannot be decoded."""
+
+
+class MissingExtraError(AvatarError, ImportError):
+    """A library is not installed that this needs; `remedy` is the pip command."""
+
+    def __init__(self, what: str, *, library: str, extra: str) -> None:
+        super().__init__(f"{what} needs {library}", remedy=f"pip install 'visavis-client[{extra}]'")
+
+
+class MicrophoneError(AvatarError):
+    """The sound card gives no sound."""
 
 
 class ServerError(AvatarError):
@@ -87,6 +55,8 @@ class ServerError(AvatarError):
     whether the same may work later, `retry_after_s` when. `event_id` is that of the client event
     which caused it. `status` is the HTTP status, None for an error on the socket.
     """
+
+    REMEDY: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -100,7 +70,7 @@ class ServerError(AvatarError):
         retry_after_s: float | None = None,
         status: int | None = None,
     ) -> None:
-        super().__init__(f"{code}: {message}", remedy=REMEDIES.get(code, ""))
+        super().__init__(f"{code}: {message}", remedy=self.REMEDY)
         self.code = code
         self.type = type
         self.param = param

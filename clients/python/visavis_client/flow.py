@@ -9,6 +9,7 @@ from dataclasses import replace
 from visavis_client.errors import TimedOutError
 from visavis_client.events import ResponseDone
 from visavis_client.frames import AvatarFrame
+from visavis_client.protocol import FRAME_US
 
 Item = AvatarFrame | ResponseDone | Exception | None
 
@@ -27,12 +28,24 @@ class FrameQueue:
         self._items: deque[Item] = deque()
         self._num_frames = 0
         self._void_epoch = -1
+        self._last_pts_us: int | None = None
         self._changed = asyncio.Condition()
         self._end: Exception | None = None
         self._ended = False
 
     def __len__(self) -> int:
         return self._num_frames
+
+    @property
+    def position_us(self) -> int | None:
+        """`pts_us` up to which all speech was read; None before the first frame.
+
+        Idle frames count as soon as they are here, for they may be dropped.
+        """
+        for item in self._items:
+            if isinstance(item, AvatarFrame) and not item.idle:
+                return max(0, item.pts_us - FRAME_US)
+        return self._last_pts_us
 
     async def put(self, frame: AvatarFrame) -> None:
         """Append a frame, unless its epoch is void."""
@@ -42,6 +55,7 @@ class FrameQueue:
             if frame.epoch > self._void_epoch and not self._ended:
                 self._items.append(frame)
                 self._num_frames += 1
+                self._last_pts_us = frame.pts_us
                 self._changed.notify_all()
 
     async def put_marker(self, item: ResponseDone | Exception | None) -> None:
@@ -137,6 +151,13 @@ class InputCredit:
         if response in self._outstanding:
             self._outstanding[response] -= samples
             self._changed.set()
+
+    def lost(self, samples: int) -> None:
+        """So many samples will not come back, of the oldest responses."""
+        for response, waiting in sorted(self._outstanding.items()):
+            part = min(samples, waiting)
+            self.came_back(response, part)
+            samples -= part
 
     def done(self, response: int) -> None:
         """Nothing of that response waits any more."""

@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from visavis_client import wire
-from visavis_client.errors import FrameDecodeError
+from visavis_client.errors import FrameDecodeError, MissingExtraError
+from visavis_client.protocol import FRAME_US, Flag
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-JPEG = "jpeg"
+JPEG, H264 = "jpeg", "h264"
 
 
 @dataclass(frozen=True, slots=True)
 class AvatarFrame:
     """One picture and the 40 ms of sound that belong to it.
 
-    `video` is a JPEG file or one H.264 access unit (Annex B), as `codec` says; `audio` is pcm16 at
-    `rate` Hz: the caller's own samples, or silence in an idle frame. `pts_us` is the place on the
-    session's timeline in microseconds. `response` counts utterances from 1 and is 0 when idle;
-    `first` and `last` mark an utterance's ends. `gap` says that frames before this one were lost
-    because nobody read them.
+    `video` is a JPEG file, one H.264 access unit (Annex B) or an fMP4 fragment, as `codec` says;
+    it is empty where the picture was left out for want of bandwidth. `audio` is pcm16 at `rate` Hz:
+    the caller's own samples, or silence in an idle frame. `pts_us` is the place on the session's
+    timeline in microseconds. `response` counts utterances from 1 and is 0 when idle; `first` and
+    `last` mark an utterance's ends. `gap` says that frames before this one were lost
+    because nobody read them, or with a lost connection.
     """
 
     video: bytes
@@ -44,7 +46,7 @@ class AvatarFrame:
     @property
     def index(self) -> int:
         """Frames of the session before this one, idle ones included."""
-        return self.pts_us // wire.FRAME_US
+        return self.pts_us // FRAME_US
 
     @property
     def idle(self) -> bool:
@@ -65,7 +67,7 @@ class AvatarFrame:
         return _decode_jpeg(self.video)
 
 
-def frame_of(message: wire.Message, *, codec: str, rate: int) -> AvatarFrame:
+def frame_of(message: wire.Message, *, codec: str, rate: int, gap: bool = False) -> AvatarFrame:
     """The frame of a MEDIA message."""
     return AvatarFrame(
         video=message.video,
@@ -76,10 +78,11 @@ def frame_of(message: wire.Message, *, codec: str, rate: int) -> AvatarFrame:
         epoch=message.epoch,
         response=message.response,
         seq=message.seq,
-        keyframe=bool(message.flags & wire.KEYFRAME),
-        first=bool(message.flags & wire.FIRST),
-        last=bool(message.flags & wire.LAST),
-        discontinuity=bool(message.flags & wire.DISCONTINUITY),
+        keyframe=bool(message.flags & Flag.KEYFRAME),
+        first=bool(message.flags & Flag.FIRST),
+        last=bool(message.flags & Flag.LAST),
+        discontinuity=bool(message.flags & Flag.DISCONTINUITY),
+        gap=gap,
     )
 
 
@@ -96,10 +99,16 @@ class FrameDecoder:
     def decode(self, frame: AvatarFrame) -> NDArray[np.uint8] | None:
         """uint8 RGB [height, width, 3]; None until a keyframe came, at the start or after a gap.
 
-        Raises FrameDecodeError when `av` (H.264) or Pillow (JPEG) is missing, or the data is bad.
+        Raises MissingExtraError without `av` (H.264) or Pillow (JPEG), FrameDecodeError for bad
+        data and other formats.
         """
         if frame.codec == JPEG:
             return _decode_jpeg(frame.video)
+        if frame.codec != H264:
+            raise FrameDecodeError(
+                f"frames of {frame.codec} cannot be decoded here",
+                remedy='connect with video="h264" or video="jpeg"',
+            )
         self._waiting = (self._waiting or frame.gap) and not frame.keyframe
         return None if self._waiting else self._decode_h264(frame.video)
 
@@ -107,7 +116,7 @@ class FrameDecoder:
         try:
             import av
         except ImportError as error:
-            raise _missing("PyAV", "h264") from error
+            raise MissingExtraError("decoding H.264", library="av", extra="h264") from error
         if self._h264 is None:
             self._h264 = av.CodecContext.create("h264", "r")
             self._h264.options = {"flags": "low_delay"}
@@ -127,15 +136,9 @@ def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
         import numpy as np
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise _missing("Pillow", "jpeg") from error
+        raise MissingExtraError("decoding JPEG", library="Pillow", extra="jpeg") from error
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise FrameDecodeError(f"damaged JPEG: {error}", remedy="") from error
-
-
-def _missing(library: str, extra: str) -> FrameDecodeError:
-    return FrameDecodeError(
-        f"decoding needs {library}", remedy=f"pip install 'visavis-client[{extra}]'"
-    )

@@ -449,6 +449,8 @@ class SessionResume(ClientEvent):
     handle: str
     # `seq` of the last media message received; null for none.
     last_seq: int | None = None
+    # `event_id` of the last event received; later ones are sent again.
+    last_event_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

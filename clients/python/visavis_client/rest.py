@@ -1,97 +1,104 @@
-"""Avatars, capacity and health over HTTP, with the standard library only."""
+"""The HTTP half of the client, blocking, with the standard library only."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import secrets
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from visavis_client.errors import ConnectionFailedError, ServerError, TimedOutError
-from visavis_client.events import server_error
+from visavis_client.errors import AvatarError, ConnectionFailedError, ServerError, TimedOutError
+from visavis_client.multipart import multipart
+from visavis_client.rest_types import (
+    AvatarInfo,
+    Capacity,
+    ClientSecret,
+    ModelInfo,
+    SessionInfo,
+    VideoInfo,
+)
+from visavis_client.retry import NEVER, Retry
+from visavis_client.server_errors import server_error
 
 POLL_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class AvatarInfo:
-    """An avatar on the server; `warnings` are sentences about the picture."""
-
-    id: str
-    name: str
-    builtin: bool
-    warnings: tuple[str, ...]
-    image_url: str
-    credit: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """Sessions at a time; `state` is loading, ready, failed or draining."""
-
-    active: int
-    max: int
-    state: str
+VIDEO_POLL_S = 0.5
+JSON = "application/json"
+File = bytes | str | PathLike[str]
 
 
 class Rest:
-    """The blocking half of the client. `base` is http(s)://host[:port], `token` is optional."""
+    """`base` is http(s)://host[:port], `token` an API key, if the server wants one.
 
-    def __init__(self, base: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
+    `retry` is for requests that may be repeated: those that only ask, and all that the server
+    refused with a retryable error.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        retry: Retry = NEVER,
+    ) -> None:
         self.base = base.rstrip("/")
         self._token = token
         self._timeout_s = timeout_s
+        self._retry = retry
+
+    # Avatars
 
     def list_avatars(self) -> list[AvatarInfo]:
         """All avatars, built-in ones first."""
-        return [_avatar(item) for item in self._json("GET", "/v1/avatars")["data"]]
+        return [AvatarInfo.from_json(item) for item in self._json("GET", "/v1/avatars")["data"]]
 
     def get_avatar(self, avatar_id: str) -> AvatarInfo:
-        """One avatar. Raises ServerError `avatar_not_found`."""
-        return _avatar(self._json("GET", _path(avatar_id)))
+        """One avatar. Raises AvatarNotFoundError."""
+        return AvatarInfo.from_json(self._json("GET", _path("avatars", avatar_id)))
 
     def get_image(self, avatar_id: str) -> bytes:
         """The portrait, as a JPEG or PNG file."""
-        return self._call("GET", f"{_path(avatar_id)}/image")
+        return self._call("GET", _path("avatars", avatar_id, "image"))
 
     def upload_avatar(
-        self, image: bytes | str | PathLike[str], *, name: str | None = None
+        self, image: File, *, name: str | None = None, consent: bool | None = None
     ) -> AvatarInfo:
         """Upload a picture, a path or the file's bytes.
 
-        Raises ServerError `invalid_image`, which says why the picture does not serve, and OSError
-        for a path that cannot be read.
+        `consent` says that the person shown has agreed; servers may insist on it.
+        Raises InvalidImageError, which says why the picture does not serve, ConsentRequiredError,
+        and OSError for a path that cannot be read.
         """
-        if isinstance(image, bytes):
-            data, file_name = image, "portrait"
-        else:
-            data, file_name = Path(image).read_bytes(), Path(image).name
         fields = {"name": name} if name is not None else {}
-        body, content_type = _multipart(fields, file_name, data)
-        return _avatar(self._json("POST", "/v1/avatars", body, content_type))
+        if consent is not None:
+            fields["consent"] = "true" if consent else "false"
+        body, kind = multipart(fields, {"file": _file(image, "portrait")})
+        return AvatarInfo.from_json(self._json("POST", "/v1/avatars", body, kind))
 
     def delete_avatar(self, avatar_id: str) -> None:
-        """Delete an uploaded avatar. Raises ServerError `avatar_read_only` for a built-in one."""
-        self._call("DELETE", _path(avatar_id))
+        """Delete an uploaded avatar. Raises AvatarReadOnlyError for a built-in one."""
+        self._call("DELETE", _path("avatars", avatar_id))
+
+    # The server
 
     def capacity(self) -> Capacity:
         """How many sessions there are and may be."""
-        body = self._json("GET", "/v1/realtime/capacity")
-        return Capacity(body["active"], body["max"], body["state"])
+        return Capacity.from_json(self._json("GET", "/v1/realtime/capacity"))
+
+    def list_models(self) -> list[ModelInfo]:
+        """What is loaded."""
+        return [ModelInfo(item["id"], item) for item in self._json("GET", "/v1/models")["data"]]
 
     def wait_ready(self, timeout_s: float = 120.0) -> None:
         """Wait until the server has loaded its model. Raises TimedOutError."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             try:
-                self._call("GET", "/health/ready")
+                self._call_once("GET", "/health/ready", None, "")
                 return
             except (ServerError, ConnectionFailedError) as error:
                 if time.monotonic() + POLL_S > deadline_s:
@@ -101,12 +108,80 @@ class Rest:
                     ) from error
             time.sleep(POLL_S)
 
+    # Sessions and tokens
+
+    def create_client_secret(self, **claims: Any) -> ClientSecret:
+        """A short-lived token for a page, so that no API key goes to browsers.
+
+        `claims` are those of docs/protocol.md, such as avatar_id, origin and max_duration_s.
+        """
+        given = {name: value for name, value in claims.items() if value is not None}
+        data = json.dumps(given).encode()
+        body = self._json("POST", "/v1/realtime/client_secrets", data, JSON)
+        return ClientSecret(str(body["value"]), float(body["expires_at"]), body)
+
+    def list_sessions(self) -> list[SessionInfo]:
+        """The live sessions; needs an administrator's key."""
+        items = self._json("GET", "/v1/realtime/sessions")["data"]
+        return [SessionInfo(str(item["id"]), item) for item in items]
+
+    def end_session(self, session_id: str) -> None:
+        """End somebody's session; needs an administrator's key."""
+        self._call("DELETE", _path("realtime/sessions", session_id))
+
+    # Rendering
+
+    def create_video(self, audio: File, *, avatar: str, **fields: Any) -> VideoInfo:
+        """Begin to render a recording, a path or a file's bytes, to an MP4 file."""
+        values = {name: str(value) for name, value in fields.items() if value is not None}
+        body, kind = multipart({"avatar_id": avatar, **values}, {"audio": _file(audio, "speech")})
+        return _video(self._json("POST", "/v1/videos", body, kind))
+
+    def get_video(self, video_id: str) -> VideoInfo:
+        """How far a rendering is."""
+        return _video(self._json("GET", _path("videos", video_id)))
+
+    def wait_video(self, video_id: str, timeout_s: float = 600.0) -> VideoInfo:
+        """Wait until it is completed or failed. Raises TimedOutError."""
+        deadline_s = time.monotonic() + timeout_s
+        while not (video := self.get_video(video_id)).over:
+            if time.monotonic() > deadline_s:
+                raise TimedOutError(
+                    f"the video was {video.status} ({video.progress:.0f} %) after {timeout_s:g} s",
+                    remedy="wait longer, it goes on",
+                )
+            time.sleep(VIDEO_POLL_S)
+        return video
+
+    def get_video_content(self, video_id: str) -> bytes:
+        """The MP4 file of a completed rendering."""
+        return self._call("GET", _path("videos", video_id, "content"))
+
+    def delete_video(self, video_id: str) -> None:
+        """Delete a rendering, or give it up."""
+        self._call("DELETE", _path("videos", video_id))
+
+    # Requests
+
     def _json(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
         return json.loads(self._call(method, path, body, kind))
 
     def _call(
         self, method: str, path: str, body: bytes | None = None, content_type: str = ""
     ) -> bytes:
+        retries = self._retry.plan()
+        while True:
+            try:
+                return self._call_once(method, path, body, content_type)
+            except AvatarError as error:
+                # A lost POST may have been carried out all the same.
+                again = method in ("GET", "DELETE") or isinstance(error, ServerError)
+                wait_s = retries.wait_s(error) if again else None
+                if wait_s is None:
+                    raise
+                time.sleep(wait_s)
+
+    def _call_once(self, method: str, path: str, body: bytes | None, content_type: str) -> bytes:
         headers = {"Content-Type": content_type} if content_type else {}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -118,84 +193,44 @@ class Rest:
                 data: bytes = reply.read()
                 return data
         except urllib.error.HTTPError as error:
-            raise _http_error(error) from error
+            retry_after = error.headers.get("Retry-After")
+            reason = str(error.reason)
+            raise error_of_reply(error.code, error.read(), reason, retry_after) from error
         except TimeoutError as error:
             raise TimedOutError(
                 f"{self.base} did not answer within {self._timeout_s:g} s", remedy="try again later"
             ) from error
         except (urllib.error.URLError, OSError) as error:
-            reason = getattr(error, "reason", error)
+            why = getattr(error, "reason", error)
             raise ConnectionFailedError(
-                f"{self.base} cannot be reached: {reason}", remedy="start it with `visavis serve`"
+                f"{self.base} cannot be reached: {why}", remedy="start it with `visavis serve`"
             ) from error
 
 
-class Avatars:
-    """The same for asyncio: each call runs in a thread."""
-
-    def __init__(self, rest: Rest) -> None:
-        self._rest = rest
-
-    async def list(self) -> list[AvatarInfo]:
-        """See Rest.list_avatars."""
-        return await asyncio.to_thread(self._rest.list_avatars)
-
-    async def get(self, avatar_id: str) -> AvatarInfo:
-        """See Rest.get_avatar."""
-        return await asyncio.to_thread(self._rest.get_avatar, avatar_id)
-
-    async def image(self, avatar_id: str) -> bytes:
-        """See Rest.get_image."""
-        return await asyncio.to_thread(self._rest.get_image, avatar_id)
-
-    async def upload(
-        self, image: bytes | str | PathLike[str], *, name: str | None = None
-    ) -> AvatarInfo:
-        """See Rest.upload_avatar."""
-        return await asyncio.to_thread(self._rest.upload_avatar, image, name=name)
-
-    async def delete(self, avatar_id: str) -> None:
-        """See Rest.delete_avatar."""
-        await asyncio.to_thread(self._rest.delete_avatar, avatar_id)
-
-
-def _path(avatar_id: str) -> str:
-    return f"/v1/avatars/{urllib.parse.quote(avatar_id, safe='')}"
-
-
-def _avatar(body: dict[str, Any]) -> AvatarInfo:
-    return AvatarInfo(
-        id=body["id"],
-        name=body.get("name", ""),
-        builtin=bool(body.get("builtin")),
-        warnings=tuple(body.get("warnings") or ()),
-        image_url=body.get("image_url", ""),
-        credit=body.get("credit"),
-    )
-
-
-def _http_error(error: urllib.error.HTTPError) -> ServerError:
+def error_of_reply(status: int, body: bytes, reason: str, retry_after: str | None) -> ServerError:
+    """The exception for a reply that is no success; also for one that is not of this server."""
     try:
-        body = json.loads(error.read())["error"]
+        error = dict(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        body = {"code": f"http_{error.code}", "message": str(error.reason)}
-    retry = error.headers.get("Retry-After")
-    if retry is not None and retry.isdigit():
-        body["retry_after_s"] = float(retry)
-    return server_error(body, error.code)
+        # A proxy's own page, perhaps while the server restarts.
+        retryable = status in (429, 502, 503, 504)
+        error = {"code": f"http_{status}", "message": reason, "retryable": retryable}
+    if retry_after is not None and retry_after.isdigit():
+        error["retry_after_s"] = float(retry_after)
+    return server_error(error, status)
 
 
-def _multipart(fields: dict[str, str], file_name: str, data: bytes) -> tuple[bytes, str]:
-    """A multipart/form-data body with one file called `file`, and its content type."""
-    boundary = secrets.token_hex(16)
-    safe_name = file_name.replace('"', "_").replace("\r", "_").replace("\n", "_")
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
-        for key, value in fields.items()
-    ]
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{safe_name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    body = b"".join([*parts, head.encode(), data, f"\r\n--{boundary}--\r\n".encode()])
-    return body, f"multipart/form-data; boundary={boundary}"
+def _path(collection: str, name: str, part: str | None = None) -> str:
+    tail = f"/{part}" if part is not None else ""
+    return f"/v1/{collection}/{urllib.parse.quote(name, safe='')}{tail}"
+
+
+def _file(file: File, name: str) -> tuple[str, bytes]:
+    if isinstance(file, bytes):
+        return name, file
+    path = Path(file)
+    return path.name, path.read_bytes()
+
+
+def _video(body: dict[str, Any]) -> VideoInfo:
+    return VideoInfo(str(body["id"]), str(body["status"]), float(body.get("progress") or 0.0), body)

@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 from websockets.asyncio.client import ClientConnection
 
-from visavis_client import wire
-from visavis_client.audio import SAMPLE_BYTES, Pcm, as_pcm16, is_pcm
+from visavis_client.audio import Pcm, as_pcm16, is_pcm
 from visavis_client.channel import CLOSE_S, Channel
-from visavis_client.errors import AvatarError, ResponseFailedError, ServerError, SessionClosedError
-from visavis_client.events import (
+from visavis_client.errors import AvatarError, ResponseFailedError, SessionClosedError
+from visavis_client.frames import AvatarFrame
+from visavis_client.inbox import Inbox
+from visavis_client.options import QUEUE_S, Playback
+from visavis_client.playback import PlaybackReporter
+from visavis_client.protocol import (
+    AudioClear,
     AudioCleared,
+    AudioCommit,
     AudioCommitted,
-    Event,
+    EffectiveSettings,
+    IdlePolicy,
+    OnDisconnect,
     OutputCleared,
+    PlaybackUpdate,
+    RequestKeyframe,
+    ResponseCancel,
     ResponseDone,
+    ServerEvent,
+    SessionClose,
     SessionCreated,
+    SessionPing,
     SessionPong,
+    SessionQueued,
+    SessionSettings,
+    SessionUpdate,
     SessionUpdated,
+    SetState,
 )
-from visavis_client.flow import FrameQueue, InputCredit
-from visavis_client.frames import AvatarFrame, frame_of
+from visavis_client.resume import Reconnector
+from visavis_client.server_errors import InputBufferEmptyError
+from visavis_client.wire import SAMPLE_BYTES
 
 PcmSource = Pcm | Iterable[Pcm] | AsyncIterable[Pcm]
 # Audio is sent in pieces of this length, so that the avatar starts before a long file is over.
 PIECE_S = 0.25
-MAX_EVENTS = 256
 READER_WAIT_S = 2.0
 
 
@@ -43,44 +59,50 @@ class AvatarSession:
     """
 
     def __init__(
-        self, socket: ClientConnection, *, max_frames: int = 250, timeout_s: float = 30.0
+        self,
+        socket: ClientConnection,
+        *,
+        max_frames: int = 250,
+        timeout_s: float = 30.0,
+        playback: Playback = "read",
+        reconnector: Reconnector | None = None,
+        on_queue: Callable[[SessionQueued], None] | None = None,
     ) -> None:
         """Wrap an open socket. `max_frames` bounds the frames that wait to be read, `timeout_s`
         every wait for an answer, in seconds."""
+        self._inbox = Inbox(max_frames, on_queue=on_queue)
         self._channel = Channel(
-            socket, timeout_s=timeout_s, receive=self._receive, finish=self._finish
+            socket,
+            timeout_s=timeout_s,
+            receive=self._inbox.receive,
+            finish=self._inbox.finish,
+            reconnector=reconnector,
         )
-        self._queue = FrameQueue(max_frames)
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._event_came = asyncio.Event()
+        self._inbox.outbox = self._channel.outbox
+        self._playback: Playback = playback
+        self._reporter = PlaybackReporter(self._inbox.playback, self._channel.tell)
+        self._reporting: asyncio.Task[None] | None = None
         self._created: SessionCreated | None = None
-        self._updated: SessionUpdated | None = None
-        self._credit: InputCredit | None = None
-        self._rate = 16_000
-        self._codec = "none"
-        self._num_pieces = 0
-        self._num_utterances = 0
+        self._utterance_samples = 0
         self._utterance_open = False
-        self._epoch = 0
         self._reader = asyncio.Lock()
         self._feeder: asyncio.Task[None] | None = None
 
-    async def open(self, settings: dict[str, Any]) -> None:
+    async def open(self, settings: SessionSettings, *, queue_timeout_s: float = QUEUE_S) -> None:
         """Await the greeting and configure the session; `connect` calls it.
 
         Raises ServerError (`capacity`, `model_loading`, `avatar_not_found`, ...), TimedOutError.
         """
-        self._created = await self._channel.greeting()
-        updated = await self._channel.ask("session.update", SessionUpdated, session=settings)
-        self._accept(updated, self._created)
+        self._created = await self._channel.greeting(queue_timeout_s)
+        self._inbox.greeted(self._created)
+        await self._channel.ask(SessionUpdate(session=settings), SessionUpdated)
+        self._renew_offer()
+        if self._playback == "read":
+            self._reporting = asyncio.create_task(self._reporter.run())
 
-    def _accept(self, updated: SessionUpdated, created: SessionCreated) -> None:
-        self._updated = updated
-        self._rate = int(updated.session["input_audio"]["rate"])
-        limit_ms = float(created.limits["max_buffered_input_ms"])
-        # The server counts a chunk's audio until the chunk is whole, when its frames are here.
-        spare_ms = max(limit_ms - float(created.timing["chunk_ms"]), limit_ms / 4)
-        self._credit = InputCredit(int(spare_ms * self._rate / 1000))
+    def _renew_offer(self) -> None:
+        held = self.settings.on_disconnect == "hold"
+        self._channel.allow_resume(self.created.resume if held else None)
 
     # What the server said
 
@@ -96,25 +118,34 @@ class AvatarSession:
         return self.created.session_id
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> EffectiveSettings:
         """The settings in force: frame size, codec, audio rate and more."""
-        assert self._updated is not None
-        return self._updated.session
+        return self._inbox.settings
 
     @property
     def warnings(self) -> list[str]:
         """Sentences about the avatar's picture."""
-        return list(self.settings.get("warnings", []))
+        return list(self.settings.warnings)
 
     @property
     def rate(self) -> int:
         """Sample rate of the audio, both ways, in Hz."""
-        return self._rate
+        return self.settings.input_audio.rate
+
+    @property
+    def codec_config(self) -> bytes | None:
+        """With `video="fmp4"`, the initialisation segment that comes before all fragments."""
+        return self._inbox.codec_config
 
     @property
     def dropped_frames(self) -> int:
         """Idle frames that were dropped here because nobody read them."""
-        return self._queue.dropped
+        return self._inbox.queue.dropped
+
+    @property
+    def resumes(self) -> int:
+        """How often the connection was lost and the session went on."""
+        return self._channel.resumes
 
     # Speaking
 
@@ -134,7 +165,7 @@ class AvatarSession:
         async with self._sole_reader():
             if self._utterance_open:
                 raise AvatarError("an utterance is open", remedy="commit() it before speak()")
-            response = self._num_utterances + 1
+            response = self._inbox.num_utterances + 1
             self._feeder = asyncio.create_task(self._feed(audio))
             done = False
             try:
@@ -153,7 +184,7 @@ class AvatarSession:
                 self._feeder.cancel()
                 if not done and self._channel.over is None:
                     with suppress(AvatarError):
-                        await self._cancel_all()
+                        await self._cancel_all(None)
 
     async def _feed(self, audio: PcmSource) -> None:
         """Send the audio of one utterance and its end; what fails goes to who reads the frames."""
@@ -163,9 +194,9 @@ class AvatarSession:
                 data = as_pcm16(piece)
                 await self.send_audio(data)
                 sent += len(data)
-            await self._queue.put_marker(None) if not sent else await self.commit()
+            await self._inbox.queue.put_marker(None) if not sent else await self.commit()
         except Exception as error:
-            await self._queue.put_marker(error)
+            await self._inbox.queue.put_marker(error)
 
     async def send_audio(self, pcm: Pcm) -> None:
         """Append speech to the open utterance: pcm16 at the session's rate, any length.
@@ -173,50 +204,62 @@ class AvatarSession:
         Waits while the server's buffer is full; frames must be read meanwhile. Raises TimedOutError
         when it stays full.
         """
-        assert self._credit is not None
+        credit = self._inbox.credit
         data = as_pcm16(pcm)
-        limit = min(int(PIECE_S * self._rate), max(1, self._credit.limit // 2))
+        limit = min(int(PIECE_S * self.rate), max(1, credit.limit // 2))
         step = SAMPLE_BYTES * limit
         for start in range(0, len(data), step):
             piece = data[start : start + step]
             if not self._utterance_open:
-                self._utterance_open = True
-                self._num_utterances += 1
-            await self._credit.take(
-                self._num_utterances, len(piece) // SAMPLE_BYTES, self._channel.timeout_s
-            )
-            await self._channel.send(wire.audio_message(piece, self._num_pieces))
-            self._num_pieces += 1
+                self._utterance_open, self._utterance_samples = True, 0
+                self._inbox.begin_utterance(self._utterance_ended)
+            samples = len(piece) // SAMPLE_BYTES
+            await credit.take(self._inbox.num_utterances, samples, self._channel.timeout_s)
+            self._utterance_samples += samples
+            await self._channel.send_audio(piece)
+
+    def _utterance_ended(self, status: str) -> None:
+        self._utterance_open = False
+        if self._feeder is not None and status != "completed":
+            self._feeder.cancel()  # else its next piece would begin another one
 
     async def commit(self) -> AudioCommitted:
-        """End the utterance. Raises ServerError `input_buffer_empty` when nothing was sent."""
+        """End the utterance. Raises InputBufferEmptyError when nothing was sent."""
         self._utterance_open = False
-        return await self._channel.ask("input_audio_buffer.commit", AudioCommitted)
+        resumes, samples = self._channel.resumes, self._utterance_samples
+        try:
+            return await self._channel.ask(AudioCommit(), AudioCommitted)
+        except InputBufferEmptyError:
+            if self._channel.resumes == resumes or not samples:
+                raise
+            # It was taken before the connection was lost, and its answer was lost with it.
+            return AudioCommitted(response_id="", duration_ms=1000 * samples / self.rate)
 
     async def clear(self) -> float:
         """Drop what the engine has not taken of the open utterance; milliseconds dropped."""
-        cleared = await self._channel.ask("input_audio_buffer.clear", AudioCleared)
+        cleared = await self._channel.ask(AudioClear(), AudioCleared)
         await self.ping()  # a response that ended by it is reported until then
         return cleared.dropped_ms
 
-    async def cancel(self, response_id: str | None = None) -> None:
+    async def cancel(self, response_id: str | None = None, *, fade_ms: int | None = None) -> None:
         """Barge-in: stop speaking, and drop all frames that were not read yet.
 
-        With an id only that response and later ones end. Never an error.
+        With an id only that response and later ones end. `fade_ms` tells the server that the
+        player fades out for so long, and the face goes on from there. Never an error.
         """
         if response_id is None:
-            await self._cancel_all()
+            await self._cancel_all(fade_ms)
             return
-        await self._channel.send_event("response.cancel", response_id=response_id)
+        await self._channel.tell(ResponseCancel(response_id=response_id, fade_ms=fade_ms))
         await self.ping()
 
-    async def _cancel_all(self) -> None:
+    async def _cancel_all(self, fade_ms: int | None) -> None:
         if self._feeder is not None:
             self._feeder.cancel()
         # Before the answer: a full queue would hold it back.
-        await self._queue.void(self._epoch)
+        await self._inbox.void()
         self._utterance_open = False
-        await self._channel.ask("response.cancel", OutputCleared)
+        await self._channel.ask(ResponseCancel(fade_ms=fade_ms), OutputCleared)
 
     # Frames and events
 
@@ -248,33 +291,42 @@ class AvatarSession:
     async def _items(self) -> AsyncIterator[AvatarFrame | ResponseDone | None]:
         while True:
             try:
-                item = await self._queue.get()
+                item = await self._inbox.queue.get()
             except StopAsyncIteration:
                 return
             if isinstance(item, Exception):
                 raise item
             yield item
+            if isinstance(item, AvatarFrame) and item.last and self._playback == "read":
+                # Not at the next tick: the server calls the response done when it was played.
+                with suppress(SessionClosedError):
+                    await self._reporter.report()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    def events(self) -> AsyncGenerator[ServerEvent, None]:
         """The server's events, from the last 256 on; ends with the session."""
-        while True:
-            while self._events:
-                yield self._events.popleft()
-            if self._channel.over is not None:
-                return
-            self._event_came.clear()
-            await self._event_came.wait()
+        return self._inbox.events()
 
     # Other requests
 
     async def set_state(self, state: Literal["idle", "listening"]) -> None:
         """What the avatar does while it does not speak."""
-        await self._channel.send_event("avatar.set_state", state=state)
+        await self._channel.tell(SetState(state=state))
 
-    async def update(self, **session: Any) -> None:
-        """Change `idle` or `on_disconnect`. Raises ServerError `immutable_field` for the rest."""
-        updated = await self._channel.ask("session.update", SessionUpdated, session=session)
-        self._updated = updated
+    async def update(
+        self,
+        *,
+        idle: IdlePolicy | None = None,
+        on_disconnect: OnDisconnect | None = None,
+        **others: Any,
+    ) -> None:
+        """Change `idle` or `on_disconnect`. Raises ImmutableFieldError for the rest."""
+        session = SessionSettings(idle=idle, on_disconnect=on_disconnect, **others)
+        await self._channel.ask(SessionUpdate(session=session), SessionUpdated)
+        self._renew_offer()
+
+    async def request_keyframe(self) -> None:
+        """Ask for a frame that can be decoded without earlier ones."""
+        await self._channel.tell(RequestKeyframe())
 
     async def report_playback(
         self,
@@ -284,24 +336,24 @@ class AvatarSession:
         underruns: int = 0,
         skew_ms: float | None = None,
     ) -> None:
-        """Say what is on screen now; every 250 to 500 ms, or never.
+        """Say what is on screen now; every 250 to 500 ms, by a session with playback="reported".
 
-        From the first report on the server sends no more than its `max_inflight_ms` ahead, and
-        `response.done` tells how much was played.
+        The server sends no more than its `max_inflight_ms` ahead of it, and `response.done` tells
+        how much was played.
         """
-        await self._channel.send_event(
-            "playback.update",
+        update = PlaybackUpdate(
             pts_us=frame.pts_us,
             seq=frame.seq,
             buffered_ms=buffered_ms,
             underruns=underruns,
             skew_ms=skew_ms,
         )
+        await self._channel.tell(update)
 
     async def ping(self) -> float:
         """Round-trip time in seconds."""
         start_s = time.perf_counter()
-        await self._channel.ask("session.ping", SessionPong, t=start_s)
+        await self._channel.ask(SessionPing(t=start_s), SessionPong)
         return time.perf_counter() - start_s
 
     async def close(self, *, drain: bool = False) -> None:
@@ -312,49 +364,11 @@ class AvatarSession:
         """
         if self._channel.over is None:
             with suppress(SessionClosedError):
-                await self._channel.send_event("session.close", drain=drain)
+                await self._channel.tell(SessionClose(drain=drain))
         await self._channel.wait_closed(timeout_s=None if drain else CLOSE_S)
-
-    # What comes in
-
-    async def _receive(self, item: Event | wire.Message | ServerError) -> None:
-        if isinstance(item, wire.Message):
-            await self._on_message(item)
-        elif isinstance(item, ServerError):
-            await self._queue.put_marker(item)
-        else:
-            await self._on_event(item)
-
-    async def _on_message(self, message: wire.Message) -> None:
-        if message.kind != wire.MEDIA:
-            return
-        if self._credit is not None:
-            self._credit.came_back(message.response, len(message.audio) // SAMPLE_BYTES)
-        await self._queue.put(frame_of(message, codec=self._codec, rate=self._rate))
-
-    async def _on_event(self, event: Event) -> None:
-        self._events.append(event)
-        self._event_came.set()
-        match event:
-            case SessionUpdated():
-                # Set here and not by who asked: the first frame may follow at once.
-                self._codec = str(event.session["output"]["video"])
-                self._rate = int(event.session["input_audio"]["rate"])
-            case OutputCleared():
-                self._epoch = event.epoch
-                await self._queue.void(event.epoch - 1)
-            case ResponseDone():
-                if self._credit is not None:
-                    self._credit.done(event.response_index)
-                if event.response_index == self._num_utterances:
-                    self._utterance_open = False
-                    if self._feeder is not None and event.status != "completed":
-                        self._feeder.cancel()  # else its next piece would begin another one
-                await self._queue.put_marker(event)
-
-    async def _finish(self, error: AvatarError | None) -> None:
-        await self._queue.end(error)
-        self._event_came.set()
+        if self._reporting is not None:
+            self._reporting.cancel()
+            await asyncio.gather(self._reporting, return_exceptions=True)
 
 
 async def _pieces(audio: PcmSource) -> AsyncIterator[Pcm]:

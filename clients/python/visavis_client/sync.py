@@ -6,13 +6,23 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from visavis_client.audio import Pcm, is_pcm
-from visavis_client.client import DEFAULT_URL, AvatarClient, Idle, Picture, Video, split_url
-from visavis_client.events import Event, SessionCreated
+from visavis_client.client import AvatarClient
 from visavis_client.frames import AvatarFrame
+from visavis_client.link import DEFAULT_URL, split_url
+from visavis_client.options import SessionOptions
+from visavis_client.protocol import (
+    AudioCommitted,
+    EffectiveSettings,
+    IdlePolicy,
+    OnDisconnect,
+    ServerEvent,
+    SessionCreated,
+)
 from visavis_client.rest import Rest
+from visavis_client.retry import Retry
 from visavis_client.session import AvatarSession
 
 T = TypeVar("T")
@@ -77,7 +87,7 @@ class SyncAvatarSession:
         return self._session.id
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> EffectiveSettings:
         """The settings in force."""
         return self._session.settings
 
@@ -91,6 +101,21 @@ class SyncAvatarSession:
         """Sample rate of the audio in Hz."""
         return self._session.rate
 
+    @property
+    def codec_config(self) -> bytes | None:
+        """With `video="fmp4"`, the initialisation segment."""
+        return self._session.codec_config
+
+    @property
+    def dropped_frames(self) -> int:
+        """Idle frames that were dropped here because nobody read them."""
+        return self._session.dropped_frames
+
+    @property
+    def resumes(self) -> int:
+        """How often the connection was lost and the session went on."""
+        return self._session.resumes
+
     def speak(self, audio: Pcm | Iterable[Pcm], *, idle: bool = False) -> Iterator[AvatarFrame]:
         """Say one utterance and yield its frames, as they come."""
         pieces: Any = audio
@@ -101,29 +126,39 @@ class SyncAvatarSession:
         """Append speech to the open utterance."""
         self._loop.run(self._session.send_audio(pcm))
 
-    def commit(self) -> None:
+    def commit(self) -> AudioCommitted:
         """End the utterance."""
-        self._loop.run(self._session.commit())
+        return self._loop.run(self._session.commit())
 
     def clear(self) -> float:
         """Drop what the engine has not taken of the open utterance; milliseconds dropped."""
         return self._loop.run(self._session.clear())
 
-    def cancel(self, response_id: str | None = None) -> None:
+    def cancel(self, response_id: str | None = None, *, fade_ms: int | None = None) -> None:
         """Stop speaking."""
-        self._loop.run(self._session.cancel(response_id))
+        self._loop.run(self._session.cancel(response_id, fade_ms=fade_ms))
 
     def frames(self, *, idle: bool = True) -> Iterator[AvatarFrame]:
         """All frames from now on, without end."""
         return self._loop.iterate(self._session.frames(idle=idle))
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[ServerEvent]:
         """The server's events."""
         return self._loop.iterate(self._session.events())
 
     def set_state(self, state: Literal["idle", "listening"]) -> None:
         """What the avatar does while it does not speak."""
         self._loop.run(self._session.set_state(state))
+
+    def update(
+        self, *, idle: IdlePolicy | None = None, on_disconnect: OnDisconnect | None = None
+    ) -> None:
+        """Change what may be changed."""
+        self._loop.run(self._session.update(idle=idle, on_disconnect=on_disconnect))
+
+    def request_keyframe(self) -> None:
+        """Ask for a frame that can be decoded without earlier ones."""
+        self._loop.run(self._session.request_keyframe())
 
     def report_playback(self, frame: AvatarFrame, **details: Any) -> None:
         """Say what is on screen now."""
@@ -139,18 +174,24 @@ class SyncAvatarSession:
 
 
 class SyncAvatarClient:
-    """See AvatarClient. `avatars` is blocking here."""
+    """See AvatarClient. `rest` has all the HTTP requests, blocking."""
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, token: str | None = None, timeout_s: float = 30.0
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        retry: Retry | None = None,
     ) -> None:
-        self._client = AvatarClient(url, token=token, timeout_s=timeout_s)
-        self.avatars = Rest(split_url(url)[0], token=token, timeout_s=timeout_s)
+        retry = retry if retry is not None else Retry()
+        self._client = AvatarClient(url, token=token, timeout_s=timeout_s, retry=retry)
+        self.rest = Rest(split_url(url)[0], token=token, timeout_s=timeout_s, retry=retry)
 
     @contextmanager
-    def connect(self, **settings: Any) -> Iterator[SyncAvatarSession]:
-        """A live session; the arguments are those of AvatarClient.connect."""
-        entering: AbstractAsyncContextManager[AvatarSession] = self._client.connect(**settings)
+    def connect(self, **options: Unpack[SessionOptions]) -> Iterator[SyncAvatarSession]:
+        """A live session; see SessionOptions for the arguments."""
+        entering: AbstractAsyncContextManager[AvatarSession] = self._client.connect(**options)
         loop = _LoopThread()
         try:
             session = loop.run(_enter(entering))
@@ -165,29 +206,14 @@ class SyncAvatarClient:
 def connect_sync(
     url: str = DEFAULT_URL,
     *,
-    avatar: str | None = None,
-    image: Picture | None = None,
-    rate: int = 16_000,
-    video: Video = "jpeg",
-    quality: int = 85,
-    idle: Idle = "generate",
-    seed: int = 0,
-    max_frames: int = 250,
     token: str | None = None,
     timeout_s: float = 30.0,
+    retry: Retry | None = None,
+    **options: Unpack[SessionOptions],
 ) -> AbstractContextManager[SyncAvatarSession]:
     """A live session for code without asyncio; see `connect`."""
-    client = SyncAvatarClient(url, token=token, timeout_s=timeout_s)
-    return client.connect(
-        avatar=avatar,
-        image=image,
-        rate=rate,
-        video=video,
-        quality=quality,
-        idle=idle,
-        seed=seed,
-        max_frames=max_frames,
-    )
+    client = SyncAvatarClient(url, token=token, timeout_s=timeout_s, retry=retry)
+    return client.connect(**options)
 
 
 async def _enter(manager: AbstractAsyncContextManager[AvatarSession]) -> AvatarSession:

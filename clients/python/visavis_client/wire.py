@@ -10,15 +10,11 @@ import struct
 from dataclasses import dataclass
 
 from visavis_client.errors import WireError
+from visavis_client.protocol import HEADER_BYTES, HEADER_FORMAT, Kind
 
-SUBPROTOCOL = "avatar.v1"
-AUDIO_IN, MEDIA, CODEC_CONFIG, FMP4 = 1, 2, 3, 4
-KEYFRAME, FIRST, LAST, IDLE, DISCONTINUITY = 1, 2, 4, 8, 16
-FRAME_US = 40_000
+SAMPLE_BYTES = 2
 SEQ_MODULUS = 1 << 32
-
-_HEADER = struct.Struct("<BBHIQIIII")
-HEADER_BYTES = _HEADER.size
+_HEADER = struct.Struct(HEADER_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +75,4 @@ def _damaged(what: str) -> WireError:
 
 def audio_message(pcm: bytes, seq: int) -> bytes:
     """An AUDIO_IN message of pcm16; `seq` counts the messages and wraps."""
-    return Message(kind=AUDIO_IN, seq=seq % SEQ_MODULUS, audio=pcm).encode()
+    return Message(kind=Kind.AUDIO_IN, seq=seq % SEQ_MODULUS, audio=pcm).encode()

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from visavis_client.audio import as_pcm16, read_wav
-from visavis_client.client import split_url
 from visavis_client.errors import (
     AudioFormatError,
     ConnectionFailedError,
@@ -23,6 +22,7 @@ from visavis_client.errors import (
 )
 from visavis_client.flow import FrameQueue, InputCredit
 from visavis_client.frames import AvatarFrame, FrameDecoder
+from visavis_client.link import split_url
 
 
 def frame(

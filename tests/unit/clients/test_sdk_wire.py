@@ -12,8 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visavis_client import wire
-from visavis_client.errors import CLOSING, REMEDIES, WireError
-from visavis_client.events import ErrorEvent, Event, parse_event
+from visavis_client.errors import ServerError, WireError
+from visavis_client.events import ErrorEvent, ServerEvent, parse_event
+from visavis_client.protocol import CLOSE_OF_ERROR, ErrorCode, ErrorType, Kind
+from visavis_client.server_errors import (
+    BY_CODE,
+    BY_TYPE,
+    CapacityError,
+    InvalidRequestError,
+    InvalidSampleRateError,
+    UnavailableError,
+    closes,
+    server_error,
+)
 
 VECTORS = json.loads((Path(__file__).parents[2] / "protocol" / "vectors.json").read_text())
 
@@ -60,7 +71,7 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     st.integers(0, 2**64 - 1),
 )
 def test_encode_then_decode_is_the_same(audio: bytes, video: bytes, seq: int, pts_us: int) -> None:
-    message = wire.Message(wire.MEDIA, 3, seq, pts_us, 1, 2, audio, video)
+    message = wire.Message(Kind.MEDIA, 3, seq, pts_us, 1, 2, audio, video)
     assert wire.Message.decode(message.encode()) == message
 
 
@@ -73,17 +84,26 @@ def test_the_sequence_number_wraps() -> None:
     assert wire.Message.decode(wire.audio_message(b"", 2**32 + 5)).seq == 5
 
 
+def assert_known(message: dict[str, Any], known: dict[str, Any]) -> None:
+    """Every field of the message is one of the class, with the same value."""
+    for name, value in message.items():
+        if isinstance(value, dict) and "raw" in (known[name] or {}):
+            assert_known({k: v for k, v in value.items() if k != "event_id"}, known[name])
+        else:
+            assert known[name] == value, name
+
+
 @pytest.mark.parametrize("message", VECTORS["server_events"], ids=lambda m: m["type"])
 def test_every_golden_event_is_known_with_every_field(message: dict[str, Any]) -> None:
     event = parse_event(json.dumps(message))
-    assert type(event) is not Event
-    known = dataclasses.asdict(event)
-    assert {name: known[name] for name in message} == message
+    assert type(event) is not ServerEvent
+    assert message["type"] == type(event).TYPE
+    assert_known(message, dataclasses.asdict(event) | {"type": event.type})
 
 
 def test_events_of_tomorrow_are_no_error() -> None:
     event = parse_event('{"type": "session.teleported", "where": 3}')
-    assert type(event) is Event
+    assert type(event) is ServerEvent
     assert event.raw["where"] == 3
     more = parse_event('{"type": "output.dropped", "frames": 3, "reason": "late", "new": 1}')
     assert more.raw["new"] == 1
@@ -103,17 +123,29 @@ def test_an_event_without_a_field_that_it_needs_is_refused() -> None:
 def test_an_error_event_becomes_an_exception_with_a_remedy() -> None:
     event = parse_event(json.dumps(VECTORS["server_events"][-1]))
     assert isinstance(event, ErrorEvent)
-    error = event.exception()
+    error = server_error(event.error)
+    assert isinstance(error, InvalidSampleRateError)
+    assert isinstance(error, InvalidRequestError)
     assert error.code == "invalid_sample_rate"
     assert error.param == "session.input_audio.rate"
     assert error.event_id == "c1"
     assert not error.retryable
-    assert error.remedy in str(error)
+    assert "resample" in str(error)
 
 
-def test_every_error_code_of_the_protocol_has_a_remedy() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
-    rows = [line.split("|") for line in text.split("## Errors")[1].split("## HTTP")[0].splitlines()]
-    table = {row[1].strip(" `"): row[3].strip() for row in rows if len(row) > 5 and "`" in row[1]}
-    assert set(REMEDIES) == set(table)
-    assert {code for code, close in table.items() if close} == CLOSING
+def test_every_error_code_of_the_protocol_has_a_class_with_a_remedy() -> None:
+    assert set(BY_CODE) == set(ErrorCode)
+    assert set(BY_TYPE) == set(ErrorType)
+    for code, cls in BY_CODE.items():
+        error = server_error({"code": code, "message": "words"})
+        assert type(error) is cls
+        assert error.remedy
+        assert closes(code) == (code in CLOSE_OF_ERROR)
+
+
+def test_codes_of_tomorrow_become_the_class_of_their_type() -> None:
+    error = server_error({"code": "too_hot", "type": "capacity_error", "message": "m"}, 503)
+    assert type(error) is UnavailableError
+    assert error.status == 503
+    assert type(server_error({"code": "x", "message": "m"})) is ServerError
+    assert issubclass(CapacityError, UnavailableError)

@@ -1,0 +1,1 @@
+"""The avatar inside of other frameworks, each in an extra: `livekit` and `pipecat`."""
