@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports Triton: its kernels then run in its interpreter, on CPU tensors.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

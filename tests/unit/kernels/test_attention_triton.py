@@ -1,0 +1,212 @@
+"""The Triton attention in the interpreter, against the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from visavis.kernels.attention.call import AttentionCall, attention_call
+from visavis.kernels.attention.configs import TileConfig
+from visavis.kernels.attention.reference import plain_attention
+
+# The interpreter truncates to bf16 and fp16 when it stores: one unit in the last place.
+TOLERANCE = {
+    torch.float32: {"rtol": 2e-5, "atol": 2e-6},
+    torch.float16: {"rtol": 2e-3, "atol": 2e-4},
+    torch.bfloat16: {"rtol": 1e-2, "atol": 1e-3},
+}
+
+
+@pytest.fixture(scope="module")
+def launch(interpreted: Callable[[str], ModuleType]) -> Any:
+    return interpreted("visavis.kernels.attention.launch")
+
+
+def random_call(
+    batch: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    magnitude: float = 1.0,
+    seed: int = 0,
+    **options: Any,
+) -> AttentionCall:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tokens: int) -> Tensor:
+        x = torch.randn(batch, tokens, heads, head_dim, generator=generator)
+        return (x * magnitude).to(dtype)
+
+    values = {"bias": None, "lengths": None, "block": None, "scale": None, "return_lse": True}
+    return attention_call(draw(queries), draw(keys), draw(keys), **(values | options))
+
+
+def assert_equal(launch: Any, call: AttentionCall, **options: Any) -> None:
+    out, lse = launch.triton_attention(call, **options)
+    wanted, wanted_lse = plain_attention(call)
+    tolerance = TOLERANCE[call.q.dtype]
+    torch.testing.assert_close(out, wanted, **tolerance)
+    assert (lse is None) == (wanted_lse is None)
+    if lse is not None and wanted_lse is not None:
+        torch.testing.assert_close(lse, wanted_lse, **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "head_dim"),
+    [(1, 1, 1, 1, 64), (2, 33, 47, 3, 64), (1, 64, 32, 1, 128), (1, 95, 129, 2, 128)],
+)
+def test_odd_shapes(
+    launch: Any,
+    batch: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+) -> None:
+    assert_equal(launch, random_call(batch, queries, keys, heads, head_dim, dtype))
+
+
+@pytest.mark.parametrize("descriptors", [False, True])
+def test_every_option_at_once(launch: Any, descriptors: bool) -> None:
+    call = random_call(
+        3,
+        40,
+        61,
+        2,
+        64,
+        bias=torch.randn(3, 61, generator=torch.Generator().manual_seed(2)),
+        lengths=torch.tensor([61, 0, 33]),
+        block=7,
+        scale=0.3,
+    )
+    config = TileConfig(
+        m=16, n=32, num_warps=4, num_stages=1, descriptors=descriptors, specialize=descriptors
+    )
+    assert_equal(launch, call, config=config)
+
+
+@pytest.mark.parametrize("descriptors", [False, True])
+def test_what_padding_holds_does_not_matter(launch: Any, descriptors: bool) -> None:
+    call = random_call(2, 20, 50, 1, 64, lengths=torch.tensor([50, 17]))
+    for x in (call.k, call.v):
+        x[1, 17:] = float("nan")
+    config = TileConfig(
+        m=16, n=16, num_warps=4, num_stages=1, descriptors=descriptors, specialize=False
+    )
+    assert_equal(launch, call, config=config)
+
+
+def test_scores_that_would_overflow_an_exponential(launch: Any) -> None:
+    for magnitude in (1e-4, 30.0, 200.0):
+        call = random_call(1, 33, 40, 1, 64, torch.float16, magnitude=magnitude)
+        assert_equal(launch, call)
+
+
+def test_one_key_with_a_bias_stands_for_many(launch: Any) -> None:
+    repeated = random_call(1, 20, 41, 2, 64)
+    repeated.k[:, 10:] = repeated.k[:, 10:11]
+    repeated.v[:, 10:] = repeated.v[:, 10:11]
+    bias = torch.zeros(1, 11)
+    bias[0, 10] = math.log(31)
+    merged = replace(repeated, k=repeated.k[:, :11], v=repeated.v[:, :11], bias=bias)
+    for a, b in zip(
+        launch.triton_attention(merged), launch.triton_attention(repeated), strict=True
+    ):
+        torch.testing.assert_close(a, b, **TOLERANCE[torch.float32])
+
+
+def test_keys_shut_off_by_the_bias(launch: Any) -> None:
+    bias = torch.zeros(2, 40)
+    bias[0, :35] = float("-inf")
+    bias[1] = float("-inf")
+    out, lse = launch.triton_attention(random_call(2, 9, 40, 1, 64, bias=bias))
+    wanted, wanted_lse = plain_attention(random_call(2, 9, 40, 1, 64, bias=bias))
+    torch.testing.assert_close(out, wanted, **TOLERANCE[torch.float32])
+    torch.testing.assert_close(lse, wanted_lse, **TOLERANCE[torch.float32])
+
+
+def test_tensors_with_strides_of_their_own(launch: Any) -> None:
+    qkv = torch.randn(2, 30, 3, 2, 64, generator=torch.Generator().manual_seed(4))
+    q, k, v = qkv.unbind(2)
+    assert_equal(launch, attention_call(q, k, v, None, None, None, None, True))
+    heads_first = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
+    assert_equal(launch, attention_call(*heads_first, None, None, None, None, True))
+    last_axis_apart = [x.transpose(1, 3).contiguous().transpose(1, 3) for x in (q, k, v)]
+    assert_equal(launch, attention_call(*last_axis_apart, None, None, None, None, True))
+
+
+def test_ring_parts_merge_through_their_lse(launch: Any) -> None:
+    whole = random_call(1, 30, 70, 2, 64)
+    wanted, wanted_lse = launch.triton_attention(whole)
+    parts = [
+        launch.triton_attention(replace(whole, k=whole.k[:, part], v=whole.v[:, part]))
+        for part in (slice(0, 23), slice(23, 70))
+    ]
+    lse = torch.logaddexp(parts[0][1], parts[1][1])
+    merged = sum(out * (one - lse).exp().transpose(1, 2)[..., None] for out, one in parts)
+    torch.testing.assert_close(lse, wanted_lse, **TOLERANCE[torch.float32])
+    torch.testing.assert_close(merged, wanted, **TOLERANCE[torch.float32])
+
+
+def test_fp8_is_near_and_its_lse_knows_the_mean(launch: Any) -> None:
+    call = random_call(2, 40, 60, 2, 64, torch.bfloat16, lengths=torch.tensor([60, 21]))
+    call.k.add_(3.0)  # a common offset must not cost precision
+    out, lse = launch.triton_attention(call, fp8=True)
+    wanted, wanted_lse = plain_attention(call)
+    error = (out.float() - wanted.float()).norm() / wanted.float().norm()
+    assert error < 0.08
+    assert wanted_lse is not None
+    torch.testing.assert_close(lse, wanted_lse, rtol=0.02, atol=0.2)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_shape_and_option(launch: Any, data: st.DataObject) -> None:
+    batch, heads = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 2))
+    keys = data.draw(st.integers(1, 160), "keys")
+    block = data.draw(st.none() | st.integers(1, 40), "block")
+    queries = data.draw(st.integers(1, keys if block else 100), "queries")
+    lengths = data.draw(
+        st.none() | st.lists(st.integers(0, keys), min_size=batch, max_size=batch), "lengths"
+    )
+    bias = None
+    if data.draw(st.booleans(), "bias"):
+        bias = torch.randn(batch, keys, generator=torch.Generator().manual_seed(keys)) * 5
+    config = TileConfig(
+        m=data.draw(st.sampled_from([16, 32, 64])),
+        n=data.draw(st.sampled_from([16, 32, 64])),
+        num_warps=4,
+        num_stages=1,
+        descriptors=data.draw(st.booleans()),
+        specialize=False,
+    )
+    call = random_call(
+        batch,
+        queries,
+        keys,
+        heads,
+        data.draw(st.sampled_from([32, 64, 128])),
+        magnitude=data.draw(st.sampled_from([0.01, 1.0, 20.0])),
+        seed=data.draw(st.integers(0, 99)),
+        lengths=None if lengths is None else torch.tensor(lengths),
+        bias=bias,
+        block=block,
+        return_lse=data.draw(st.booleans()),
+    )
+    assert_equal(launch, call, config=config)
