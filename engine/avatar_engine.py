@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,7 @@ from visavis.engine.face.framing import Portrait, frame_portrait
 from visavis.engine.face.image import ImageSource
 from visavis.engine.face.picture import frame_picture
 from visavis.engine.model_parts import ModelParts
+from visavis.engine.parallel.worker_group import WorkerGroup
 from visavis.engine.pipeline import Conditions, FlashTalkPipeline
 from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
 from visavis.engine.registry import Framing, model_spec
@@ -98,6 +99,7 @@ class AvatarEngine:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
         num_threads: int | None = None,
+        group: WorkerGroup | None = None,
     ) -> AvatarEngine:
         """Load a model of the registry.
 
@@ -106,6 +108,7 @@ class AvatarEngine:
             weights: its weights folder, else found as `find_weights` says.
             dtype: float32 or bfloat16 for the transformer; None measures which is faster.
             num_threads: for tensor operations of the whole process; None: torch's choice.
+            group: processes that share the transformer's work, led by this one; its device counts.
 
         Raises:
             UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError: all
@@ -113,11 +116,15 @@ class AvatarEngine:
         """
         spec = model_spec(model)
         threads = set_threads(num_threads)
-        target = choose_device(device)
+        target = choose_device(device) if group is None else group.device
         chosen = choose_dtype(target, dtype)
         start = time.perf_counter()
         folder = None if spec.weights is None else find_weights(spec.weights, weights)
+        if group is not None:
+            group.announce(model, folder, chosen)
         parts = spec.load(spec.dit, folder, target, chosen)
+        if group is not None:
+            parts = replace(parts, dit=group.lead(parts.dit))
         logger.info(
             "loaded %s from %s in %.1f s: %s, %s, %d threads",
             model,
@@ -135,6 +142,11 @@ class AvatarEngine:
             framing=spec.framing,
             num_steps=spec.num_steps,
         )
+
+    @property
+    def pipeline(self) -> FlashTalkPipeline:
+        """The model's parts, for those who go chunk by chunk without a session."""
+        return self._pipeline
 
     @property
     def frame_size(self) -> tuple[int, int]:

@@ -41,14 +41,15 @@ class EnergyWeights:
     lips_change: float = 2.0
     smile_brow: float = 0.5
     lids: float = 4.0
+    lids_sum: float = 4.0
     wink: float = 4.0
-    head: float = 1.0
-    head_change: float = 3.0
-    whole: float = 1.0
+    head: float = 4.0
+    head_change: float = 6.0
+    whole: float = 4.0
     border: float = 2.0
     residual: float = 0.3
     # Error of a control at which a squared error pulls as hard as a norm.
-    control_scale: float = 0.1
+    control_scale: float = 0.15
 
 
 def energy_score(
@@ -116,11 +117,15 @@ def _distances(
         (weights.lids, _norms(lids, TEMPORAL_STRIDE)),
         (weights.lids, _norms(lids_change, 1)),
         (weights.lids, _norms(lids, count) / 2),
+        # How much they shut in all, whenever: a rare event at a time that nothing tells is never
+        # worth drawing frame by frame (what it gains where it hits, it loses where it misses).
+        (weights.lids_sum, _norms(lids.sum(dim=1, keepdim=True), 1) / 2),
         (weights.smile_brow, _norms(free, TEMPORAL_STRIDE)),
         (weights.head, _norms(head, TEMPORAL_STRIDE)),
         (weights.head_change, _norms(head_change, 1)),
         (weights.border, _norms(head_change[:, :1], 1)),
         (weights.whole, _norms(head, count) / 2),
+        (weights.whole, _norms(head.mean(dim=1, keepdim=True), 1)),
         (weights.whole, torch.linalg.vector_norm(head, dim=2, keepdim=True)),
     ]
 

@@ -1,79 +1,33 @@
 """Landmarks of generated frames by an independent detector (see landmark_worker.py)."""
 
-import os
-import struct
-import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visavis.training.frame_judge import FrameJudge
+
 POINTS: Final = 478
 WORKER: Final = Path(__file__).with_name("landmark_worker.py")
-PYTHON_VARIABLE: Final = "VISAVIS_LANDMARK_PYTHON"
-DEFAULT_PYTHON: Final = Path(".venv-landmarks/bin/python")
 
 _INNER_LIPS: Final = ((13, 14), (312, 317), (82, 87))
 _EYE_CORNERS: Final = (33, 263)
+_NOSE_TIP: Final = 1
 _EYES: Final = (((159, 145), (33, 133)), ((386, 374), (362, 263)))
 
 Landmarks = NDArray[np.float32]
 
 
-class LandmarkerError(RuntimeError):
-    """The landmark detector's environment is missing or it died."""
-
-
-class IndependentLandmarker:
+class IndependentLandmarker(FrameJudge):
     """The worker process, as a context manager."""
 
     def __init__(self, python: Path | None = None) -> None:
-        chosen = python or Path(os.environ.get(PYTHON_VARIABLE, DEFAULT_PYTHON))
-        if not chosen.exists():
-            raise LandmarkerError(
-                f"no Python with mediapipe at {chosen}; run `make eval`, which makes it, or set "
-                f"{PYTHON_VARIABLE} to an interpreter that has mediapipe 0.10.14"
-            )
-        self._process = subprocess.Popen(
-            [str(chosen), str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
+        super().__init__(WORKER, POINTS * 2, python)
 
     def detect(self, frames_NHWC: NDArray[np.uint8]) -> Landmarks:
         """Landmarks [N, 478, 2] in pixels, NaN where no face was found."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
-            raise LandmarkerError("the landmark process has no pipes")
-        count, height, width, _ = frames_NHWC.shape
-        found = np.empty((count, POINTS, 2), np.float32)
-        size = POINTS * 2 * 4
-        for i, frame in enumerate(frames_NHWC):
-            stdin.write(struct.pack("<III", 1, height, width) + frame.tobytes())
-            stdin.flush()
-            data = stdout.read(size)
-            if len(data) < size:
-                raise LandmarkerError(
-                    f"the landmark process ended with code {self._process.poll()}; does its Python "
-                    "import mediapipe 0.10.14 (`make eval` makes one that does)?"
-                )
-            found[i] = np.frombuffer(data, np.float32).reshape(POINTS, 2)
-        return found
+        return self.judge(frames_NHWC).reshape(-1, POINTS, 2)
 
 
 def face_found(landmarks: Landmarks) -> float:
@@ -89,11 +43,28 @@ def mouth_opening(landmarks: Landmarks) -> NDArray[np.float64]:
 
 def eye_opening(landmarks: Landmarks) -> NDArray[np.float64]:
     """Height over width of both eyes [N], averaged."""
+    return np.asarray(eye_openings(landmarks).mean(axis=1), np.float64)
+
+
+def eye_openings(landmarks: Landmarks) -> NDArray[np.float64]:
+    """Height over width of the left and the right eye [N, 2]."""
     ratios = []
     for (top, low), (left, right) in _EYES:
         width = np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=1)
         ratios.append((landmarks[:, low, 1] - landmarks[:, top, 1]) / width)
-    return _fill(np.mean(ratios, axis=0))
+    return np.stack([_fill(ratio) for ratio in ratios], axis=1)
+
+
+def head_pose(landmarks: Landmarks) -> NDArray[np.float64]:
+    """Where the head is and how it is turned [N, 5], in eye distances: x and y of the eyes' middle,
+    roll (radians), and the nose tip's way from the eyes' middle, across and down (yaw, pitch)."""
+    left, right = landmarks[:, _EYE_CORNERS[0]], landmarks[:, _EYE_CORNERS[1]]
+    middle, across = (left + right) / 2, right - left
+    distance = np.median(_fill(np.linalg.norm(across, axis=1)))
+    roll = np.arctan2(across[:, 1], across[:, 0])
+    nose = landmarks[:, _NOSE_TIP] - middle
+    columns = [*(middle / distance).T, roll, *(nose / distance).T]
+    return np.stack([_fill(column) for column in columns], axis=1)
 
 
 def _eye_distance(landmarks: Landmarks) -> NDArray[np.float32]:

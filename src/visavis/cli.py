@@ -50,12 +50,12 @@ def evaluate(
     """
     from visavis.training.evaluation.run import QUICK, EvaluationPlan
     from visavis.training.evaluation.run import evaluate as run
-    from visavis.training.landmarks import LandmarkerError
+    from visavis.training.frame_judge import JudgeError
 
     try:
         plan = QUICK if quick else EvaluationPlan()
         run(portraits=portraits, weights=weights, out=out, json_file=json, plan=plan)
-    except (ValueError, OSError, LandmarkerError) as error:
+    except (ValueError, OSError, JudgeError) as error:
         server_cli.fail(str(error))
 
 

@@ -35,15 +35,35 @@ class Bar:
 
 
 BARS: Final = {
-    "sync_r": Bar("", least=0.6),
+    "sync_r": Bar("", least=0.8),
     "sync_lag_frames": Bar("frames", least=-1, most=1),
     "face_found": Bar("", least=0.99),
-    "psnr_outside_db": Bar("dB", least=32),
-    "psnr_cavity_db": Bar("dB", least=20),
-    "autoencoder_aperture_r": Bar("", least=0.9),
-    "autoencoder_eyelid_r": Bar(""),
-    "boundary_jump_ratio": Bar("", most=1.5),
-    "silence_opening": Bar("of range"),
+    "psnr_outside_db": Bar("dB", least=36),
+    "psnr_cavity_db": Bar("dB", least=23),
+    "autoencoder_aperture_r": Bar("", least=0.95),
+    "autoencoder_eyelid_r": Bar("", least=0.95),
+    "boundary_jump_ratio": Bar("", most=1.15),
+    "silence_opening": Bar("of range", most=0.05),
+    "dyn": Bar("", least=0.8, most=1.2),
+    "dyn_mouth": Bar("", least=0.8, most=1.2),
+    "dyn_pose": Bar("", least=0.8, most=1.2),
+    "dyn_lids": Bar(""),
+    "dyn_high_band": Bar(""),
+    "identity_ratio": Bar("", least=0.9),
+    "winks": Bar("of shut-eye frames"),
+    "frechet_distance": Bar(""),
+    "drift_1": Bar("noticeable"),
+    "drift_10": Bar("noticeable"),
+    "drift_100": Bar("noticeable"),
+    "drift_1000": Bar("noticeable"),
+    "drift_ratio_10": Bar(""),
+    "drift_ratio_100": Bar(""),
+    "drift_ratio_1000": Bar("", most=1.2),
+    "collapsed": Bar("of sessions", most=0),
+    "recover_1": Bar(""),
+    "recover_2": Bar(""),
+    "recover_5": Bar("", most=0.1),
+    "recover_10": Bar(""),
     "blinks_per_minute": Bar("1/min"),
     "endurance_chunks": Bar(""),
     "endurance_sharpness_ratio": Bar(""),
@@ -53,21 +73,37 @@ BARS: Final = {
 }
 
 
-def print_table(figures: dict[str, float], console: Console | None = None) -> None:
-    """One row a figure, with its bar and whether it is met."""
+Interval = tuple[float, float]
+
+
+def print_table(
+    figures: dict[str, float],
+    console: Console | None = None,
+    *,
+    intervals: dict[str, Interval] | None = None,
+) -> None:
+    """One row a figure, with its 95 % interval, its bar and whether it is met."""
     table = Table(title="visavis eval")
-    for heading in ("figure", "value", "bar", ""):
+    for heading in ("figure", "value", "95 %", "bar", ""):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, value in figures.items():
         bar = BARS[name]
         verdict = "" if not bar.text else "[green]met[/]" if bar.met(value) else "[red]missed[/]"
-        table.add_row(name, f"{value:.3f} {bar.unit}".strip(), bar.text, verdict)
+        between = (intervals or {}).get(name)
+        spread = f"{between[0]:.3f} .. {between[1]:.3f}" if between else ""
+        table.add_row(name, f"{value:.3f} {bar.unit}".strip(), spread, bar.text, verdict)
     (console or Console()).print(table)
 
 
-def write_json(figures: dict[str, float], path: Path) -> None:
-    """The figures, rounded to four places."""
-    rounded = {name: round(value, 4) for name, value in figures.items()}
+def write_json(
+    figures: dict[str, float], path: Path, *, intervals: dict[str, Interval] | None = None
+) -> None:
+    """The figures, rounded to four places, and their 95 % intervals under "intervals"."""
+    rounded: dict[str, object] = {name: round(value, 4) for name, value in figures.items()}
+    if intervals:
+        rounded["intervals"] = {
+            name: [round(low, 4), round(high, 4)] for name, (low, high) in intervals.items()
+        }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,21 @@ from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import frame_portrait
 from visavis.engine.weights import find_weights
 from visavis.training.codec_data import Puppet, random_controls
+from visavis.training.evaluation.against_truth import compare
+from visavis.training.evaluation.drift import drift
+from visavis.training.evaluation.figures import (
+    comparison_figures,
+    comparison_intervals,
+    plot_stability,
+    stability_figures,
+)
 from visavis.training.evaluation.realtime import chunk_realtime_factor
 from visavis.training.evaluation.report import print_table, write_json, write_sheet
 from visavis.training.evaluation.round_trip import RoundTrip, round_trip
+from visavis.training.evaluation.stability import LongRun, LongSession, recover
 from visavis.training.evaluation.statistics import synchrony
 from visavis.training.evaluation.talking import Endurance, Talk, endure, speak
+from visavis.training.identity import IdentityJudge
 from visavis.training.landmarks import IndependentLandmarker
 from visavis.training.puppets.bank import HELD_OUT
 from visavis.training.puppets.controls import lip_gap
@@ -41,11 +52,20 @@ class EvaluationPlan:
     round_trip_frames: int = 30
     talks: int = 18
     endurance_chunks: int = 100
+    drift_checkpoints: tuple[int, ...] = (1, 10, 100, 1000)
+    drift_sessions: int = 4
+    recovery_sessions: int = 4
     seed: int = 1
 
 
 QUICK: Final = EvaluationPlan(
-    round_trip_portraits=4, round_trip_frames=12, talks=4, endurance_chunks=12
+    round_trip_portraits=4,
+    round_trip_frames=12,
+    talks=4,
+    endurance_chunks=12,
+    drift_checkpoints=(1, 10),
+    drift_sessions=2,
+    recovery_sessions=1,
 )
 
 
@@ -92,7 +112,11 @@ def evaluate(
     avatars = {name: engine.prepare_avatar(portrait) for name, portrait in framed.items()}
     speed = chunk_realtime_factor(engine, avatars[paths[0].stem])
     codec = MotionCodec.load(find_weights("embedded", weights))
-    with IndependentLandmarker() as judge, Progress(console=Console(stderr=True)) as progress:
+    with (
+        IndependentLandmarker() as judge,
+        IdentityJudge() as identity,
+        Progress(console=Console(stderr=True)) as progress,
+    ):
         task = progress.add_task("autoencoder", total=plan.round_trip_portraits)
         trips = []
         rng = np.random.default_rng(plan.seed)
@@ -102,9 +126,13 @@ def evaluate(
             trips.append(round_trip(codec, puppet, controls, judge))
             progress.advance(task)
         task = progress.add_task("talking", total=plan.talks)
-        talks = []
+        talks, comparisons = [], []
         for number, (name, clip) in enumerate(_pairs(paths, clips, plan.talks)):
-            talks.append(speak(engine, name, avatars[name], clip, judge, seed=plan.seed + number))
+            talk = speak(engine, name, avatars[name], clip, judge, seed=plan.seed + number)
+            talks.append(talk)
+            if speaks(clip):
+                puppet = Puppet.of(name, framed[name])
+                comparisons.append(compare(talk, puppet, judge, identity))
             progress.advance(task)
         task = progress.add_task("endurance", total=1)
         longest = endure(
@@ -116,12 +144,36 @@ def evaluate(
             seed=plan.seed,
         )
         progress.advance(task)
+        task = progress.add_task("drift and recovery", total=2)
+        run = LongRun(engine.pipeline)
+        spoken = [clip for clip in clips if speaks(clip)]
+
+        def session(number: int) -> LongSession:
+            name, clip = paths[number % len(paths)].stem, spoken[number % len(spoken)]
+            return run.open(avatars[name], clip.pcm, plan.seed + number)
+
+        drifting = drift(
+            run,
+            [session(number) for number in range(plan.drift_sessions)],
+            plan.drift_checkpoints,
+            judge,
+        )
+        progress.advance(task)
+        recovery = recover(
+            run, [partial(session, 10 + number) for number in range(plan.recovery_sessions)]
+        )
+        progress.advance(task)
     figures |= _figures(trips, talks, longest)
+    figures |= comparison_figures(comparisons)
+    figures |= stability_figures(drifting, recovery)
+    intervals = comparison_intervals(comparisons, plan.seed)
     figures["chunk_realtime_factor"] = speed
     _write_sheets(trips, talks, longest, out)
-    print_table(figures)
+    write_sheet([np.stack(list(drifting.film.values()))], out / "drift-film.png")
+    plot_stability(drifting, recovery, out / "stability.png")
+    print_table(figures, intervals=intervals)
     if json_file is not None:
-        write_json(figures, json_file)
+        write_json(figures, json_file, intervals=intervals)
     return figures
 
 

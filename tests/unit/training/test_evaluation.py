@@ -20,10 +20,9 @@ from visavis.training.evaluation.statistics import (
     sharpness,
     synchrony,
 )
+from visavis.training.frame_judge import PYTHON_VARIABLE, JudgeError
 from visavis.training.landmarks import (
-    PYTHON_VARIABLE,
     IndependentLandmarker,
-    LandmarkerError,
     eye_opening,
     face_found,
     mouth_opening,
@@ -187,7 +186,7 @@ def test_a_missing_detector_environment_says_how_to_make_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, str(tmp_path / "python"))
-    with pytest.raises(LandmarkerError, match=r"make eval.*VISAVIS_LANDMARK_PYTHON"):
+    with pytest.raises(JudgeError, match=r"make eval.*VISAVIS_LANDMARK_PYTHON"):
         IndependentLandmarker()
 
 
@@ -197,6 +196,6 @@ def test_a_detector_that_dies_is_reported(tmp_path: Path) -> None:
     dead.chmod(0o755)
     with (
         IndependentLandmarker(dead) as landmarker,
-        pytest.raises(LandmarkerError, match=r"mediapipe 0\.10\.14"),
+        pytest.raises(JudgeError, match=r"mediapipe 0\.10\.14"),
     ):
         landmarker.detect(np.zeros((1, 4, 4, 3), np.uint8))
