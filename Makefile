@@ -2,6 +2,7 @@
 # make setup  .venv with the `visavis` command, and the web page
 # make test   formatting, lint, types, import rules, tests, browser tests
 # make bench  what this machine can do;  make eval  how good the model is
+# make adapters  the LiveKit and Pipecat adapters against the real packages
 # make lint   the checks without the tests;  make clean  undo it all
 
 SHELL := /bin/bash
@@ -29,7 +30,7 @@ DEV := $(VENV)/.done-dev
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
-.PHONY: setup demo test lint bench eval train-setup lock protocol clean
+.PHONY: setup demo test lint bench eval adapters train-setup lock protocol clean
 .DELETE_ON_ERROR:
 
 setup: $(RUNTIME) $(PAGE)
@@ -76,6 +77,16 @@ test: setup $(DEV) lint
 bench: $(RUNTIME)
 	$(BIN)/visavis bench $(BENCH)
 
+# The LiveKit and Pipecat adapters of the Python client against the real packages.
+adapters: $(DEV) .venv-adapters/.done
+	$(BIN)/python -m pytest -q tests/e2e/test_adapters.py
+
+.venv-adapters/.done: requirements/adapters.txt clients/python/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "adapters: no Python 3.11 or newer found" >&2; exit 1; }
+	$(PYTHON) scripts/setup_venv.py .venv-adapters requirements/adapters.txt \
+		--editable clients/python --check "livekit.agents, pipecat, visavis_client, pytest"
+	@touch $@
+
 # What the training stages need besides Python packages: a synthesiser and word lists.
 train-setup: $(DEV)
 	@command -v espeak-ng >/dev/null && test -e /usr/share/dict/polish || { \
@@ -98,7 +109,7 @@ protocol:
 	$(BIN)/python scripts/generate_protocol.py
 
 clean:
-	rm -rf $(VENV) .venv-landmarks $(WEB)/node_modules $(WEB)/dist build *.egg-info src/*.egg-info \
+	rm -rf $(VENV) .venv-landmarks .venv-adapters $(WEB)/node_modules $(WEB)/dist build *.egg-info src/*.egg-info \
 		clients/python/*.egg-info clients/python/build .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

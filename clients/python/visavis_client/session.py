@@ -85,6 +85,7 @@ class AvatarSession:
         self._created: SessionCreated | None = None
         self._utterance_samples = 0
         self._utterance_open = False
+        self._cancels = 0
         self._reader = asyncio.Lock()
         self._feeder: asyncio.Task[None] | None = None
 
@@ -201,10 +202,10 @@ class AvatarSession:
     async def send_audio(self, pcm: Pcm) -> None:
         """Append speech to the open utterance: pcm16 at the session's rate, any length.
 
-        Waits while the server's buffer is full; frames must be read meanwhile. Raises TimedOutError
-        when it stays full.
+        Waits while the server's buffer is full; frames must be read meanwhile. What a cancel finds
+        still waiting is dropped. Raises TimedOutError when the buffer stays full.
         """
-        credit = self._inbox.credit
+        credit, cancels = self._inbox.credit, self._cancels
         data = as_pcm16(pcm)
         limit = min(int(PIECE_S * self.rate), max(1, credit.limit // 2))
         step = SAMPLE_BYTES * limit
@@ -214,7 +215,11 @@ class AvatarSession:
                 self._utterance_open, self._utterance_samples = True, 0
                 self._inbox.begin_utterance(self._utterance_ended)
             samples = len(piece) // SAMPLE_BYTES
-            await credit.take(self._inbox.num_utterances, samples, self._channel.timeout_s)
+            utterance = self._inbox.num_utterances
+            await credit.take(utterance, samples, self._channel.timeout_s)
+            if cancels != self._cancels:
+                credit.done(utterance)
+                return
             self._utterance_samples += samples
             await self._channel.send_audio(piece)
 
@@ -256,9 +261,10 @@ class AvatarSession:
     async def _cancel_all(self, fade_ms: int | None) -> None:
         if self._feeder is not None:
             self._feeder.cancel()
+        self._cancels += 1
+        self._utterance_open = False
         # Before the answer: a full queue would hold it back.
         await self._inbox.void()
-        self._utterance_open = False
         await self._channel.ask(ResponseCancel(fade_ms=fade_ms), OutputCleared)
 
     # Frames and events
@@ -268,9 +274,15 @@ class AvatarSession:
 
         Raises ServerError for errors that belong to no call, SessionClosedError at the end.
         """
+        async for item in self.output():
+            if isinstance(item, AvatarFrame) and (idle or not item.idle):
+                yield item
+
+    async def output(self) -> AsyncGenerator[AvatarFrame | ResponseDone, None]:
+        """All frames, and the ends of utterances between them, in order. Raises as `frames`."""
         async with self._sole_reader():
             async for item in self._items():
-                if isinstance(item, AvatarFrame) and (idle or not item.idle):
+                if item is not None:
                     yield item
 
     @asynccontextmanager

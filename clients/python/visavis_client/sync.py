@@ -18,6 +18,7 @@ from visavis_client.protocol import (
     EffectiveSettings,
     IdlePolicy,
     OnDisconnect,
+    ResponseDone,
     ServerEvent,
     SessionCreated,
 )
@@ -141,6 +142,10 @@ class SyncAvatarSession:
     def frames(self, *, idle: bool = True) -> Iterator[AvatarFrame]:
         """All frames from now on, without end."""
         return self._loop.iterate(self._session.frames(idle=idle))
+
+    def output(self) -> Iterator[AvatarFrame | ResponseDone]:
+        """All frames, and the ends of utterances between them."""
+        return self._loop.iterate(self._session.output())
 
     def events(self) -> Iterator[ServerEvent]:
         """The server's events."""
