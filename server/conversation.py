@@ -8,11 +8,12 @@ The law that everything here serves: each `response.created` is followed by exac
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from visavis.server import events as ev
 from visavis.server.errors import ErrorCode, ProtocolError
-from visavis.server.protocol import FPS, FRAME_US, Flag, Kind
+from visavis.server.protocol import FPS, FRAME_US, Flag
 from visavis.server.responses import Response, Responses
 from visavis.server.timeline import EngineInput, MediaFrame, Stamped, Timeline
 
@@ -27,14 +28,12 @@ MAX_FADE_MS = 500
 class Conversation:
     """One session's protocol state.
 
-    rate: the caller's audio in Hz. max_buffered_input_ms: the most audio accepted ahead. kind: of
-    its media messages.
+    rate: the caller's audio in Hz. max_buffered_input_ms: the most audio accepted ahead.
     """
 
-    def __init__(self, *, rate: int, max_buffered_input_ms: int, kind: Kind = Kind.MEDIA) -> None:
+    def __init__(self, *, rate: int, max_buffered_input_ms: int) -> None:
         self.rate = rate
         self.max_buffered_input_ms = max_buffered_input_ms
-        self.kind = kind
         self.generation = 0
         self.timeline = Timeline()
         self.ready: deque[MediaFrame] = deque()
@@ -236,6 +235,16 @@ class Conversation:
         self.state = state
         return ev.StateChanged(state=state, pts_us=self.next_pts_us)
 
+    def replace_ready(
+        self, frames: Sequence[MediaFrame], coded: Sequence[tuple[bytes, bool]]
+    ) -> None:
+        """Give ready frames other pictures; those that left the queue meanwhile are skipped."""
+        new = {
+            frame.ordinal: replace(frame, video=video, keyframe=keyframe)
+            for frame, (video, keyframe) in zip(frames, coded, strict=True)
+        }
+        self.ready = deque(new.get(frame.ordinal, frame) for frame in self.ready)
+
     def request_keyframe(self) -> None:
         """The next frame that the engine side makes can be decoded alone."""
         self._keyframe_wanted = True
@@ -334,7 +343,7 @@ class Conversation:
                 flags |= Flag.LAST
             response.sent += 1
             response.end_pts_us = pts_us + FRAME_US
-        header = self.timeline.header(frame, flags, with_video=with_video, kind=self.kind)
+        header = self.timeline.header(frame, flags, with_video=with_video)
         after = self._complete(response, now_s, playback_end_s) if response is not None else []
         return Stamped(before, header, frame, after)
 
@@ -366,6 +375,12 @@ class Conversation:
             waits = self.played_pts_us is not None
             response.done_by_s = playback_end_s + PLAYBACK_GRACE_S if waits else now_s
         return self.tick(now_s)
+
+    def reschedule(self, playback_end_s: float) -> None:
+        """The client came back: its playback of what was sent ends at another time."""
+        for response in self._responses:
+            if response.done_by_s is not None:
+                response.done_by_s = playback_end_s + PLAYBACK_GRACE_S
 
     def _done(
         self, response: Response, status: ev.ResponseStatus, reason: str | None

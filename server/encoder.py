@@ -150,7 +150,7 @@ def open_encoder(output: OutputMedia, size: tuple[int, int], *, fps: int) -> Vid
     """The encoder that a client asked for; size is (height, width) in pixels."""
     video: VideoFormat = output.video  # type: ignore[assignment]  # checked by the session
     match video:
-        case "h264":
+        case "h264" | "fmp4":
             return H264Encoder(size, fps=fps)
         case "jpeg":
             return JpegEncoder(quality=output.quality)

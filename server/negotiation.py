@@ -13,7 +13,7 @@ from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.protocol import check_sample_rate
 
 T = TypeVar("T")
-VIDEO_FORMATS = ("h264", "jpeg", "none")
+VIDEO_FORMATS = ("h264", "jpeg", "fmp4", "none")
 MAX_SEED = 2**63 - 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import FRAME_US, Conversation
-from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.errors import CLOSE_CODES, ErrorCode, ProtocolError
+from visavis.server.fmp4 import Fmp4Writer
+from visavis.server.media_source import MediaSource
 from visavis.server.metrics import Metrics
 from visavis.server.pacing import Pacer
-from visavis.server.protocol import Flag, encode_frame
+from visavis.server.protocol import Flag, Header, Kind, encode_frame
+from visavis.server.sent_ring import SentEvent, SentMedia, SentRing
 
 if TYPE_CHECKING:
     from visavis.server.producer import Producer
@@ -25,26 +29,33 @@ if TYPE_CHECKING:
 # A client that makes the server say more than this without reading is not worth a place.
 MAX_EVENTS = 1024
 TICK_S = 0.1
+# Told again or worthless later: not kept for a client that comes back.
+_PASSING = (ev.SessionStats, ev.SessionPong, ev.AudioAppended, ev.SessionLoading)
 
 
 class Outbound:
-    """The one writer of a socket. `post`, `close` and `wake` never wait."""
+    """The one writer of a session, on one socket at a time. Only `run` waits."""
 
     def __init__(
         self, socket: WebSocket, config: ServerConfig, metrics: Metrics, admission: Admission
     ) -> None:
         self.end_reason = "unknown"
+        self.ring = SentRing()
+        self.num_events = 0
         self._socket = socket
         self._config = config
         self._metrics = metrics
         self._admission = admission
         self._events: deque[ev.ServerEvent] = deque()
-        self._num_events = 0
+        self._replay: deque[SentEvent | SentMedia] = deque()
         self._closing: tuple[int, str] | None = None
+        self._released = False
         self._wake = asyncio.Event()
         self._conversation: Conversation | None = None
         self._pacer: Pacer | None = None
+        self._media: MediaSource | None = None
         self._producer: Producer | None = None
+        self._fmp4: Fmp4Writer | None = None
         self._audio_since_s: dict[int, float] = {}
         self._cancelled_s: float | None = None
         self._stats_s = 0.0
@@ -55,9 +66,39 @@ class Outbound:
         """Whether the end is decided."""
         return self._closing is not None
 
-    def attach(self, conversation: Conversation, pacer: Pacer, producer: Producer) -> None:
+    @property
+    def media(self) -> MediaSource | None:
+        """Where frames come from, once the session is configured."""
+        return self._media
+
+    def attach(
+        self,
+        conversation: Conversation,
+        pacer: Pacer,
+        producer: Producer,
+        fmp4: Fmp4Writer | None = None,
+    ) -> None:
         """The session is configured: media follows."""
         self._conversation, self._pacer, self._producer = conversation, pacer, producer
+        self._media = MediaSource(conversation, pacer)
+        self._fmp4 = fmp4
+
+    def rebind(
+        self, socket: WebSocket, first: ev.ServerEvent, replay: list[SentEvent | SentMedia]
+    ) -> None:
+        """Go on on another socket: `first` is said at once, then `replay`, then what waits."""
+        self._socket = socket
+        self._released = False
+        self._events.appendleft(first)
+        self._replay.clear()
+        self._replay.extend(replay)
+        if self._fmp4 is not None:
+            self._fmp4.restart()
+
+    def release(self) -> None:
+        """Let `run` return after the events that wait; the socket stays open."""
+        self._released = True
+        self._wake.set()
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -79,16 +120,7 @@ class Outbound:
     def error(self, error: ProtocolError) -> None:
         """Queue an error event."""
         self._metrics.errors.labels(code=error.code).inc()
-        body = ev.ErrorBody(
-            type=error.spec.type,
-            code=error.code,
-            message=error.message,
-            param=error.param,
-            event_id=error.event_id,
-            retryable=error.spec.retryable,
-            retry_after_s=error.retry_after_s,
-        )
-        self.post(ev.ErrorEvent(error=body))
+        self.post(ev.error_event(error))
 
     def close(self, code: int, reason: str) -> None:
         """Close after the events that are queued; the first reason stands."""
@@ -100,12 +132,12 @@ class Outbound:
         """A cancel emptied the queues: what comes next plays at once."""
         self._cancelled_s = now_s
         if self._pacer is not None and self._conversation is not None:
-            self._pacer.restart(self._conversation.next_pts_us)
+            self._pacer.restart(self._conversation.next_pts_us, now_s)
 
     def acknowledged(self, pts_us: int, update: ev.PlaybackUpdate) -> None:
         """The client played up to `pts_us`."""
         if self._pacer is not None:
-            self._pacer.acknowledge(pts_us)
+            self._pacer.acknowledge(pts_us, time.monotonic())
         if update.skew_ms is not None:
             self._metrics.client_skew.observe(abs(update.skew_ms) / 1000)
         self._wake.set()
@@ -115,7 +147,7 @@ class Outbound:
         return 0.0 if self._pacer is None else self._pacer.blocked_s(now_s)
 
     async def run(self, housekeep: Callable[[float], None]) -> None:
-        """Send until the socket is closed, from here or from there."""
+        """Send until the socket is closed, from here or from there, or `release` was called."""
         try:
             while True:
                 self._wake.clear()
@@ -124,16 +156,20 @@ class Outbound:
                     self._tick_s = now_s
                     self._tick(now_s)
                     housekeep(now_s)
+                if self._replay:
+                    await self._send_again()
                 while self._events:
                     await self._send_event(self._events.popleft())
                 if self._closing is not None:
                     await self._close(*self._closing)
                     return
-                wait_s = self._media_wait_s(time.monotonic())
-                if wait_s <= 0:
-                    await self._send_media()
+                if self._released:
+                    return
+                wait_s = self._media.wait_s(time.monotonic()) if self._media else None
+                if wait_s is None or wait_s > 0:
+                    await self._wait(TICK_S if wait_s is None else wait_s)
                 else:
-                    await self._wait(wait_s)
+                    await self._send_media()
         except (WebSocketDisconnect, RuntimeError, OSError):
             # Starlette says RuntimeError for a socket that is closed already.
             self.end_reason = "client_left"
@@ -143,71 +179,94 @@ class Outbound:
             await self._close(*self._closing)
 
     async def _wait(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, TICK_S)):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
 
     async def _close(self, code: int, reason: str) -> None:
+        assert code in CLOSE_CODES
         self.end_reason = reason
-        try:
+        with contextlib.suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
             async with asyncio.timeout(1.0):
                 await self._socket.close(code, reason)
-        except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
-            pass
 
-    async def _send_event(self, event: ev.ServerEvent) -> None:
-        self._num_events += 1
-        event.event_id = f"evt_{self._num_events}"
-        text = ev.encode_event(event)
+    async def _send_text(self, text: str) -> None:
         async with asyncio.timeout(self._config.slow_client_s):
             await self._socket.send_text(text)
         self._metrics.ws_bytes.labels(dir="out").inc(len(text))
+
+    async def _send_bytes(self, message: bytes) -> None:
+        async with asyncio.timeout(self._config.slow_client_s):
+            await self._socket.send_bytes(message)
+        self._metrics.ws_bytes.labels(dir="out").inc(len(message))
+
+    def _keep(self, event: ev.ServerEvent) -> str:
+        """Number an event and remember it for a client that comes back."""
+        self.num_events += 1
+        event.event_id = f"evt_{self.num_events}"
+        text = ev.encode_event(event)
+        if not isinstance(event, _PASSING):
+            self.ring.add_event(self.num_events, text)
+        return text
+
+    async def _send_event(self, event: ev.ServerEvent) -> None:
+        await self._send_text(self._keep(event))
         if isinstance(event, ev.OutputCleared) and self._cancelled_s is not None:
             self._metrics.interrupt.observe(time.monotonic() - self._cancelled_s)
             self._cancelled_s = None
 
-    def _media_wait_s(self, now_s: float) -> float:
-        if self._conversation is None or self._pacer is None or not self._conversation.ready:
-            return TICK_S
-        idle = self._conversation.ready[0].response == 0
-        # Idle frames in front of speech must not hold it back.
-        idle = idle and self._conversation.ready[-1].response == 0
-        delay_s = self._pacer.delay_s(self._conversation.next_index, now_s, idle=idle)
-        return TICK_S if delay_s is None else delay_s
+    async def _send_again(self) -> None:
+        """What a client that came back has missed, after the event that tells it so."""
+        if self._events and isinstance(self._events[0], ev.SessionResumed):
+            await self._send_event(self._events.popleft())
+        while self._replay:
+            item = self._replay.popleft()
+            if isinstance(item, SentEvent):
+                await self._send_text(item.text)
+            else:
+                await self._send_picture(item.header, item.audio, item.video)
+
+    async def _send_picture(self, header: Header, audio: bytes, video: bytes) -> None:
+        if self._fmp4 is not None:
+            config = self._fmp4.config(video)
+            if config is not None:
+                head = Header(kind=Kind.CODEC_CONFIG, seq=header.seq, video_len=len(config))
+                await self._send_bytes(encode_frame(head, b"", config))
+            if video:
+                header, video = self._fmp4.message(header, video)
+        await self._send_bytes(encode_frame(header, audio, video))
 
     async def _send_media(self) -> None:
-        assert self._conversation is not None
-        assert self._pacer is not None
+        assert self._media is not None
         now_s = time.monotonic()
-        index = self._conversation.next_index
-        self._metrics.output_lag.observe(self._pacer.late_s(index, now_s))
-        self._pacer.sent(index, now_s)
-        stamped = self._conversation.stamp(
-            now_s, playback_end_s=self._pacer.playback_end_s(index + 1, now_s)
-        )
+        self._metrics.output_lag.observe(self._media.late_s(now_s))
+        stamped = self._media.take(now_s)
         header = stamped.header
-        for event in stamped.before:
-            await self._send_event(event)
-        message = encode_frame(header, stamped.frame.audio, stamped.frame.video)
-        async with asyncio.timeout(self._config.slow_client_s):
-            await self._socket.send_bytes(message)
+        video = stamped.frame.video if header.video_len else b""
+        # What is decided must not be lost with the socket: it is kept before it is sent.
+        texts = [self._keep(event) for event in stamped.before]
+        self.ring.add_media(header, stamped.frame.audio, video)
+        self._events.extendleft(reversed(stamped.after))
+        for text in texts:
+            await self._send_text(text)
+        await self._send_picture(header, stamped.frame.audio, video)
         if header.flags & Flag.FIRST and header.response in self._audio_since_s:
             since_s = self._audio_since_s.pop(header.response)
             self._admission.observe_first_frame(time.monotonic() - since_s)
         kind = "idle" if header.flags & Flag.IDLE else "speech"
         self._metrics.frames_sent.labels(kind=kind).inc()
-        self._metrics.ws_bytes.labels(dir="out").inc(len(message))
-        for event in stamped.after:
-            await self._send_event(event)
+        if stamped.frame.video and not header.video_len:
+            self._metrics.frames_dropped.labels(reason="slow_client").inc()
         if self._producer is not None:
             self._producer.wake()
 
     def _tick(self, now_s: float) -> None:
-        if self._conversation is None or self._producer is None:
+        if self._conversation is None or self._producer is None or self._media is None:
             return
         self.post(*self._conversation.tick(now_s))
+        dropped = self._media.dropped_event(now_s)
+        if dropped is not None:
+            self.post(dropped)
         if now_s - self._stats_s < self._config.stats_every_s:
             return
         self._stats_s = now_s
@@ -218,6 +277,8 @@ class Outbound:
                 gen_fps=round(stats.frames_per_s, 1),
                 queue_ms=len(self._conversation.ready) * FRAME_US / 1000,
                 encode_ms=round(stats.encode_ms, 3),
-                dropped=0,
+                dropped=self._media.dropped,
+                degraded=self._producer.degraded,
+                num_steps=self._producer.num_steps,
             )
         )

@@ -1,15 +1,12 @@
-"""One connection: a receive loop, a paced send loop, and the producer between them."""
+"""One connection: reads a socket, and joins it to the session that it opens or resumes."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import time
-import uuid
-from collections.abc import Coroutine
-from importlib.metadata import version
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -18,26 +15,37 @@ from starlette.websockets import WebSocket
 from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.config import ServerConfig
-from visavis.server.conversation import FPS, Conversation, stamp_source
-from visavis.server.deadlines import Deadlines
+from visavis.server.conversation import stamp_source
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.greeting import greeting
+from visavis.server.inbox import Inbox, message_size
+from visavis.server.live_session import Caller, LiveSession
 from visavis.server.metrics import Metrics
-from visavis.server.model_host import ModelHost, decode_image_field
-from visavis.server.negotiation import SessionSetup, changed_setup, effective, first_setup
+from visavis.server.model_host import ModelHost
+from visavis.server.negotiation import first_setup
 from visavis.server.outbound import Outbound
-from visavis.server.pacing import Pacer
-from visavis.server.producer import Producer
 from visavis.server.protocol import Kind, check_pcm16, decode_frame
-from visavis.server.worker import WorkerBusyError
+from visavis.server.requests import handle_event
+from visavis.server.resume import HELD_CLOSE_CODES, ResumeDesk
 
 log = structlog.get_logger(__name__)
 # Errors that a client may cause before it is taken for broken.
 MAX_CLIENT_ERRORS = 20
-CHUNK_FRAMES = 28
+# Pings and good-byes are short; longer messages are not looked into before their turn.
+MAX_SMALL_EVENT = 1024
+# Refusals of these codes are part of a working client's life.
+_HARMLESS = (
+    ErrorCode.INPUT_BUFFER_OVERFLOW,
+    ErrorCode.INPUT_BUFFER_EMPTY,
+    ErrorCode.INPUT_RATE_EXCEEDED,
+)
 
 
 class RealtimeSession:
-    """Runs one accepted WebSocket until it ends; see `run`."""
+    """Serves one accepted WebSocket until it ends; see `run`.
+
+    caller, lease: who opens sessions here and what a session of theirs holds, from authentication.
+    """
 
     def __init__(
         self,
@@ -47,83 +55,174 @@ class RealtimeSession:
         admission: Admission,
         config: ServerConfig,
         metrics: Metrics,
+        desk: ResumeDesk,
+        caller: Caller | None = None,
+        lease: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self.id = f"sess_{uuid.uuid4().hex[:20]}"
         self._socket = socket
-        self._host = host
         self._admission = admission
         self._config = config
         self._metrics = metrics
-        self._out = Outbound(socket, config, metrics, admission)
-        self._deadlines = Deadlines(config, time.monotonic())
-        self._setup: SessionSetup | None = None
-        self._conversation: Conversation | None = None
-        self._producer: Producer | None = None
-        self._producing: asyncio.Task[None] | None = None
+        self._desk = desk
+        self._caller = caller
+        self._live = LiveSession(
+            socket,
+            host=host,
+            admission=admission,
+            config=config,
+            metrics=metrics,
+            desk=desk,
+            caller=caller,
+            lease=lease,
+        )
+        self._inbox = Inbox()
+        self._opening = False
+        self._configure_by_s = self._handshake_end_s()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._close_code = 1006
         self._client_errors = 0
+        self._dismissed = False
+        self._farewell = asyncio.Event()
+
+    def _handshake_end_s(self) -> float:
+        return asyncio.get_running_loop().time() + self._config.handshake_timeout_s
+
+    @property
+    def id(self) -> str:
+        """The session's id; another one after a resume."""
+        return self._live.id
 
     async def run(self) -> str:
-        """Serve the socket, which is accepted and has a place; returns why it ended."""
-        self._out.post(self._created())
-        receiving = asyncio.create_task(self._guard(self._receive()))
-        sending = asyncio.create_task(self._out.run(self._housekeep))
+        """Serve the socket, which is accepted; returns why it ended, `held` for a kept session."""
+        self._live.connection = self
+        self._live.out.post(
+            greeting(
+                self._live.id,
+                self._config,
+                self._admission,
+                self._desk,
+                max_session_s=self._live.max_session_s,
+            )
+        )
+        reading = asyncio.create_task(self._guard(self._read()))
+        handling = asyncio.create_task(self._guard(self._handle()))
+        sending = asyncio.create_task(self._send())
+        self._tasks = (reading, handling, sending)
         try:
-            await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
-            if self._out.closing and not sending.done():
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and not self._opening:
+                # What came before the close is still worth something.
+                await self._inbox.close()
+                await asyncio.wait((handling,), timeout=1.0)
+            elif self._live.out.closing and not sending.done():
                 # The reason to close is still on its way out.
                 await sending
         finally:
-            await self._end(receiving, sending)
-        return self._out.end_reason
+            await self._stop()
+            reason = await self._part()
+            if self._dismissed:
+                # The socket is closed as soon as this returns.
+                await self._farewell.wait()
+        return reason
 
-    async def _end(self, *tasks: asyncio.Task[None]) -> None:
-        if self._conversation is not None:
-            self._conversation.close("cancelled", "disconnected")
-        every = [task for task in (*tasks, self._producing) if task is not None]
-        for task in every:
+    async def _send(self) -> None:
+        """Write what the session says; after a resume that is another session."""
+        while True:
+            live = self._live
+            await live.out.run(live.housekeep)
+            if live is self._live:
+                return
+
+    async def _stop(self) -> None:
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
             task.cancel()
-        results = await asyncio.gather(*every, return_exceptions=True)
-        for result in results:
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 log.error("session task failed", exc_info=result)
-        if self._producer is not None:
-            # A stopped engine thread has nothing left to free.
-            with contextlib.suppress(WorkerBusyError, asyncio.CancelledError):
-                await self._producer.close()
+
+    async def _part(self) -> str:
+        """Leave the session: it ends, or waits for its client."""
+        live = self._live
+        if self._dismissed or live.connection is not self:
+            return "taken_over"
+        live.connection = None
+        if live.holdable and self._close_code in HELD_CLOSE_CODES:
+            self._desk.hold(live)
+            return "held"
+        reason = live.out.end_reason if live.out.closing else "client_left"
+        await live.end(reason)
+        return reason
+
+    async def dismiss(self) -> None:
+        """A newer connection took the session over: say so and close."""
+        self._dismissed = True
+        try:
+            await self._stop()
+            out = Outbound(self._socket, self._config, self._metrics, self._admission)
+            error = ProtocolError(ErrorCode.TAKEN_OVER, "the session goes on on a newer connection")
+            out.error(error)
+            out.close(error.spec.close or 1011, error.code)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await out.run(lambda now_s: None)
+        finally:
+            self._farewell.set()
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Turn whatever fails into an error on the wire and the end of this session alone."""
         try:
             await work
         except ProtocolError as error:
-            self._fail(error)
+            self._live.fail(error)
         except Exception as error:
             log.error("session failed", exc_info=error)
-            self._fail(
+            self._live.fail(
                 ProtocolError(
-                    ErrorCode.ENGINE_FAILED,
+                    ErrorCode.INTERNAL_ERROR,
                     "the session failed inside the server; open a new one",
                     retry_after_s=1.0,
                 )
             )
 
-    def drain(self, deadline_s: float) -> None:
-        """The server stops: finish what is being said, within `deadline_s` seconds."""
-        self._deadlines.drain(time.monotonic() + deadline_s)
-        self._out.post(ev.SessionExpiring(reason="server_draining", deadline_s=deadline_s))
-
     # Receiving
 
-    async def _receive(self) -> None:
-        while not self._out.closing:
-            message = await self._next_message()
+    async def _read(self) -> None:
+        """From the socket into the inbox, until the client is gone."""
+        while True:
+            message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
-                self._out.end_reason = "client_left"
+                self._close_code = message.get("code") or 1006
+                return
+            self._metrics.ws_bytes.labels(dir="in").inc(message_size(message))
+            if self._opening and self._answer_while_opening(message):
+                continue
+            await self._inbox.put(message)
+
+    def _answer_while_opening(self, message: Any) -> bool:
+        """Pings and good-byes do not wait for a place in the queue; True when it was one."""
+        text = message.get("text")
+        if text is None or len(text) > MAX_SMALL_EVENT:
+            return False
+        with contextlib.suppress(ProtocolError):
+            event = ev.decode_client_event(text)
+            if isinstance(event, ev.SessionPing):
+                self._pong(event)
+                return True
+            if isinstance(event, ev.SessionClose):
+                self._live.leave(drain=False)
+                return True
+        return False
+
+    async def _handle(self) -> None:
+        while not self._live.out.closing:
+            message = await self._next_message()
+            if message is None:
                 return
             event_id: str | None = None
             try:
+                self._check_size(message)
                 text, data = message.get("text"), message.get("bytes")
-                self._check_size(text if text is not None else data or b"")
                 if text is not None:
                     event = ev.decode_client_event(text)
                     if event is not None:
@@ -134,24 +233,22 @@ class RealtimeSession:
             except ProtocolError as error:
                 error.event_id = error.event_id or event_id
                 self._refuse(error)
-            if self._producer is not None:
-                self._producer.wake()
+            self._live.wake()
 
-    async def _next_message(self) -> Any:
-        if self._conversation is not None:
-            return await self._socket.receive()
+    async def _next_message(self) -> Any | None:
+        if self._live.conversation is not None:
+            return await self._inbox.get()
         try:
-            async with asyncio.timeout(self._config.handshake_timeout_s):
-                return await self._socket.receive()
+            async with asyncio.timeout_at(self._configure_by_s):
+                return await self._inbox.get()
         except TimeoutError:
             raise ProtocolError(
                 ErrorCode.SESSION_UPDATE_TIMEOUT,
                 f"no session.update came within {self._config.handshake_timeout_s:g} s",
             ) from None
 
-    def _check_size(self, message: str | bytes) -> None:
-        size = len(message.encode()) if isinstance(message, str) else len(message)
-        self._metrics.ws_bytes.labels(dir="in").inc(size)
+    def _check_size(self, message: Any) -> None:
+        size = message_size(message)
         if size > self._config.max_message_bytes:
             raise ProtocolError(
                 ErrorCode.MESSAGE_TOO_LARGE,
@@ -161,214 +258,86 @@ class RealtimeSession:
 
     def _refuse(self, error: ProtocolError) -> None:
         """Tell the client; close only when the code says so, or after too many errors."""
-        self._client_errors += 1
         if error.spec.close is not None:
-            self._fail(error)
-        elif self._client_errors >= MAX_CLIENT_ERRORS and error.code not in (
-            ErrorCode.INPUT_BUFFER_OVERFLOW,
-            ErrorCode.INPUT_BUFFER_EMPTY,
-        ):
-            self._out.error(error)
-            self._fail(
+            self._live.fail(error)
+            return
+        self._client_errors += error.code not in _HARMLESS
+        self._live.out.error(error)
+        if self._client_errors >= MAX_CLIENT_ERRORS:
+            self._live.fail(
                 ProtocolError(
                     ErrorCode.TOO_MANY_ERRORS,
                     f"{self._client_errors} messages were wrong, the last one: {error.message}",
                 )
             )
-        else:
-            self._out.error(error)
-
-    def _fail(self, error: ProtocolError) -> None:
-        """End the session with `error`, after the done events of what is open."""
-        if self._out.closing:
-            return
-        if self._conversation is not None:
-            engine = error.code is ErrorCode.ENGINE_FAILED
-            status: ev.ResponseStatus = "failed" if engine else "cancelled"
-            self._out.post(*self._conversation.close(status, error.code))
-        self._out.error(error)
-        self._out.close(error.spec.close or 1011, error.code)
 
     async def _on_event(self, event: ev.ClientEvent) -> None:
         now_s = time.monotonic()
         if not isinstance(event, ev.PlaybackUpdate):
-            self._deadlines.active(now_s)
+            self._live.deadlines.active(now_s)
         match event:
-            case ev.SessionPing(t=t):
-                reply = ev.SessionPong(t=t, server_time_us=time.monotonic_ns() // 1000)
-                self._reply([reply], event)
+            case ev.SessionPing():
+                self._pong(event)
             case ev.SessionClose(drain=drain):
-                self._on_close(drain=drain)
+                self._live.leave(drain=drain)
             case ev.SessionUpdate(session=settings):
                 await self._on_update(settings, event)
-            case _ if self._conversation is None:
-                raise ProtocolError(
-                    ErrorCode.SESSION_NOT_CONFIGURED,
-                    "session.update must come first: it says which avatar speaks",
-                )
+            case ev.SessionResume():
+                await self._on_resume(event)
             case _:
-                self._reply(self._on_conversation_event(event, self._conversation, now_s), event)
+                self._reply(handle_event(self._live, event, now_s), event)
 
-    def _on_conversation_event(
-        self, event: ev.ClientEvent, conversation: Conversation, now_s: float
-    ) -> list[ev.ServerEvent]:
-        match event:
-            case ev.AudioAppend(audio=audio, response_id=response_id):
-                return conversation.append(_decode_audio(audio), response_id, now_s)
-            case ev.AudioCommit(response_id=response_id):
-                return conversation.commit(response_id)
-            case ev.AudioClear():
-                return conversation.clear()
-            case ev.ResponseCancel(response_id=response_id):
-                epoch = conversation.epoch
-                replies = conversation.cancel(response_id)
-                if conversation.epoch != epoch:
-                    self._out.cleared(now_s)
-                return replies
-            case ev.SetState(state=state):
-                return conversation.set_base_state(state)
-            case ev.PlaybackUpdate():
-                return self._on_playback(event, conversation, now_s)
-        return []
-
-    def _on_playback(
-        self, event: ev.PlaybackUpdate, conversation: Conversation, now_s: float
-    ) -> list[ev.ServerEvent]:
-        replies = conversation.playback(event.pts_us, now_s)
-        self._out.acknowledged(conversation.played_pts_us or 0, event)
-        return replies
+    def _pong(self, event: ev.SessionPing) -> None:
+        pong = ev.SessionPong(t=event.t, server_time_us=time.monotonic_ns() // 1000)
+        self._reply([pong], event)
 
     def _reply(self, replies: list[ev.ServerEvent], event: ev.ClientEvent) -> None:
         stamp_source(replies, event.event_id)
-        self._out.post(*replies)
+        self._live.out.post(*replies)
 
     def _on_binary(self, data: bytes) -> None:
         frame = decode_frame(data)
         if frame.header.kind != Kind.AUDIO_IN:
             return
-        if self._conversation is None:
+        if self._live.conversation is None:
             raise ProtocolError(
                 ErrorCode.SESSION_NOT_CONFIGURED, "session.update must come before audio"
             )
         now_s = time.monotonic()
-        self._deadlines.active(now_s)
-        self._out.post(*self._conversation.append(check_pcm16(frame.audio), None, now_s))
-
-    def _on_close(self, *, drain: bool) -> None:
-        if drain and self._conversation is not None and self._conversation.has_open_responses:
-            self._deadlines.close_when_done = True
-            return
-        if self._conversation is not None:
-            self._out.post(*self._conversation.close("cancelled", "session_closed"))
-        self._out.close(1000, "closed_by_client")
-
-    # Configuration
+        self._live.deadlines.active(now_s)
+        self._live.out.post(*self._live.append(check_pcm16(frame.audio), None, now_s))
 
     async def _on_update(self, settings: ev.SessionSettings, event: ev.ClientEvent) -> None:
-        if self._setup is not None and self._producer is not None:
-            idle, on_disconnect = changed_setup(self._setup, settings)
-            self._producer.idle_policy = idle
-            self._effective.idle = idle
-            self._effective.on_disconnect = on_disconnect
-        else:
-            await self._configure(first_setup(settings))
-        self._reply([ev.SessionUpdated(session=self._effective)], event)
+        if self._live.conversation is not None:
+            self._reply([self._live.change(settings)], event)
+            return
+        setup = first_setup(settings)
+        self._opening = True
+        try:
+            self._reply([await self._live.open(setup)], event)
+        finally:
+            self._opening = False
+            self._configure_by_s = self._handshake_end_s()
 
-    async def _configure(self, setup: SessionSetup) -> None:
-        self._out.post(ev.SessionLoading(stage="avatar", progress=0.0))
-        if setup.avatar_id is not None:
-            avatar = await self._host.prepare_stored(setup.avatar_id)
-        else:
-            image = decode_image_field(setup.image or "", self._config.max_image_bytes)
-            avatar = await self._host.prepare_image(image)
-        stream, codec = await self._host.open_stream(
-            avatar, rate=setup.rate, seed=setup.seed, output=setup.output
-        )
-        self._out.post(ev.SessionLoading(stage="avatar", progress=1.0))
-        self._effective = effective(
-            setup,
-            codec=codec,
-            frame_size=self._host.engine.frame_size,
-            fps=FPS,
-            warnings=tuple(avatar.warnings),
-        )
-        self._setup = setup
-        self._conversation = conversation = Conversation(
-            rate=setup.rate, max_buffered_input_ms=self._config.max_buffered_input_ms
-        )
-        pacer = Pacer(
-            speech_lead_s=self._config.speech_lead_ms / 1000,
-            idle_lead_s=self._config.idle_lead_ms / 1000,
-            max_inflight_us=self._config.max_inflight_ms * 1000,
-        )
-        self._producer = Producer(
-            conversation=conversation,
-            pacer=pacer,
-            stream=stream,
-            worker=self._host.worker,
-            config=self._config,
-            metrics=self._metrics,
-            idle_policy=setup.idle,
-            on_change=self._out.wake,
-            on_events=lambda events: self._out.post(*events),
-        )
-        self._out.attach(conversation, pacer, self._producer)
-        self._producing = asyncio.create_task(self._guard(self._producer.run()))
-
-    def _created(self) -> ev.SessionCreated:
-        config = self._config
-        return ev.SessionCreated(
-            session_id=self.id,
-            server_version=version("visavis"),
-            engine="visavis",
-            model=config.model,
-            limits=ev.Limits(
-                max_message_bytes=config.max_message_bytes,
-                max_buffered_input_ms=config.max_buffered_input_ms,
-                max_session_s=config.max_session_s,
-                idle_timeout_s=config.idle_timeout_s,
-                max_inflight_ms=config.max_inflight_ms,
-            ),
-            timing=ev.Timing(
-                fps=FPS,
-                chunk_frames=CHUNK_FRAMES,
-                chunk_ms=CHUNK_FRAMES * 1000 / FPS,
-                first_frame_ms_p50=self._admission.first_frame_ms_p50,
-            ),
-        )
-
-    # Time
-
-    def _housekeep(self, now_s: float) -> None:
-        """Called by the send loop a few times a second."""
-        conversation = self._conversation
-        open_responses = conversation is not None and conversation.has_open_responses
-        if open_responses:
-            self._deadlines.active(now_s)
-        warning, end = self._deadlines.due(now_s, busy=open_responses)
-        if warning is not None:
-            self._out.post(warning)
-        if conversation is None:
-            pass
-        elif self._deadlines.close_when_done and not conversation.has_committed_responses:
-            self._out.post(*conversation.close("cancelled", "session_closed"))
-            self._out.close(1000, "closed_by_client")
-        if end is not None:
-            self._fail(end)
-        elif self._out.blocked_s(now_s) > self._config.slow_client_s:
-            limit = self._config.slow_client_s
-            self._fail(
-                ProtocolError(
-                    ErrorCode.SLOW_CLIENT, f"no playback.update made room for media in {limit:g} s"
-                )
+    async def _on_resume(self, event: ev.SessionResume) -> None:
+        """Leave the session that was greeted, which holds nothing yet, for the one resumed."""
+        if self._live.conversation is not None:
+            raise ProtocolError(
+                ErrorCode.IMMUTABLE_FIELD,
+                "this connection has a session; session.resume comes first on a new one",
             )
-
-
-def _decode_audio(text: str) -> bytes:
-    try:
-        pcm = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ProtocolError(
-            ErrorCode.INVALID_AUDIO, "audio is not valid base64", param="audio"
-        ) from error
-    return check_pcm16(pcm)
+        found = self._desk.take(event.handle, self._caller)
+        fresh = self._live
+        if found.connection is not None:
+            await found.connection.dismiss()
+        found.connection = self
+        try:
+            await found.resume(event, self._socket)
+        except BaseException:
+            found.connection = None
+            self._desk.hold(found)
+            raise
+        self._live = found
+        fresh.out.release()
+        structlog.contextvars.bind_contextvars(session_id=found.id)
+        log.info("session resumed")

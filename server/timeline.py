@@ -83,7 +83,7 @@ class Timeline:
         """The next frame is not predicted from what the client has."""
         self._discontinuity = True
 
-    def header(self, frame: MediaFrame, flags: Flag, *, with_video: bool, kind: Kind) -> Header:
+    def header(self, frame: MediaFrame, flags: Flag, *, with_video: bool) -> Header:
         """The header of the frame that goes out now."""
         if frame.keyframe and with_video:
             flags |= Flag.KEYFRAME
@@ -91,7 +91,7 @@ class Timeline:
             flags |= Flag.DISCONTINUITY
             self._discontinuity = False
         header = Header(
-            kind=kind,
+            kind=Kind.MEDIA,
             flags=flags,
             seq=self.next_seq,
             pts_us=self.next_pts_us,

@@ -36,6 +36,7 @@ from visavis.server.events.client import (
 from visavis.server.events.codec import (
     decode_client_event,
     encode_event,
+    error_event,
 )
 from visavis.server.events.server import (
     SERVER_EVENTS,
@@ -129,5 +130,6 @@ __all__ = [
     "VideoFormat",
     "decode_client_event",
     "encode_event",
+    "error_event",
     "event_type",
 ]

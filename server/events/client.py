@@ -29,6 +29,10 @@ class SessionResume(ClientEvent, tag="session.resume", kw_only=True):
         int | None,
         Meta(description="`seq` of the last media message received; null for none."),
     ] = None
+    last_event_id: Annotated[
+        str | None,
+        Meta(description="`event_id` of the last event received; later ones are sent again."),
+    ] = None
 
 
 class AudioAppend(ClientEvent, tag="input_audio_buffer.append", kw_only=True):

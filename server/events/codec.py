@@ -8,6 +8,7 @@ from msgspec import Struct
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events.base import ClientEvent, ServerEvent, event_type
 from visavis.server.events.client import CLIENT_EVENTS
+from visavis.server.events.server import ErrorBody, ErrorEvent
 
 
 class _Envelope(Struct):
@@ -55,3 +56,18 @@ def decode_client_event(text: str | bytes) -> ClientEvent | None:
 def encode_event(event: ServerEvent) -> str:
     """One server event as JSON text."""
     return msgspec.json.encode(event).decode()
+
+
+def error_event(error: ProtocolError) -> ErrorEvent:
+    """An error as it is told on the wire."""
+    return ErrorEvent(
+        error=ErrorBody(
+            type=error.spec.type,
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            event_id=error.event_id,
+            retryable=error.spec.retryable,
+            retry_after_s=error.retry_after_s,
+        )
+    )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visavis.server.pacing import FRAME_S, Pacer
+from visavis.server.pacing import FRAME_S, OVERDUE_S, Credit, Pacer
 
 
 def pacer(max_inflight_us: int = 1_500_000) -> Pacer:
@@ -43,29 +43,70 @@ def test_a_late_frame_moves_the_clock_instead_of_being_caught_up() -> None:
 def test_no_credit_until_the_client_says_where_it_is() -> None:
     clock = pacer(max_inflight_us=200_000)
     clock.sent(0, 0.0)
-    assert clock.delay_s(6, 10.0, idle=False) == 0.0
-    clock.acknowledge(0)
-    assert clock.delay_s(6, 10.0, idle=False) is None
-    assert clock.blocked_s(12.0) == pytest.approx(2.0)
-    clock.acknowledge(80_000)
-    assert clock.delay_s(6, 12.0, idle=False) == 0.0
-    assert clock.blocked_s(13.0) == 0.0
+    assert clock.delay_s(6, 0.0, idle=False) == 0.0
+    clock.acknowledge(0, 0.0)
+    assert clock.delay_s(6, 0.1, idle=False) is None
+    assert clock.blocked_s(2.1) == pytest.approx(2.0)
+    clock.acknowledge(80_000, 2.1)
+    assert clock.delay_s(6, 2.1, idle=False) == 0.0
+    assert clock.blocked_s(3.0) == 0.0
 
 
 def test_credit_never_shrinks() -> None:
     clock = pacer(max_inflight_us=0)
-    clock.acknowledge(400_000)
-    clock.acknowledge(0)
-    assert clock.delay_s(10, 0.0, idle=True) == 0.0
+    clock.acknowledge(400_000, 0.0)
+    clock.acknowledge(0, 1.0)
+    assert clock.credit(10, 1.0) is Credit.FULL
+
+
+def test_a_client_that_fell_behind_gets_sound_up_to_twice_the_limit() -> None:
+    clock = pacer(max_inflight_us=200_000)
+    clock.acknowledge(0, 0.0)
+    for index in range(6):
+        clock.sent(index, 0.0)
+    assert clock.credit(6, 0.5) is Credit.NONE
+    now_s, sound = 0.24 + OVERDUE_S, 0
+    while clock.credit(6 + sound, now_s + sound) is Credit.SOUND_ONLY:
+        clock.sent(6 + sound, now_s + sound, Credit.SOUND_ONLY)
+        sound += 1
+    assert sound == 5
+    clock.acknowledge(6 * 40_000, 10.0)
+    assert clock.credit(11, 10.0) is Credit.FULL
+
+
+def test_a_client_that_shows_something_new_is_not_blocked() -> None:
+    clock = pacer(max_inflight_us=0)
+    clock.acknowledge(0, 0.0)
+    clock.sent(0, 0.0)
+    for step in range(1, 6):
+        assert clock.credit(100, 5.0 * step) is Credit.NONE
+        clock.acknowledge(40_000 * step, 5.0 * step)
+        assert clock.blocked_s(5.0 * step + 1) == pytest.approx(1.0)
 
 
 def test_after_a_cancel_media_goes_out_at_once() -> None:
     clock = pacer()
     sent_at(clock, 60, idle=False, start_s=0.0)
-    clock.acknowledge(0)
+    clock.acknowledge(0, 1.3)
     assert clock.delay_s(60, 1.3, idle=False) is None
-    clock.restart(60 * 40_000)
+    clock.restart(60 * 40_000, 1.3)
     assert clock.delay_s(60, 1.3, idle=True) == 0.0
+
+
+def test_what_is_on_screen_by_the_clock_alone() -> None:
+    clock = pacer()
+    assert clock.shown_pts_us(5.0) == -1
+    clock.sent(0, 5.0)
+    clock.sent(1, 5.0)
+    assert clock.shown_pts_us(5.1) == pytest.approx(100_000, abs=2)
+
+
+def test_what_is_on_screen_by_the_clients_word() -> None:
+    clock = pacer()
+    clock.sent(0, 5.0)
+    # This client began 300 ms later than it could.
+    clock.acknowledge(200_000, 5.5)
+    assert clock.shown_pts_us(5.6) == pytest.approx(300_000, abs=2)
 
 
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=100))

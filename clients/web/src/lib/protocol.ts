@@ -305,6 +305,8 @@ export interface SessionResume {
   handle: string;
   /** `seq` of the last media message received; null for none. */
   last_seq?: number | null;
+  /** `event_id` of the last event received; later ones are sent again. */
+  last_event_id?: string | null;
 }
 
 /** Speech for the open utterance; the base64 twin of the binary AUDIO_IN message. */

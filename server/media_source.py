@@ -1,0 +1,102 @@
+"""Which media goes out next: pacing, the client's credit, pictures left out. No I/O."""
+
+from __future__ import annotations
+
+from visavis.server import events as ev
+from visavis.server.conversation import Conversation
+from visavis.server.pacing import Credit, Pacer
+from visavis.server.protocol import FRAME_US
+from visavis.server.timeline import Stamped
+
+DROPPED_EVERY_S = 1.0
+
+
+class MediaSource:
+    """The conversation's ready frames on the pacer's clock.
+
+    When the client is behind, pictures are left out before sound, up to the next keyframe after it
+    caught up; `dropped` counts them.
+    """
+
+    def __init__(self, conversation: Conversation, pacer: Pacer) -> None:
+        self.dropped = 0
+        self._conversation = conversation
+        self._pacer = pacer
+        self._awaits_keyframe = False
+        self._fresh_after: int | None = None
+        self._untold = 0
+        self._told_s = float("-inf")
+
+    @property
+    def has_frames(self) -> bool:
+        return bool(self._conversation.ready)
+
+    def wait_s(self, now_s: float) -> float | None:
+        """Seconds until the next frame may go, 0 for now; None when there is none, or no credit."""
+        ready = self._conversation.ready
+        if not ready:
+            return None
+        # Idle frames in front of speech must not hold it back.
+        idle = ready[0].response == 0 and ready[-1].response == 0
+        return self._pacer.delay_s(self._conversation.next_index, now_s, idle=idle)
+
+    def shown_pts_us(self, now_s: float) -> int:
+        """The frame that should be on screen; -1 before the first, and maybe one not sent yet."""
+        return self._pacer.shown_pts_us(now_s)
+
+    def late_s(self, now_s: float) -> float:
+        """How long the client has been waiting for the next frame."""
+        return self._pacer.late_s(self._conversation.next_index, now_s)
+
+    def take(self, now_s: float) -> Stamped:
+        """The next frame, stamped; its header has no video_len when the picture is left out.
+
+        Raises IndexError when no frame is ready.
+        """
+        index = self._conversation.next_index
+        credit = self._pacer.credit(index, now_s)
+        with_video = self._with_video(credit)
+        self._pacer.sent(index, now_s, credit)
+        return self._conversation.stamp(
+            now_s,
+            playback_end_s=self._pacer.playback_end_s(index + 1, now_s),
+            with_video=with_video,
+        )
+
+    def _with_video(self, credit: Credit) -> bool:
+        frame = self._conversation.ready[0]
+        if self._fresh_after is not None and frame.ordinal > self._fresh_after:
+            self._fresh_after = None
+            self._awaits_keyframe = not frame.keyframe
+        if not frame.video:
+            return True
+        if credit is Credit.FULL and (frame.keyframe or not self._awaits_keyframe):
+            self._awaits_keyframe = False
+            return True
+        if not self._awaits_keyframe:
+            self._awaits_keyframe = True
+            self._conversation.request_keyframe()
+        self.dropped += 1
+        self._untold += 1
+        return False
+
+    def dropped_event(self, now_s: float) -> ev.OutputDropped | None:
+        """What to tell about pictures left out since it was last told, once a second."""
+        if not self._untold or now_s - self._told_s < DROPPED_EVERY_S:
+            return None
+        self._told_s = now_s
+        count, self._untold = self._untold, 0
+        return ev.OutputDropped(frames=count, reason="slow_client")
+
+    def restart(self, first_index: int, now_s: float, *, fresh_after: int) -> None:
+        """The client begins again, with frame `first_index`, after a lost connection.
+
+        fresh_after: frames beyond this ordinal cannot be predicted from what the client gets.
+        """
+        self._awaits_keyframe = False
+        self._fresh_after = fresh_after
+        self._pacer.restart(first_index * FRAME_US, now_s)
+        if first_index < self._conversation.next_index:
+            self._pacer.sent(first_index, now_s)
+        end_s = self._pacer.playback_end_s(self._conversation.next_index, now_s)
+        self._conversation.reschedule(end_s)

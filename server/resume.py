@@ -1,0 +1,105 @@
+"""The sessions that may be resumed: which are live, which wait for their client, and how long."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING
+
+from visavis.server.config import ServerConfig
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.events import ResumeOffer
+from visavis.server.resume_handle import HandleSigner
+
+if TYPE_CHECKING:
+    from visavis.server.live_session import Caller, LiveSession
+
+# Close codes after which a session is kept: the client did not mean to end it.
+HELD_CLOSE_CODES = (1001, 1006, 1012)
+
+
+class ResumeDesk:
+    """Live sessions by id. A session that lost its socket waits here until its time is up."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.ttl_s = config.resume_ttl_s
+        replica = (
+            config.replica_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        )
+        secret = config.resume_secret
+        self._signer = HandleSigner(
+            secret=None if secret is None else secret.get_secret_value(), replica=replica
+        )
+        self._sessions: dict[str, LiveSession] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def sessions(self) -> list[LiveSession]:
+        """All that are configured and have not ended, oldest first."""
+        return list(self._sessions.values())
+
+    @property
+    def held(self) -> int:
+        """Sessions that wait for their client."""
+        return len(self._waiting)
+
+    @property
+    def sessions(self) -> list[LiveSession]:
+        """Every session that is open, oldest first."""
+        return list(self._sessions.values())
+
+    def offer(self, session_id: str) -> ResumeOffer:
+        """What a client needs in order to come back."""
+        return ResumeOffer(handle=self._signer.sign(session_id), ttl_s=self.ttl_s)
+
+    def add(self, session: LiveSession) -> None:
+        """From here on the session can be resumed."""
+        self._sessions[session.id] = session
+
+    def remove(self, session: LiveSession) -> None:
+        """The session has ended."""
+        self._sessions.pop(session.id, None)
+        waiting = self._waiting.pop(session.id, None)
+        if waiting is not None and waiting is not asyncio.current_task():
+            waiting.cancel()
+
+    def waits(self, session: LiveSession) -> bool:
+        """Whether the session has no socket now."""
+        return session.id in self._waiting
+
+    def hold(self, session: LiveSession) -> None:
+        """Keep a session without a socket for its time, then end it."""
+        self._waiting[session.id] = asyncio.create_task(self._expire(session))
+
+    async def _expire(self, session: LiveSession) -> None:
+        await asyncio.sleep(self.ttl_s)
+        await session.end("resume_expired")
+
+    def take(self, handle: str, caller: Caller | None) -> LiveSession:
+        """The session of a handle, which stops waiting. `caller` is whoever opened it.
+
+        Raises ProtocolError `invalid_resume_handle`, `resume_elsewhere` or `resume_expired`.
+        """
+        session = self._sessions.get(self._signer.session_id(handle))
+        if session is None or session.out.closing:
+            raise ProtocolError(
+                ErrorCode.RESUME_EXPIRED,
+                f"the session has ended, or waited longer than {self.ttl_s:g} s; open a new one",
+                param="handle",
+            )
+        if (caller and caller.name) != (session.caller and session.caller.name):
+            raise ProtocolError(
+                ErrorCode.NOT_PERMITTED, "the session was opened with another key", param="handle"
+            )
+        waiting = self._waiting.pop(session.id, None)
+        if waiting is not None:
+            waiting.cancel()
+        return session
+
+    async def close(self) -> None:
+        """End what waits; the server stops."""
+        for session in list(self._sessions.values()):
+            if session.id in self._waiting:
+                await session.end("server_stopped")

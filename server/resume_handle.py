@@ -1,0 +1,71 @@
+"""Signed resume handles: `{session, replica}`, so that a router can find the replica. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+
+from visavis.server.errors import ErrorCode, ProtocolError
+
+MAX_HANDLE_LENGTH = 1024
+
+
+class HandleSigner:
+    """Makes and checks handles.
+
+    secret: shared by the replicas of one service; None for a random one, which serves one process.
+    replica: the name of this process, readable in the handle by whoever routes connections.
+    """
+
+    def __init__(self, *, secret: str | None, replica: str) -> None:
+        self.replica = replica
+        self._key = secret.encode() if secret else secrets.token_bytes(32)
+
+    def sign(self, session_id: str) -> str:
+        """The handle of a session of this replica."""
+        body = _encode(json.dumps({"s": session_id, "r": self.replica}).encode())
+        return f"{body}.{_encode(self._mac(body))}"
+
+    def session_id(self, handle: str) -> str:
+        """The session that a handle names.
+
+        Raises ProtocolError `invalid_resume_handle` for one that this service has not signed, and
+        `resume_elsewhere` for one of another replica.
+        """
+        body, _, mac = handle.partition(".")
+        try:
+            signed = len(handle) <= MAX_HANDLE_LENGTH and hmac.compare_digest(
+                _decode(mac), self._mac(body)
+            )
+            claims = json.loads(_decode(body)) if signed else None
+        except (ValueError, UnicodeError, binascii.Error):
+            claims = None
+        if not isinstance(claims, dict):
+            raise ProtocolError(
+                ErrorCode.INVALID_RESUME_HANDLE,
+                "the handle was not made by this service; use resume.handle of session.created",
+                param="handle",
+            )
+        if claims.get("r") != self.replica:
+            raise ProtocolError(
+                ErrorCode.RESUME_ELSEWHERE,
+                "the session lives on another replica; connect again",
+                param="handle",
+                retry_after_s=0.5,
+            )
+        return str(claims.get("s"))
+
+    def _mac(self, body: str) -> bytes:
+        return hmac.new(self._key, body.encode(), hashlib.sha256).digest()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

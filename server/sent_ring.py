@@ -1,0 +1,137 @@
+"""What was sent lately, in the order of the wire, for a client that comes back. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from visavis.server.protocol import Flag, Header
+from visavis.server.timeline import SEQ_MASK
+
+# Media that is sent again at most; older frames are kept only back to the last keyframe.
+REPLAY_US = 2_000_000
+MAX_EVENTS = 256
+# Ten seconds: a stream without keyframes is no reason to keep everything.
+MAX_MEDIA = 250
+
+
+@dataclass(slots=True)
+class SentEvent:
+    """The session's `number`-th event; `order` is its place on the wire."""
+
+    order: int
+    number: int
+    text: str
+
+
+@dataclass(slots=True)
+class SentMedia:
+    """One media message; `order` is its place on the wire."""
+
+    order: int
+    header: Header
+    audio: bytes
+    video: bytes
+
+
+class SentRing:
+    """Bounded by time for media and by number for events."""
+
+    def __init__(self) -> None:
+        self.media: deque[SentMedia] = deque()
+        self._events: deque[SentEvent] = deque(maxlen=MAX_EVENTS)
+        self._order = 0
+
+    def add_event(self, number: int, text: str) -> None:
+        """An event goes out."""
+        self._order += 1
+        self._events.append(SentEvent(self._order, number, text))
+
+    def add_media(self, header: Header, audio: bytes, video: bytes) -> None:
+        """A media message goes out."""
+        self._order += 1
+        self.media.append(SentMedia(self._order, header, audio, video))
+        self._trim(header.pts_us - REPLAY_US)
+
+    def _trim(self, before_us: int) -> None:
+        """Drop what is older, but not the keyframe that what is kept was predicted from."""
+        num_old = 0
+        for position, item in enumerate(self.media):
+            if item.header.pts_us > before_us:
+                break
+            if item.header.flags & Flag.KEYFRAME:
+                num_old = position
+        for _ in range(num_old):
+            self.media.popleft()
+        while len(self.media) > MAX_MEDIA:
+            self.media.popleft()
+
+    def after(
+        self, seq: int | None, event_number: int | None, *, epoch: int, played_pts_us: int | None
+    ) -> list[SentEvent | SentMedia]:
+        """What a client missed that got media up to `seq` and events up to `event_number`.
+
+        Without `seq`: media that was not acknowledged as shown. Without `event_number`: no event.
+        Void epochs and media older than REPLAY_US are left out. In the order of the wire.
+        """
+        newest_us = self.media[-1].header.pts_us if self.media else 0
+        missed: list[SentEvent | SentMedia] = [
+            event
+            for event in self._events
+            if event_number is not None and event.number > event_number
+        ]
+        for item in self.media:
+            header = item.header
+            if header.epoch != epoch or header.pts_us <= newest_us - REPLAY_US:
+                continue
+            if seq is not None:
+                new = is_after(header.seq, seq)
+            else:
+                new = played_pts_us is not None and header.pts_us > played_pts_us
+            if new:
+                missed.append(item)
+        return sorted(missed, key=lambda item: item.order)
+
+    def num_void_after(self, seq: int, epoch: int) -> int:
+        """Media after `seq` that a cancel made void: nobody misses it."""
+        return sum(m.header.epoch != epoch and is_after(m.header.seq, seq) for m in self.media)
+
+    def reference(self, first: SentMedia) -> list[bytes]:
+        """Pictures from the last keyframe before `first` up to it, to decode it with."""
+        pictures: list[bytes] = []
+        for item in self.media:
+            if item is first:
+                break
+            if item.header.flags & Flag.KEYFRAME:
+                pictures.clear()
+            pictures.append(item.video)
+        return pictures
+
+    def pictures_since_keyframe(self) -> list[bytes]:
+        """Pictures from the last keyframe on, to decode with what was not sent yet."""
+        pictures: list[bytes] = []
+        for item in self.media:
+            if item.header.flags & Flag.KEYFRAME:
+                pictures.clear()
+            pictures.append(item.video)
+        return pictures
+
+
+def is_after(seq: int, other: int) -> bool:
+    """Whether `seq` was sent after `other`; both wrap."""
+    return 0 < (seq - other) & SEQ_MASK < 1 << 31
+
+
+def with_picture(media: SentMedia, video: bytes, *, keyframe: bool) -> SentMedia:
+    """The same frame with another picture."""
+    flags = media.header.flags & ~Flag.KEYFRAME
+    if keyframe:
+        flags |= Flag.KEYFRAME
+    header = replace(media.header, flags=flags, video_len=len(video))
+    return SentMedia(media.order, header, media.audio, video)
+
+
+def as_first(media: SentMedia) -> SentMedia:
+    """The same frame, marked as not predicted from what came before."""
+    header = replace(media.header, flags=media.header.flags | Flag.DISCONTINUITY)
+    return SentMedia(media.order, header, media.audio, media.video)
