@@ -161,6 +161,23 @@ def bench_soak(
         raise SystemExit(1)
 
 
+def bench_preset(
+    weights: Path | None, device: str, num_threads: int | None, chunks: int, json: Path | None
+) -> None:
+    """What `visavis bench engine --preset bench` does."""
+    from visavis.server.bench_engine_preset import measure_preset, print_preset, write_preset_json
+
+    try:
+        if device != "cpu":
+            raise ValueError(f"device={device!r}: the preset measures a CPU; leave the option out")
+        report = measure_preset(weights, num_threads, chunks)
+        print_preset(report)
+        if json is not None:
+            write_preset_json(report, json)
+    except (ValueError, OSError) as error:
+        _fail(error)
+
+
 def register(bench: App) -> None:
     """Add these commands to `visavis bench`."""
     bench.command(bench_load, name="load")

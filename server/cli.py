@@ -20,15 +20,23 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+SECRET_SETTINGS = ("api_keys", "token_secrets", "resume_secret")
+
+
 def make_config(**flags: Any) -> ServerConfig:
     """Settings from the environment, overridden by the flags that were given (not None)."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return ServerConfig(**given)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_context=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
         name = ".".join(str(part) for part in first["loc"])
-        fail(f"{name}={first['input']!r}: {first['msg']} (flag or VISAVIS_{name.upper()})")
+        if not name:
+            fail(message)
+        # Keys stand in wrong places, too: what is not one of ours to show is not shown.
+        value = f"={first['input']!r}" if name not in SECRET_SETTINGS else ""
+        fail(f"{name}{value}: {message} (flag or VISAVIS_{name.upper()})")
 
 
 def serve(
@@ -41,7 +49,12 @@ def serve(
     num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
     num_steps: Annotated[int | None, Parameter(name=["--num-steps", "--steps"])] = None,
     max_sessions: int | None = None,
-    metrics_port: int | None = None,
+    admin_port: Annotated[int | None, Parameter(name=["--admin-port", "--metrics-port"])] = None,
+    admin_host: str | None = None,
+    api_keys_file: Path | None = None,
+    no_auth: Annotated[bool | None, Parameter(negative="")] = None,
+    require_consent: Annotated[bool | None, Parameter(negative="")] = None,
+    watermark: str | None = None,
     data_dir: Path | None = None,
     log_format: Literal["auto", "console", "json"] | None = None,
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
@@ -69,8 +82,19 @@ def serve(
         Denoising steps a chunk. [default: the model's]
     max_sessions
         Sessions at a time. [default: measured at start-up]
-    metrics_port
-        Port of its own for /metrics. [default: the main port]
+    admin_port
+        Port of its own for /metrics and the list of sessions. [default: none; on an address of
+        this machine alone, the main port]
+    admin_host
+        Address of that port. [default: 127.0.0.1]
+    api_keys_file
+        TOML file with the keys that callers need; `visavis keys new NAME` makes an entry.
+    no_auth
+        Serve everybody, also on an address that other machines reach.
+    require_consent
+        Take portraits only with consent=true.
+    watermark
+        Text to be seen in every video of POST /v1/videos.
     data_dir
         Folder of uploaded avatars. [default: ~/.local/share/visavis]
     log_format
@@ -89,16 +113,27 @@ def serve(
         num_threads=num_threads,
         num_steps=num_steps,
         max_sessions=max_sessions,
-        metrics_port=metrics_port,
+        admin_port=admin_port,
+        admin_host=admin_host,
+        api_keys_file=api_keys_file,
+        no_auth=no_auth,
+        require_consent=require_consent,
+        watermark=watermark,
         data_dir=data_dir,
         log_format=log_format,
         log_level=log_level,
     )
+    # The keys are hashed by now: neither child processes nor a core dump need them in clear.
+    for name in SECRET_SETTINGS:
+        os.environ.pop(f"VISAVIS_{name.upper()}", None)
     from visavis.server.logging import configure_logging
     from visavis.server.serving import make_server
 
     configure_logging(config.log_format, config.log_level)
-    server = make_server(config, open_page=open_page)
+    try:
+        server = make_server(config, open_page=open_page)
+    except ValueError as error:
+        fail(str(error))
     server.run()
     if server.failure is not None:
         sys.stderr.write(f"visavis: {server.failure}\n")
@@ -121,6 +156,7 @@ def render(
     num_threads: int | None = None,
     num_steps: int | None = None,
     seed: int = 0,
+    watermark: str = "",
 ) -> None:
     """Render a talking portrait to a video file.
 
@@ -144,6 +180,8 @@ def render(
         Denoising steps a chunk. [default: the model's]
     seed
         Random seed; the same seed gives the same video.
+    watermark
+        Text to be seen in the lower right corner of every frame.
     """
     from visavis.server.render import render as render_video
 
@@ -158,6 +196,7 @@ def render(
             num_threads=num_threads,
             num_steps=num_steps,
             seed=seed,
+            watermark=watermark,
         )
     except (ValueError, OSError) as error:
         fail(str(error))
@@ -168,8 +207,9 @@ def bench_engine(
     model: str = "embedded",
     weights: Path | None = None,
     device: str = "cpu",
-    num_threads: int | None = None,
+    num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
     chunks: int = 12,
+    preset: Literal["bench"] | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure how fast this machine makes frames, decoding and H.264 included.
@@ -186,11 +226,17 @@ def bench_engine(
         CPU threads of the engine. [default: chosen by the machine]
     chunks
         Chunks of each length to time.
+    preset
+        bench: a small model with every part of the released one (103 M + 14 M, 128x128, float32,
+        two CPU threads) in place of MODEL, with random weights if no folder is given.
     json
         Also write the figures to this file.
     """
     from visavis.server.bench import measure, print_table, write_json
 
+    if preset is not None:
+        bench_cli.bench_preset(weights, device, num_threads, chunks, json)
+        return
     try:
         report = measure(model, weights, device, num_threads, chunks)
         print_table(report)
@@ -200,8 +246,32 @@ def bench_engine(
         fail(str(error))
 
 
+def new_key(name: str, *, scopes: list[str] | None = None) -> None:
+    """Make an API key: the key itself on stdout, once, and its entry for the key file.
+
+    Parameters
+    ----------
+    name
+        Who will use it; it stands in logs.
+    scopes
+        What it may do: realtime, avatars, videos, admin. [default: all but admin]
+    """
+    from visavis.server.api_keys import ApiKeyError, digest_of, entry_of
+    from visavis.server.api_keys import new_key as make_key
+
+    key = make_key()
+    try:
+        entry = entry_of(name, digest_of(key), scopes)
+    except ApiKeyError as error:
+        fail(str(error))
+    sys.stdout.write(f"{key}\n\n# for the file of --api-keys-file:\n{entry}")
+
+
 def register(app: App) -> None:
     """Add these commands to the program."""
+    keys = App(name="keys", help="API keys.")
+    keys.command(new_key, name="new")
+    app.command(keys)
     app.command(serve)
     app.command(render)
     bench = App(name="bench", help="Measure this machine.")
