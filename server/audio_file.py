@@ -12,6 +12,17 @@ from numpy.typing import NDArray
 
 # Rates that sessions take and that AAC can carry, so that the video keeps the file's own.
 _RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+# FFmpeg guesses the format from the content: a playlist (HLS, DASH, concat) would make it open
+# other files and addresses. These formats name no other file, and only files are opened at all.
+_FORMATS = (
+    "aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "eac3", "flac", "flv", "gsm",
+    "matroska", "webm", "mov", "mp4", "m4a", "mp3", "mpeg", "mpegts", "ogg", "tta", "voc", "w64",
+    "wav", "wv",
+)  # fmt: skip
+_CONTAINER_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_FORMATS),
+}
 
 
 class AudioFileError(ValueError):
@@ -31,7 +42,7 @@ class AudioFile:
         if not self.path.is_file():
             raise AudioFileError(f"{self.path}: no such file; give a recording of speech")
         try:
-            self._container = av.open(str(self.path))
+            self._container = av.open(str(self.path), container_options=_CONTAINER_OPTIONS)
         except av.FFmpegError as error:
             raise AudioFileError(
                 f"{self.path}: FFmpeg cannot read it ({error.strerror}); "

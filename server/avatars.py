@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.principal import Principal
 
 # First character no dash or dot, so that an id is never an option, a hidden file or a parent.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -38,6 +39,8 @@ class AvatarMeta(msgspec.Struct, kw_only=True):
     created_at: float = 0.0
     warnings: list[str] = []
     credit: str | None = None
+    owner: str | None = None
+    consent: bool | None = None
 
 
 class _GalleryEntry(msgspec.Struct, kw_only=True):
@@ -81,19 +84,25 @@ class AvatarStore:
         self._root = root
         self._gallery = gallery
 
-    def list(self) -> list[StoredAvatar]:
-        """Built-in avatars in the gallery's order, then uploads, oldest first."""
+    def list(self, caller: Principal | None = None) -> list[StoredAvatar]:
+        """Built-in avatars in the gallery's order, then uploads, oldest first.
+
+        Only those that `caller` may see; None sees all.
+        """
         uploads = []
         if self._root.is_dir():
             uploads = [a for p in self._root.iterdir() if (a := self._upload(p.name)) is not None]
         uploads.sort(key=lambda avatar: avatar.meta.created_at)
-        return [*self._builtin().values(), *uploads]
+        return [a for a in (*self._builtin().values(), *uploads) if _visible(a, caller)]
 
-    def get(self, avatar_id: str) -> StoredAvatar:
-        """Raises ProtocolError `invalid_avatar_id` or `avatar_not_found`."""
+    def get(self, avatar_id: str, caller: Principal | None = None) -> StoredAvatar:
+        """One avatar, if `caller` may see it; None sees all.
+
+        Raises ProtocolError `invalid_avatar_id` or `avatar_not_found`.
+        """
         check_avatar_id(avatar_id)
         found = self._builtin().get(avatar_id) or self._upload(avatar_id)
-        if found is None:
+        if found is None or not _visible(found, caller):
             raise ProtocolError(
                 ErrorCode.AVATAR_NOT_FOUND,
                 f"there is no avatar {avatar_id!r}; GET /v1/avatars lists those that there are",
@@ -107,9 +116,14 @@ class AvatarStore:
         source: NDArray[np.uint8],
         portrait: NDArray[np.uint8],
         warnings: tuple[str, ...],
+        *,
+        owner: str | None = None,
+        consent: bool | None = None,
     ) -> StoredAvatar:
         """Keep an upload: `source` and `portrait` are uint8 RGB [H, W, 3].
 
+        owner: the name of the key that uploaded it, None for nobody. consent: whether the uploader
+        said that the person shown has agreed, None for nothing said.
         Files are written anew, so that no metadata of the upload survives. Raises ProtocolError
         `capacity` when the folder is full.
         """
@@ -124,6 +138,8 @@ class AvatarStore:
             name=" ".join(name.split())[:MAX_NAME_LENGTH] or "My portrait",
             created_at=time.time(),
             warnings=list(warnings),
+            owner=owner,
+            consent=consent,
         )
         # Written beside its place and moved there whole, so that no half avatar is ever listed.
         part = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
@@ -170,6 +186,16 @@ class AvatarStore:
                 meta = AvatarMeta(id=entry.id, name=entry.name or entry.id, credit=credit)
                 found[entry.id] = StoredAvatar(meta, path, path, builtin=True)
         return found
+
+
+def _visible(avatar: StoredAvatar, caller: Principal | None) -> bool:
+    if caller is None:
+        return True
+    bound = caller.avatar_id
+    return (avatar.builtin or caller.may_see(avatar.meta.owner)) and bound in (
+        None,
+        avatar.meta.id,
+    )
 
 
 def _jpeg(pixels: NDArray[np.uint8], max_side: int) -> bytes:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from visavis.server.api_keys import ApiKey, KeyRing, parse_keys, read_keys
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -17,14 +22,28 @@ def _default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "visavis"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class ServerConfig(BaseSettings):
     """All settings of `visavis serve`. Raises pydantic.ValidationError that names the field."""
 
-    model_config = SettingsConfigDict(env_prefix="VISAVIS_", frozen=True, extra="ignore")
+    # An error that quotes its input would print a key.
+    model_config = SettingsConfigDict(
+        env_prefix="VISAVIS_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    metrics_port: int | None = Field(None, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = Field(None, ge=0, le=65535)
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -37,7 +56,20 @@ class ServerConfig(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     web_dir: Path = _REPOSITORY / "clients" / "web" / "dist"
     gallery_dir: Path | None = None
-    allowed_origins: tuple[str, ...] = ()
+
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
+    api_keys_file: Path | None = None
+    token_secrets: SecretStr = SecretStr("")
+    token_ttl_s: int = Field(60, ge=5, le=3600)
+    no_auth: bool = False
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    require_consent: bool = False
+    watermark: str = Field("", max_length=60)
+    max_upload_bytes: int = Field(100 << 20, ge=1024)
+    max_videos: int = Field(32, ge=1)
+    max_video_s: float = Field(1_800.0, gt=0)
+    image_sandbox: bool = True
+    otlp_traces: bool = False
 
     max_sessions: int | None = Field(None, ge=1)
     max_message_bytes: int = Field(1 << 20, ge=1024)
@@ -48,14 +80,61 @@ class ServerConfig(BaseSettings):
     idle_timeout_s: float = Field(600.0, gt=0)
     handshake_timeout_s: float = Field(10.0, gt=0)
     slow_client_s: float = Field(10.0, gt=0)
+    max_input_rate: float = Field(8.0, gt=1)
+    resume_ttl_s: float = Field(30.0, ge=0)
+    resume_secret: SecretStr | None = None
+    replica_id: str | None = Field(None, max_length=128)
     drain_timeout_s: float = Field(30.0, ge=0)
+    drain_notice_s: float = Field(0.0, ge=0)
 
     speech_lead_ms: int = Field(1_120, ge=40)
     idle_lead_ms: int = Field(240, ge=40, le=300)
-    idle_chunk_frames: Literal[9, 17, 33] = 9
+    # Long idle chunks cost least, and are cut off when somebody speaks.
+    idle_chunk_frames: Literal[9, 17, 33] = 33
+    # What may be lowered when the engine falls behind.
+    degrade: Literal["steps", "none"] = "steps"
+    max_queued_sessions: int = Field(16, ge=0)
     stats_every_s: float = Field(2.0, gt=0)
 
-    @field_validator("gallery_dir", "weights", "data_dir", "web_dir")
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _hash_keys(cls, value: Any) -> Any:
+        return parse_keys(value) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        """A JSON list, or origins with commas between."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> Self:
+        if not is_loopback(self.host) and not self.no_auth and not len(self.keys):
+            raise ValueError(
+                f"host={self.host} can be reached from other machines and no API key is set: "
+                "set VISAVIS_API_KEYS_FILE or VISAVIS_API_KEYS (`visavis keys new NAME` makes a "
+                "key), or say --no-auth to serve everybody"
+            )
+        if self.no_auth and len(self.keys):
+            raise ValueError("no_auth contradicts the API keys that are set; remove one of them")
+        return self
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """All API keys, read once. Raises ApiKeyError."""
+        listed = read_keys(self.api_keys_file) if self.api_keys_file is not None else ()
+        return KeyRing((*self.api_keys, *listed))
+
+    @property
+    def signing_secrets(self) -> tuple[str, ...]:
+        """What signs client secrets: the first of several, with commas between."""
+        return tuple(s for s in self.token_secrets.get_secret_value().split(",") if s)
+
+    @field_validator("gallery_dir", "weights", "data_dir", "web_dir", "api_keys_file")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None

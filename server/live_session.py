@@ -103,11 +103,6 @@ class LiveSession:
         self._watch = Stopwatch()
         self._ended = False
 
-    @property
-    def age_s(self) -> float:
-        """Seconds since the greeting."""
-        return self._watch.elapsed_s()
-
     # Configuration
 
     async def open(self, setup: SessionSetup) -> ev.SessionUpdated:

@@ -1,4 +1,4 @@
-"""structlog set up once: JSON lines for machines, colours for people."""
+"""structlog set up once: JSON lines for machines, colours for people, secrets for nobody."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import sys
 from typing import Literal
 
 import structlog
+
+from visavis.server.redaction import redact
+
+# Their debug output is every handshake's headers and every frame's bytes.
+_CHATTY = ("websockets", "websockets.server", "websockets.client", "multipart", "python_multipart")
 
 
 def configure_logging(log_format: Literal["auto", "console", "json"], level: str) -> None:
@@ -19,14 +24,18 @@ def configure_logging(log_format: Literal["auto", "console", "json"], level: str
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # A traceback becomes text here, without the values of locals, and is scrubbed, too.
+        structlog.processors.format_exc_info,
     ]
     renderer: structlog.types.Processor
     if log_format == "json":
-        shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -37,7 +46,11 @@ def configure_logging(log_format: Literal["auto", "console", "json"], level: str
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redact,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -45,3 +58,5 @@ def configure_logging(log_format: Literal["auto", "console", "json"], level: str
     root.setLevel(level.upper())
     # One line a request says nothing about an hour-long socket.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))

@@ -6,14 +6,10 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
-import av
 import numpy as np
-from av.audio.stream import AudioStream
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,6 +21,8 @@ from visavis.engine.plan import FPS
 from visavis.engine.registry import model_spec
 from visavis.engine.session import AvatarFrame, AvatarSession
 from visavis.server.audio_file import AudioFile
+from visavis.server.mp4_writer import Mp4Writer
+from visavis.server.provenance import Provenance
 
 # The longest chunk needs 1.12 s; with this much read ahead every chunk but the last is a long one.
 READ_AHEAD_S = 2
@@ -60,6 +58,7 @@ def render(
     num_threads: int | None = None,
     num_steps: int | None = None,
     seed: int = 0,
+    watermark: str = "",
     engine: RenderEngine | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
@@ -69,6 +68,9 @@ def render(
     the recording, and `output` appears (or is replaced) only when it is complete. `engine` reuses
     a loaded model instead of `model`, `weights`, `device` and `num_threads`. With `progress`, a
     bar and the warnings about the picture go to stderr.
+
+    The file's metadata say that it is synthetic and what made it; `watermark` is a text that is
+    also seen.
 
     Returns the warnings about the picture, as sentences for the user. Raises the ValueErrors that
     RenderError's description lists.
@@ -90,7 +92,13 @@ def render(
         total = None if audio.duration_s is None else max(1, round(audio.duration_s * FPS))
         with (
             _bar(console, target.name, total) as advance,
-            _Mp4(part, engine.frame_size, audio.rate) as video,
+            Mp4Writer(
+                part,
+                engine.frame_size,
+                audio.rate,
+                provenance=Provenance(model=model),
+                watermark=watermark,
+            ) as video,
         ):
             for frame in speak(session, audio.blocks(), audio.rate):
                 video.write(frame)
@@ -160,49 +168,3 @@ def _bar(console: Console, name: str, total: int | None) -> Iterator[Callable[[]
         # The file's claimed length may be off by a frame; the bar should end full.
         done = bar.tasks[task].completed
         bar.update(task, total=done)
-
-
-class _Mp4:
-    """Muxes frames and their sound."""
-
-    def __init__(self, path: Path, size: tuple[int, int], rate: int) -> None:
-        self._rate = rate
-        self._samples = 0
-        self._frames = 0
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        video = self._container.add_stream("libx264", rate=FPS)
-        audio = self._container.add_stream("aac", rate=rate)
-        assert isinstance(video, VideoStream)
-        assert isinstance(audio, AudioStream)
-        video.height, video.width = size
-        video.pix_fmt = "yuv420p"
-        colours = "colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv"
-        video.options = {"preset": "fast", "crf": "17", "x264-params": colours}
-        audio.layout = "mono"
-        audio.bit_rate = 96_000 if rate > 24_000 else 48_000
-        self._video, self._audio = video, audio
-
-    def write(self, frame: AvatarFrame) -> None:
-        """Append a picture, uint8 RGB, and its int16 samples."""
-        picture = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(frame.pixels), format="rgb24"
-        ).reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        picture.pts, picture.time_base = self._frames, Fraction(1, FPS)
-        self._frames += 1
-        self._container.mux(self._video.encode(picture))
-        if not len(frame.audio):
-            return
-        sound = av.AudioFrame.from_ndarray(frame.audio[None], format="s16", layout="mono")
-        sound.sample_rate = self._rate
-        sound.pts, sound.time_base = self._samples, Fraction(1, self._rate)
-        self._samples += len(frame.audio)
-        self._container.mux(self._audio.encode(sound))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
-            self._container.mux(self._video.encode(None))
-            self._container.mux(self._audio.encode(None))
-        self._container.close()

@@ -45,11 +45,6 @@ class ResumeDesk:
         """Sessions that wait for their client."""
         return len(self._waiting)
 
-    @property
-    def sessions(self) -> list[LiveSession]:
-        """Every session that is open, oldest first."""
-        return list(self._sessions.values())
-
     def offer(self, session_id: str) -> ResumeOffer:
         """What a client needs in order to come back."""
         return ResumeOffer(handle=self._signer.sign(session_id), ttl_s=self.ttl_s)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import webbrowser
+from collections.abc import Iterator
 from types import FrameType
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from visavis.server.admin import create_admin_app
 from visavis.server.app import Server, create_app
-from visavis.server.config import ServerConfig
+from visavis.server.config import ServerConfig, is_loopback
 
 log = structlog.get_logger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first SIGTERM or SIGINT live sessions finish, on the second everything stops.
+    """Lets live sessions finish on the first SIGTERM or SIGINT, ends them on the second.
 
-    uvicorn itself closes every WebSocket at once.
+    uvicorn itself closes every WebSocket at once. Readiness goes first; `drain_notice_s` later,
+    when load balancers have looked away, sessions are told and nobody is admitted any more.
     """
 
     def __init__(self, config: uvicorn.Config, server: Server, *, open_page: bool = False) -> None:
@@ -31,12 +35,44 @@ class DrainingServer(uvicorn.Server):
         self._watching: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._hurry = asyncio.Event()
+        self._signals = 0
+        self._admin: _AdminServer | None = None
+        self._administering: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Remember the loop: signals arrive outside of it."""
+        """Remember the loop: signals arrive outside of it. The administration's port opens, too."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
         self._watching = asyncio.create_task(self._watch_loading())
+        config = self._server.config
+        if config.admin_port is not None:
+            self._admin = _AdminServer(
+                uvicorn.Config(
+                    create_admin_app(self._server),
+                    host=config.admin_host,
+                    port=config.admin_port,
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                )
+            )
+            self._administering = asyncio.create_task(self._admin.serve())
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """The administration's port is the last to close: it tells how far the drain is."""
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        if self._admin is not None and self._administering is not None:
+            self._admin.should_exit = True
+            await asyncio.gather(self._administering, return_exceptions=True)
+
+    @property
+    def admin_port(self) -> int | None:
+        """The administration's port once it is open."""
+        servers = self._admin.servers if self._admin is not None and self._admin.started else []
+        return next((s.getsockname()[1] for a in servers for s in a.sockets), None)
 
     @property
     def engine_busy(self) -> bool:
@@ -53,26 +89,65 @@ class DrainingServer(uvicorn.Server):
         host = self.config.host
         port = next((s.getsockname()[1] for a in self.servers for s in a.sockets), self.config.port)
         page = f"http://{'localhost' if host in ('0.0.0.0', '::', '127.0.0.1') else host}:{port}/"
-        log.info("serving", page=page)
+        log.info("serving", page=page, keys=len(self._server.auth.keys), admin=self.admin_port)
+        if not self._server.auth.required and not is_loopback(host):
+            log.warning(
+                "anybody who reaches this address may use the server and delete its avatars: "
+                "--no-auth"
+            )
         if self._open_page:
             await asyncio.to_thread(webbrowser.open, page)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; called by the signal handler."""
-        if self._loop is None or self._drain is not None:
+        """Drain, hurry, or leave at once: the first, second and third signal."""
+        self._signals += 1
+        if self._loop is None or self._signals > 2:
             super().handle_exit(signal.SIGINT if self.should_exit else sig, frame)
-            return
-        self._loop.call_soon_threadsafe(self.begin_drain)
+        elif self._signals == 1:
+            self._loop.call_soon_threadsafe(self.begin_drain)
+        else:
+            self._loop.call_soon_threadsafe(self.hurry)
 
     def begin_drain(self) -> None:
         """Drain, then stop. On the event loop; a second call does nothing."""
         if self._drain is None:
+            self._server.leaving = True
             self._drain = asyncio.create_task(self._drain_and_stop())
 
+    def hurry(self) -> None:
+        """End what is still there now; clients are told all the same."""
+        log.info("hurrying", sessions=self._server.admission.active)
+        self._hurry.set()
+        self._server.hurry()
+
     async def _drain_and_stop(self) -> None:
-        log.info("draining", sessions=self._server.admission.active)
-        await self._server.drain()
-        self.should_exit = True
+        config = self._server.config
+        log.info(
+            "draining",
+            sessions=self._server.admission.active,
+            notice_s=config.drain_notice_s,
+            timeout_s=config.drain_timeout_s,
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.drain_notice_s):
+                await self._hurry.wait()
+        try:
+            draining = asyncio.create_task(self._server.drain())
+            if self._hurry.is_set():
+                await asyncio.sleep(0)
+                self._server.hurry()
+            await draining
+        finally:
+            self.should_exit = True
+
+
+class _AdminServer(uvicorn.Server):
+    """A second server on the same event loop; signals are the first one's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the handlers as they are."""
+        yield
 
 
 def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:

@@ -1,0 +1,45 @@
+"""Metrics and administration, on a port of their own."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+
+from visavis.server.components import Server
+from visavis.server.health import health_routes
+from visavis.server.http_errors import BodyLimit, install_error_handlers
+from visavis.server.session_list import end_session, list_sessions
+
+
+def admin_routes(server: Server) -> APIRouter:
+    """/metrics, and the live sessions: for callers whose key has the scope `admin`."""
+    router = APIRouter(tags=["admin"])
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """The Prometheus text format; no key is needed, so keep the port inside."""
+        return Response(server.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    @router.get("/v1/realtime/sessions")
+    async def sessions(request: Request) -> dict[str, object]:
+        """The live sessions."""
+        server.caller(request, "admin")
+        return {"object": "list", "data": list_sessions(server.desk)}
+
+    @router.delete("/v1/realtime/sessions/{session_id}", status_code=204)
+    async def end(request: Request, session_id: str) -> None:
+        """End a session with `session_ended` and close code 4403."""
+        server.caller(request, "admin")
+        await end_session(server.desk, session_id)
+
+    return router
+
+
+def create_admin_app(server: Server) -> FastAPI:
+    """The application of the administration's port; health is there, too."""
+    app = FastAPI(title="visavis administration", docs_url=None, redoc_url=None)
+    install_error_handlers(app)
+    app.add_middleware(BodyLimit, limits={})
+    app.include_router(health_routes(server))
+    app.include_router(admin_routes(server))
+    return app

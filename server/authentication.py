@@ -1,0 +1,133 @@
+"""From the headers of a request or handshake to its principal; secrets go no further."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+
+from visavis.server.api_keys import MAX_KEY_LENGTH, KeyRing
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.principal import ANONYMOUS, Principal
+from visavis.server.tokens import MAX_TOKEN_LENGTH, ClientTokens
+
+# A browser can set no header of a WebSocket but this list of subprotocols.
+TOKEN_PROTOCOL = "avatar.auth."
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """How callers are known. Without keys everybody is the operator."""
+
+    keys: KeyRing
+    tokens: ClientTokens
+    allowed_origins: tuple[str, ...] = ()
+
+    @property
+    def required(self) -> bool:
+        """Whether a key or token is needed at all."""
+        return len(self.keys) > 0
+
+    def http(self, connection: HTTPConnection) -> Principal:
+        """The caller of a request. Raises ProtocolError `missing_token` or `invalid_token`."""
+        credential = _bearer(connection.headers)
+        if credential is None:
+            return self._nobody()
+        principal = self.credential(credential)
+        self._check_bound_origin(connection, principal)
+        return principal
+
+    def socket(self, connection: HTTPConnection) -> Principal:
+        """The caller of a handshake. Raises ProtocolError, also for the page's origin."""
+        self.check_origin(connection)
+        credential = _bearer(connection.headers) or _subprotocol(connection)
+        principal = self._nobody() if credential is None else self.credential(credential)
+        principal.require("realtime")
+        self._check_bound_origin(connection, principal)
+        return principal
+
+    def credential(self, credential: str) -> Principal:
+        """Whose key or token it is. Raises ProtocolError `invalid_token` or `token_expired`."""
+        if len(credential) <= MAX_KEY_LENGTH:
+            principal = self.keys.find(credential)
+            if principal is not None:
+                return principal
+        if len(credential) <= MAX_TOKEN_LENGTH and credential.count(".") == 2:
+            return self.tokens.verify(credential)
+        raise ProtocolError(
+            ErrorCode.INVALID_TOKEN,
+            "the key or token is not one of this server; check it, or get a new one",
+        )
+
+    def _nobody(self) -> Principal:
+        if not self.required:
+            return ANONYMOUS
+        raise ProtocolError(
+            ErrorCode.MISSING_TOKEN,
+            "this server wants `Authorization: Bearer KEY`, or from a page the subprotocol "
+            f"{TOKEN_PROTOCOL}TOKEN with a token of POST /v1/realtime/client_secrets",
+        )
+
+    def check_origin(self, connection: HTTPConnection) -> None:
+        """Whether the page may connect: its own server's pages, and those in the list.
+
+        Callers that are no browser send no Origin. Raises ProtocolError `origin_not_allowed`.
+        """
+        origin = connection.headers.get("origin")
+        if origin is None or "*" in self.allowed_origins:
+            return
+        normal = normal_origin(origin)
+        if normal is not None and normal in map(normal_origin, self.allowed_origins):
+            return
+        if normal is not None and _same_host(normal, connection):
+            return
+        raise ProtocolError(
+            ErrorCode.ORIGIN_NOT_ALLOWED,
+            "this page's origin is not the server's own and not in VISAVIS_ALLOWED_ORIGINS",
+        )
+
+    def _check_bound_origin(self, connection: HTTPConnection, principal: Principal) -> None:
+        if principal.origin is None:
+            return
+        origin = connection.headers.get("origin")
+        if origin is None or normal_origin(origin) != normal_origin(principal.origin):
+            raise ProtocolError(
+                ErrorCode.ORIGIN_NOT_ALLOWED, "the client token is bound to another origin"
+            )
+
+
+def normal_origin(origin: str) -> str | None:
+    """scheme://host:port in lower case with the port always there; None for no http(s) origin."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        return None
+    return f"{parts.scheme}://{parts.hostname}:{port or _DEFAULT_PORTS[parts.scheme]}"
+
+
+def _same_host(origin: str, connection: HTTPConnection) -> bool:
+    """Compares host and port; a proxy in front may have taken TLS off, so that the scheme of the
+    page, not of the request, says what the default port is."""
+    scheme = origin.partition(":")[0]
+    return normal_origin(f"{scheme}://{connection.headers.get('host', '')}") == origin
+
+
+def _bearer(headers: Headers) -> str | None:
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    credential = credential.strip()
+    return credential if scheme.lower() == "bearer" and credential else None
+
+
+def _subprotocol(connection: HTTPConnection) -> str | None:
+    for offered in connection.scope.get("subprotocols", []):
+        if offered.startswith(TOKEN_PROTOCOL):
+            return str(offered[len(TOKEN_PROTOCOL) :])
+    return None

@@ -1,0 +1,86 @@
+"""What one application is made of; every route gets it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from starlette.requests import HTTPConnection
+
+from visavis.server.admission import Admission
+from visavis.server.authentication import Authentication
+from visavis.server.avatars import AvatarStore
+from visavis.server.config import ServerConfig, is_loopback
+from visavis.server.images import ImageDecoder
+from visavis.server.metrics import Metrics
+from visavis.server.model_host import EngineLoader, ModelHost
+from visavis.server.principal import Principal, Scope
+from visavis.server.quotas import Quotas
+from visavis.server.resume import ResumeDesk
+from visavis.server.tokens import ClientTokens
+from visavis.server.tracing import Tracing
+from visavis.server.videos import VideoJobs
+
+
+class Server:
+    """Everything that one application owns; `app.state.server`."""
+
+    def __init__(self, config: ServerConfig, load: EngineLoader) -> None:
+        self.config = config
+        # Before admission is closed, so that a load balancer looks away first.
+        self.leaving = False
+        self.metrics = Metrics()
+        self.tracing = Tracing.from_config(config)
+        self.images = ImageDecoder(sandbox=config.image_sandbox)
+        self.store = AvatarStore(config.data_dir / "avatars", config.gallery)
+        self.host = ModelHost(
+            config, self.metrics, self.store, load, decode_image=self.images.decode
+        )
+        self.admission = Admission(self.host, self.metrics)
+        self.auth = Authentication(
+            config.keys,
+            ClientTokens(config.keys, config.signing_secrets),
+            config.allowed_origins,
+        )
+        self.quotas = Quotas(config.data_dir / "usage.json" if self.auth.required else None)
+        self.desk = ResumeDesk(config)
+        self.videos = VideoJobs(config, self.host, self.store)
+        self.metrics.build.info({"version": version("visavis"), "model": config.model})
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to stop."""
+        return self.leaving or self.admission.draining
+
+    @property
+    def admin_on_main_port(self) -> bool:
+        """Metrics and administration share the port only where no other machine can reach it."""
+        return self.config.admin_port is None and is_loopback(self.config.host)
+
+    def caller(self, request: HTTPConnection, scope: Scope | None = None) -> Principal:
+        """The authenticated caller of a request. Raises ProtocolError.
+
+        What changes something is refused to pages of other origins, since a browser sends their
+        forms without asking.
+        """
+        if request.scope.get("method") not in ("GET", "HEAD"):
+            self.auth.check_origin(request)
+        principal = self.auth.http(request)
+        if scope is not None:
+            principal.require(scope)
+        return principal
+
+    def check_open(self) -> None:
+        """Raises ProtocolError `server_draining` or `model_loading`: no session can open now."""
+        self.admission.check_open()
+
+    def hurry(self) -> None:
+        """End all sessions now: the second signal."""
+        self.videos.stop()
+        for session in self.admission.sessions:
+            session.drain(0.0)
+
+    async def drain(self) -> None:
+        """Let live sessions and the running video finish; the caller stops the server then."""
+        self.videos.refuse()
+        await self.admission.drain(self.config.drain_timeout_s)
+        await self.videos.drain()

@@ -1,0 +1,40 @@
+"""Probes: has it started, does it live, should it get work."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from visavis.server.components import Server
+
+
+def health_routes(server: Server) -> APIRouter:
+    """/health/{startup,live,ready}, also under /v1; no key is needed."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health/live")
+    @router.get("/v1/health/live", include_in_schema=False)
+    async def live() -> Response:
+        """200 while the process can serve at all; never depends on loading."""
+        failed = server.host.state == "failed"
+        return JSONResponse(
+            {"status": "failed" if failed else "ok", "error": server.host.load_error},
+            status_code=503 if failed else 200,
+        )
+
+    @router.get("/health/ready")
+    @router.get("/v1/health/ready", include_in_schema=False)
+    async def ready() -> Response:
+        """200 once the model has made a chunk, until the server drains."""
+        ok = server.host.state == "ready" and not server.draining
+        status = "draining" if server.draining else server.host.state
+        return JSONResponse({"status": status}, status_code=200 if ok else 503)
+
+    @router.get("/health/startup")
+    @router.get("/v1/health/startup", include_in_schema=False)
+    async def startup() -> Response:
+        """200 once loading is over."""
+        done = server.host.state == "ready"
+        return JSONResponse({"status": server.host.state}, status_code=200 if done else 503)
+
+    return router

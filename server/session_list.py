@@ -1,0 +1,43 @@
+"""The sessions that an operator may look at and end. Belongs to the event loop."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.exceptions import HTTPException
+
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.live_session import LiveSession
+from visavis.server.resume import ResumeDesk
+
+
+def list_sessions(desk: ResumeDesk) -> list[dict[str, object]]:
+    """All open sessions, oldest first; no secret is in it."""
+    return [_session_json(session, desk) for session in desk.sessions]
+
+
+async def end_session(desk: ResumeDesk, session_id: str) -> None:
+    """End one with `session_ended` and close code 4403. Raises HTTPException 404."""
+    session = next((s for s in desk.sessions if s.id == session_id), None)
+    if session is None:
+        raise HTTPException(
+            404, "there is no such session; GET /v1/realtime/sessions lists those that there are"
+        )
+    session.fail(ProtocolError(ErrorCode.SESSION_ENDED, "an administrator ended the session"))
+    if desk.waits(session):
+        # Nobody is there to be told, and no connection that would free it.
+        await session.end(str(ErrorCode.SESSION_ENDED))
+
+
+def _session_json(session: LiveSession, desk: ResumeDesk) -> dict[str, object]:
+    duration_s = session.age_s
+    return {
+        "id": session.id,
+        "object": "realtime.session",
+        "key": session.caller.name if session.caller is not None else None,
+        "avatar_id": session.setup.avatar_id if session.setup is not None else None,
+        "state": "waiting" if desk.waits(session) else "connected",
+        "created_at": round(time.time() - duration_s, 3),
+        "duration_s": round(duration_s, 3),
+        "max_duration_s": session.max_session_s,
+    }

@@ -1,0 +1,182 @@
+"""Renderings over HTTP: a bounded queue, one at a time, behind the live sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+from starlette.exceptions import HTTPException
+
+from visavis.server.avatars import AvatarStore
+from visavis.server.config import ServerConfig
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.model_host import ModelHost
+from visavis.server.principal import Principal
+from visavis.server.video_job import VideoJob, render_job
+
+log = structlog.get_logger(__name__)
+
+MAX_QUEUED = 8
+RETRY_AFTER_S = 30.0
+DRAINED = "the server is shutting down; ask again"
+
+
+class VideoJobs:
+    """All renderings of one server. Belongs to the event loop.
+
+    Files lie under `data_dir/videos` and go with their jobs: the oldest finished one when there
+    are more than `max_videos`, and all when the server ends.
+    """
+
+    def __init__(self, config: ServerConfig, host: ModelHost, store: AvatarStore) -> None:
+        self._config = config
+        self._host = host
+        self._store = store
+        self._root: Path = config.data_dir / "videos"
+        self._jobs: dict[str, VideoJob] = {}
+        self._queue: deque[VideoJob] = deque()
+        self._wake = asyncio.Event()
+        self._refusing = False
+        self._working: asyncio.Task[None] | None = None
+        self._current: VideoJob | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self) -> None:
+        """Begin to work."""
+        # Nobody knows the ids of an earlier process any more.
+        shutil.rmtree(self._root, ignore_errors=True)
+        self._working = asyncio.create_task(self._work())
+
+    def refuse(self) -> None:
+        """Take no more; what waits has failed, what runs goes on."""
+        self._refusing = True
+        while self._queue:
+            self._queue.popleft().fail(DRAINED)
+
+    async def drain(self) -> None:
+        """Wait for the running one, as long as a session may take to finish."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_timeout_s):
+                await self._idle.wait()
+
+    def stop(self) -> None:
+        """Give up what runs and what waits."""
+        self.refuse()
+        if self._current is not None:
+            self._current.abandoned = True
+        if self._working is not None:
+            self._working.cancel()
+        self._idle.set()
+
+    def check(self) -> None:
+        """Raises ProtocolError `server_draining`, `model_loading` or `capacity`."""
+        if self._refusing:
+            raise ProtocolError(ErrorCode.SERVER_DRAINING, DRAINED, retry_after_s=RETRY_AFTER_S)
+        _ = self._host.engine
+        if len(self._queue) >= MAX_QUEUED:
+            raise ProtocolError(
+                ErrorCode.CAPACITY,
+                f"{MAX_QUEUED} videos wait already; try again later",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    @contextlib.contextmanager
+    def new_job(self, caller: Principal, owner: str | None, avatar_id: str) -> Iterator[VideoJob]:
+        """A job whose recording is to be written into its folder; queued when the block ends.
+
+        Raises ProtocolError as `check` does, or `avatar_not_found`.
+        """
+        self.check()
+        avatar = self._store.get(avatar_id, caller)
+        video_id = f"video-{secrets.token_hex(8)}"
+        job = VideoJob(
+            id=video_id,
+            owner=owner,
+            avatar_id=avatar_id,
+            folder=self._root / video_id,
+            consent=avatar.meta.consent,
+        )
+        job.folder.mkdir(parents=True)
+        try:
+            yield job
+            self.check()
+        except BaseException:
+            shutil.rmtree(job.folder, ignore_errors=True)
+            raise
+        self._forget_oldest()
+        self._jobs[video_id] = job
+        self._queue.append(job)
+        self._wake.set()
+
+    def list(self, caller: Principal) -> list[VideoJob]:
+        """The caller's, oldest first."""
+        return [job for job in self._jobs.values() if caller.may_see(job.owner)]
+
+    def get(self, video_id: str, caller: Principal) -> VideoJob:
+        """Raises HTTPException 404, also for somebody else's."""
+        job = self._jobs.get(video_id)
+        if job is None or not caller.may_see(job.owner):
+            raise HTTPException(404, "there is no such video; POST /v1/videos makes one")
+        return job
+
+    def delete(self, video_id: str, caller: Principal) -> None:
+        """Delete a video, or give it up. Raises HTTPException 404."""
+        job = self.get(video_id, caller)
+        del self._jobs[video_id]
+        job.abandoned = True
+        if job in self._queue:
+            self._queue.remove(job)
+        if job is not self._current:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _forget_oldest(self) -> None:
+        over = [job for job in self._jobs.values() if job.over]
+        for job in over[: max(0, len(self._jobs) + 1 - self._config.max_videos)]:
+            del self._jobs[job.id]
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+                continue
+            self._current = job = self._queue.popleft()
+            self._idle.clear()
+            try:
+                await self._make(job)
+            finally:
+                self._current = None
+                self._idle.set()
+
+    async def _make(self, job: VideoJob) -> None:
+        job.status = "in_progress"
+        log.info("video begun", video=job.id)
+        try:
+            await render_job(
+                job,
+                self._host,
+                model=self._config.model,
+                watermark=self._config.watermark,
+                max_s=self._config.max_video_s,
+            )
+        except asyncio.CancelledError:
+            job.fail(DRAINED)
+            raise
+        except ValueError as error:
+            job.fail(str(error).replace(str(job.speech), "the recording"))
+        except Exception as error:
+            log.error("video failed", video=job.id, exc_info=error)
+            job.fail("the rendering failed inside the server; try again")
+        else:
+            job.status = "completed"
+        if job.id not in self._jobs:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        log.info("video ended", video=job.id, status=job.status, frames=job.frames)
