@@ -1,5 +1,6 @@
 /** The server's REST side, and the files that the page itself brings along. */
-import type { ErrorBody } from "../lib";
+import { AvatarError, errorFromBody } from "../lib";
+import { accessKey } from "./access";
 
 export interface Avatar {
   id: string;
@@ -19,19 +20,6 @@ export interface Sample {
   seconds: number | null;
 }
 
-/** A request that failed, with the server's own words where it had any. */
-export class ApiError extends Error {
-  override name = "ApiError";
-
-  constructor(
-    message: string,
-    readonly code: string,
-    readonly status: number,
-  ) {
-    super(message);
-  }
-}
-
 interface AvatarJson {
   id: string;
   name?: string;
@@ -48,15 +36,18 @@ interface SampleJson {
   seconds?: number;
 }
 
+/** Throws AvatarError, like all requests here. */
 export async function listAvatars(): Promise<Avatar[]> {
   const body = (await request("/v1/avatars")) as { data?: AvatarJson[] };
   return (body.data ?? []).map(toAvatar);
 }
 
-export async function uploadAvatar(image: File): Promise<Avatar> {
+/** `consent`: the person in the photo agrees. Servers refuse an upload without it. */
+export async function uploadAvatar(image: File, consent: boolean): Promise<Avatar> {
   const form = new FormData();
   form.set("file", image);
   form.set("name", nameOf(image));
+  form.set("consent", String(consent));
   return toAvatar((await request("/v1/avatars", { method: "POST", body: form })) as AvatarJson);
 }
 
@@ -103,22 +94,28 @@ function nameOf(file: File): string {
   return (stem || "My portrait").slice(0, 40);
 }
 
-async function request(path: string, init?: RequestInit): Promise<unknown> {
+async function request(path: string, init: RequestInit = {}): Promise<unknown> {
+  const headers = new Headers(init.headers);
+  const key = accessKey();
+  if (key) headers.set("Authorization", `Bearer ${key}`);
   let response: Response;
   try {
-    response = await fetch(path, init);
+    response = await fetch(path, { ...init, headers });
   } catch {
-    throw new ApiError("The server does not answer.", "unreachable", 0);
+    throw new AvatarError({
+      code: "connection_lost",
+      message: "the server does not answer",
+      retryable: true,
+    });
   }
-  const text = await response.text();
-  const body = parsed(text);
+  const body = parsed(await response.text());
   if (response.ok) return body;
-  const error = (body as { error?: Partial<ErrorBody> } | null)?.error;
-  throw new ApiError(
-    error?.message ?? `The server answered ${response.status} ${response.statusText}.`,
-    error?.code ?? "http",
-    response.status,
-  );
+  throw errorFromBody({
+    type: "",
+    code: `http_${response.status}`,
+    message: `the server answered ${response.status} ${response.statusText}`,
+    ...(body as { error?: object } | null)?.error,
+  });
 }
 
 function parsed(text: string): unknown {

@@ -1,5 +1,6 @@
 /** The portraits: choose one, add one, remove your own. */
-import { ApiError, type Avatar, deleteAvatar, listAvatars, uploadAvatar } from "./api";
+import { AvatarError } from "../lib";
+import { type Avatar, deleteAvatar, listAvatars, uploadAvatar } from "./api";
 import { element, icon } from "./dom";
 
 const PLUS = "M12 5v14M5 12h14";
@@ -8,7 +9,9 @@ const MAX_UPLOAD_BYTES = 20 * 1024 * 1024;
 
 export interface GalleryHandlers {
   choose(avatar: Avatar): void;
-  failed(error: ApiError): void;
+  /** Resolves to whether the person in the photo agrees. */
+  consent(photo: File): Promise<boolean>;
+  failed(error: AvatarError): void;
 }
 
 export class Gallery {
@@ -33,7 +36,7 @@ export class Gallery {
     return this.#avatars.find((avatar) => avatar.id === this.#selectedId) ?? null;
   }
 
-  /** Loads the portraits and chooses `preferredId`, or the first one. Throws ApiError. */
+  /** Loads the portraits and chooses `preferredId`, or the first one. Throws AvatarError. */
   async load(preferredId: string | null): Promise<void> {
     this.#avatars = await listAvatars();
     const wanted = this.#selectedId ?? preferredId;
@@ -56,16 +59,20 @@ export class Gallery {
 
   async upload(file: File): Promise<void> {
     if (this.#uploading) return;
+    if (file.size > MAX_UPLOAD_BYTES) {
+      this.handlers.failed(tooLarge(file));
+      return;
+    }
+    if (!(await this.handlers.consent(file))) return;
     this.#uploading = true;
     this.#render();
     try {
-      if (file.size > MAX_UPLOAD_BYTES) throw tooLarge(file);
-      const avatar = await uploadAvatar(file);
+      const avatar = await uploadAvatar(file, true);
       this.#avatars = [avatar, ...this.#avatars.filter(({ id }) => id !== avatar.id)];
       this.#render();
       this.choose(avatar);
     } catch (error) {
-      this.handlers.failed(asApiError(error));
+      this.handlers.failed(asAvatarError(error));
     } finally {
       this.#uploading = false;
       this.#render();
@@ -76,7 +83,7 @@ export class Gallery {
     try {
       await deleteAvatar(avatar.id);
     } catch (error) {
-      this.handlers.failed(asApiError(error));
+      this.handlers.failed(asAvatarError(error));
       return;
     }
     this.#avatars = this.#avatars.filter(({ id }) => id !== avatar.id);
@@ -147,15 +154,16 @@ export class Gallery {
   }
 }
 
-function tooLarge(file: File): ApiError {
+function tooLarge(file: File): AvatarError {
   const megabytes = Math.round(file.size / 1024 / 1024);
-  return new ApiError(
-    `That photo has ${megabytes} MB; the limit is 20 MB. Save it smaller and try again.`,
-    "too_large",
-    0,
-  );
+  return new AvatarError({
+    code: "message_too_large",
+    message: `that photo has ${megabytes} MB; the limit is 20 MB`,
+  });
 }
 
-function asApiError(error: unknown): ApiError {
-  return error instanceof ApiError ? error : new ApiError(String(error), "unknown", 0);
+function asAvatarError(error: unknown): AvatarError {
+  return error instanceof AvatarError
+    ? error
+    : new AvatarError({ code: "internal_error", message: String(error) });
 }

@@ -1,19 +1,20 @@
 /** Figures for browser tests and for the curious: `window.__visavis`. */
-import type { AvatarClient, AvatarState } from "../lib";
+import type { AvatarSession, SessionStats } from "../lib";
 
 export interface VisavisHook {
-  readonly state: AvatarState;
-  readonly video: string;
-  readonly framesReceived: number;
-  readonly framesShown: number;
-  readonly framesDropped: number;
-  /** Received and not yet shown. */
-  readonly framesQueued: number;
-  readonly underruns: number;
-  readonly bufferedMs: number;
-  readonly skews: readonly number[];
+  /** The session's state, or while it is live what the face does. */
+  readonly state: string;
+  readonly picture: string;
+  readonly stats: SessionStats;
+  /** Utterances that were shown to their end, or cut off. */
   readonly utterances: number;
-  readonly firstFrameMs: number | null;
+  /** Sessions that were opened, and losses after which the same one went on. */
+  readonly sessions: number;
+  readonly resumed: number;
+  /** Loudness of what is heard now, 0 to 1. */
+  readonly level: number;
+  /** When the last frame of speech was drawn, by `performance.now()`. */
+  readonly lastSpeechShownAtMs: number | null;
   lastError: string | null;
 }
 
@@ -23,50 +24,49 @@ declare global {
   }
 }
 
-export function installHook(client: AvatarClient): VisavisHook {
-  const { player } = client;
-  let firstFrameMs: number | null = null;
+export function installHook(session: AvatarSession): VisavisHook {
   let utterances = 0;
-  client.on("firstFrame", (ms) => {
-    firstFrameMs = ms;
-  });
-  client.on("finished", () => {
+  let sessions = 0;
+  let resumed = 0;
+  let lastSpeechShownAtMs: number | null = null;
+  session.on("finished", () => {
     utterances += 1;
+  });
+  session.on("shown", ({ speech }) => {
+    if (speech) lastSpeechShownAtMs = performance.now();
+  });
+  let wasLive = false;
+  session.on("status", (status) => {
+    const live = status.state === "live";
+    if (live && !wasLive && status.resumed) resumed += 1;
+    else if (live && !wasLive) sessions += 1;
+    wasLive = live;
   });
   const hook: VisavisHook = {
     get state() {
-      return client.state;
+      const { status } = session;
+      return status.state === "live" ? status.activity : status.state;
     },
-    get video() {
-      return client.video;
+    get picture() {
+      return session.picture;
     },
-    get framesReceived() {
-      return player.metrics.framesReceived;
+    get stats() {
+      return session.stats();
     },
-    get framesShown() {
-      return player.metrics.framesShown;
-    },
-    get framesDropped() {
-      return client.framesDropped;
-    },
-    get framesQueued() {
-      return player.queued;
-    },
-    get underruns() {
-      return player.metrics.underruns;
-    },
-    get bufferedMs() {
-      return player.bufferedMs;
-    },
-    get skews() {
-      return player.metrics.skewsMs.values;
-    },
-    /** Utterances that were shown to their end. */
     get utterances() {
       return utterances;
     },
-    get firstFrameMs() {
-      return firstFrameMs;
+    get sessions() {
+      return sessions;
+    },
+    get resumed() {
+      return resumed;
+    },
+    get level() {
+      return session.level;
+    },
+    get lastSpeechShownAtMs() {
+      return lastSpeechShownAtMs;
     },
     lastError: null,
   };

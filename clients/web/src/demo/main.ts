@@ -1,26 +1,39 @@
-/** The page: wires the client to the gallery, the recordings, the microphone and the figures. */
+/** The page: wires the session to the gallery, the voices, the microphone and the figures. */
 import "./styles/base.css";
 import "./styles/stage.css";
 import "./styles/panel.css";
+import "./styles/voices.css";
 import "./styles/vitals.css";
-import { AvatarClient, type AvatarState, decodeRecording, type VideoFormat } from "../lib";
-import { type ApiError, type Avatar, listSamples, sessionUrl } from "./api";
+import {
+  AvatarError,
+  type AvatarSession,
+  type AvatarStatus,
+  connect,
+  decodeRecording,
+  type PictureFormat,
+} from "../lib";
+import { accessKey, wantsKey } from "./access";
+import { type Avatar, listSamples, sessionUrl } from "./api";
+import { ConsentDialog } from "./consent";
 import { byId } from "./dom";
 import { acceptFiles } from "./drop";
 import { Gallery } from "./gallery";
-import { installHook } from "./hook";
+import { installHook, type VisavisHook } from "./hook";
 import {
-  endAdvice,
+  complaint,
+  expiringText,
   NO_PORTRAITS,
-  reconnectAdvice,
   sentence,
+  statusAdvice,
   UNREACHABLE,
-  uploadAdvice,
 } from "./messages";
+import { RecordButton } from "./record";
 import { type RecordingSource, Recordings } from "./recordings";
 import { Stage } from "./stage";
+import { installTabs } from "./tabs";
 import { TalkControls } from "./talk";
 import { Toasts } from "./toasts";
+import { TypedSpeech } from "./typed";
 import { Vitals } from "./vitals";
 
 /** Errors that close the session are followed by the close within this time. */
@@ -30,27 +43,31 @@ const RETRY_MS = 5_000;
 
 const query = new URLSearchParams(location.search);
 
-function wantedVideo(): VideoFormat | "auto" {
+function wantedPicture(): PictureFormat | "auto" {
   const wanted = query.get("video");
   return wanted === "jpeg" || wanted === "h264" ? wanted : "auto";
+}
+
+/** What needs a session; it is made with the first portrait that is chosen. */
+interface Live {
+  session: AvatarSession;
+  hook: VisavisHook;
+  talk: TalkControls;
+  record: RecordButton;
 }
 
 class Page {
   readonly stage = new Stage();
   readonly toasts = new Toasts(byId("toasts", HTMLElement));
   readonly stopButton = byId("stop", HTMLButtonElement);
-  readonly client = new AvatarClient({
-    url: sessionUrl(),
-    canvas: this.stage.canvas,
-    video: wantedVideo(),
-  });
-  readonly hook = installHook(this.client);
+  readonly consent = new ConsentDialog();
   readonly gallery = new Gallery(
     byId("gallery", HTMLUListElement),
     byId("photo-input", HTMLInputElement),
     {
       choose: (avatar) => this.choose(avatar),
-      failed: (error) => this.complain(uploadAdvice(error)),
+      consent: (photo) => this.consent.ask(photo),
+      failed: (error) => this.complain(complaint(error)),
     },
   );
   readonly recordings = new Recordings(
@@ -58,23 +75,19 @@ class Page {
     byId("audio-input", HTMLInputElement),
     { play: (source) => void this.play(source), stop: () => this.stop() },
   );
-  readonly talk = new TalkControls(
-    this.client,
-    (message) => this.complain(message),
-    () => this.interruptRecording(),
-  );
+  readonly typed = new TypedSpeech({
+    speak: (wav) => void this.play({ id: "typed", title: "", bytes: async () => wav }),
+    failed: (message) => this.complain(message),
+  });
+  #live: Live | null = null;
   /** Speech frames shown of the recording that plays, and how many it will have. */
   #progress: { id: string; shown: number; total: number } | null = null;
-
-  #ready = false;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
 
   start(): void {
-    this.stage.attach(this.client);
-    new Vitals(byId("vitals", HTMLElement), this.client);
-    this.#listenToClient();
+    installTabs(byId("voice-tabs", HTMLElement));
     this.#listenToPage();
-    this.#onState(this.client.state);
+    this.#setReady(false);
     void this.#loadPortraits();
     listSamples().then(
       (samples) => this.recordings.setSamples(samples),
@@ -90,82 +103,91 @@ class Page {
     const credit = avatar.credit ? `${avatar.name}: ${sentence(avatar.credit)}` : "";
     byId("colophon-credit", HTMLElement).textContent = credit;
     if (avatar.warnings.length) this.toasts.show("info", avatar.warnings.join(" "));
-    void this.client.open(avatar.id);
+    if (this.#live) void this.#live.session.switchTo(avatar.id);
+    else this.#live = this.#connect(avatar);
   }
 
   async play(source: RecordingSource): Promise<void> {
+    const session = this.#live?.session;
+    if (!session) return;
     this.stop();
     try {
-      await this.client.unlock();
-      const pcm = await decodeRecording(await source.bytes(), this.client.sampleRate);
-      if (!this.client.speak(pcm)) return;
-      const total = Math.ceil((pcm.length * 25) / this.client.sampleRate);
+      await session.unlock();
+      const pcm = await decodeRecording(await source.bytes(), session.sampleRate);
+      if (!session.say(pcm)) return;
+      const total = Math.ceil((pcm.length * 25) / session.sampleRate);
       this.#progress = { id: source.id, shown: 0, total };
       this.recordings.setActive(source.id);
     } catch (error) {
-      this.complain(error instanceof Error ? error.message : String(error));
+      this.complain(complaint(error));
     }
   }
 
   stop(): void {
-    this.talk.endTurn();
-    this.client.stop();
-    this.#endProgress();
-  }
-
-  /** Speaking into a recording is a barge-in. */
-  interruptRecording(): void {
-    if (!this.#progress) return;
-    this.client.stop();
+    this.#live?.session.microphone.endTurn();
+    this.#live?.session.cancel();
     this.#endProgress();
   }
 
   complain(message: string): void {
-    this.hook.lastError = message;
+    if (this.#live) this.#live.hook.lastError = message;
     this.toasts.show("error", message);
   }
 
-  #listenToClient(): void {
-    const { client } = this;
-    client.on("state", (state) => this.#onState(state));
-    client.on("busy", (busy) => {
+  #connect(avatar: Avatar): Live {
+    const session = connect({
+      url: sessionUrl(),
+      avatar: avatar.id,
+      canvas: this.stage.canvas,
+      picture: wantedPicture(),
+      token: () => accessKey() ?? "",
+    });
+    const live: Live = {
+      session,
+      hook: installHook(session),
+      talk: new TalkControls(session, (message) => this.complain(message)),
+      record: new RecordButton(session, this.toasts, () => this.gallery.selected?.name ?? ""),
+    };
+    this.stage.attach(session);
+    new Vitals(byId("vitals", HTMLElement), session);
+    this.#listenTo(session);
+    this.stage.showStatus(session.status);
+    return live;
+  }
+
+  #listenTo(session: AvatarSession): void {
+    session.on("status", (status) => this.#onStatus(status));
+    session.on("busy", (busy) => {
       this.stopButton.disabled = !busy;
       if (!busy) this.#endProgress();
     });
-    client.on("shown", (frame) => {
+    session.on("shown", (frame) => {
       if (!this.#progress || !frame.speech) return;
       this.#progress.shown += 1;
       const { id, shown, total } = this.#progress;
       this.recordings.setActive(id, shown / total);
     });
-    client.on("error", (error) => {
+    session.on("warning", (error) => {
       // An error that ends the session gets the stage; the others get a notice.
-      setTimeout(() => this.#ready && this.complain(sentence(error.message)), ERROR_SETTLES_MS);
+      setTimeout(() => {
+        if (session.status.state === "live") this.complain(complaint(error));
+      }, ERROR_SETTLES_MS);
     });
-    client.on("videoFallback", (reason) => {
-      this.hook.lastError = reason;
+    session.on("fallback", () => {
       this.toasts.show("info", "H.264 failed in this browser; the picture now comes as JPEG.");
     });
-    client.on("reconnecting", ({ error }) => {
-      this.#endProgress();
-      this.stage.showTrouble(reconnectAdvice(error), () => this.#reopen());
-      this.hook.lastError = error?.message ?? "connection lost";
-    });
-    client.on("ended", (end) => {
-      this.#endProgress();
-      const advice = endAdvice(end);
-      this.hook.lastError = advice.title;
-      this.stage.showTrouble(advice, () => this.#reopen());
-    });
+    session.on("expiring", ({ reason, deadlineS }) =>
+      this.toasts.show("info", expiringText(reason, deadlineS)),
+    );
   }
 
   #listenToPage(): void {
     // Browsers allow sound only after a gesture: any gesture will do.
     for (const name of ["pointerdown", "keydown"] as const) {
-      document.addEventListener(name, () => void this.client.unlock(), { capture: true });
+      document.addEventListener(name, () => void this.#live?.session.unlock(), { capture: true });
     }
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.stop();
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) this.stop();
     });
     this.stopButton.addEventListener("click", () => this.stop());
     acceptFiles(byId("drop-veil", HTMLElement), {
@@ -174,41 +196,64 @@ class Page {
       unknown: (file) =>
         this.complain(`${file.name} is neither a picture nor a recording. Drop one of these.`),
     });
-    window.addEventListener("pagehide", () => void this.client.close());
+    window.addEventListener("online", () => {
+      if (this.#live?.session.status.state === "reconnecting") void this.#live.session.retry();
+    });
+    window.addEventListener("pagehide", () => void this.#live?.session.close());
+    // A page that comes back from the browser's cache has lost its session: begin afresh.
+    window.addEventListener("pageshow", (event) => event.persisted && location.reload());
   }
 
   async #loadPortraits(): Promise<void> {
     clearTimeout(this.#retryTimer);
     try {
       await this.gallery.load(query.get("avatar"));
-      this.stage.clearTrouble();
-      if (!this.gallery.selected) this.stage.showTrouble(NO_PORTRAITS, () => this.gallery.browse());
+      if (this.gallery.selected) return;
+      this.stage.showStopped("No portrait");
+      this.stage.showTrouble(NO_PORTRAITS, () => this.gallery.browse());
     } catch (error) {
-      this.#retryTimer = setTimeout(() => void this.#loadPortraits(), RETRY_MS);
-      const { code, message } = error as ApiError;
-      const advice =
-        code === "unreachable" ? UNREACHABLE : { ...UNREACHABLE, remedy: sentence(message) };
-      this.hook.lastError = advice.title;
-      this.stage.showState("error");
-      this.stage.showTrouble(advice, () => void this.#loadPortraits());
+      this.#onPortraitsFailed(error);
     }
   }
 
-  #reopen(): void {
-    const avatar = this.gallery.selected;
-    if (avatar) this.choose(avatar);
-    else void this.#loadPortraits();
+  #onPortraitsFailed(error: unknown): void {
+    const known = error instanceof AvatarError ? error : null;
+    const key = known !== null && wantsKey(known.code);
+    if (!key) this.#retryTimer = setTimeout(() => void this.#loadPortraits(), RETRY_MS);
+    let advice = UNREACHABLE;
+    if (key) advice = { title: "This server wants a key", remedy: known.remedy, action: "", key };
+    else if (known?.code !== "connection_lost") {
+      advice = { ...UNREACHABLE, remedy: complaint(error) };
+    }
+    this.stage.showStopped("Stopped");
+    this.stage.showTrouble(advice, () => void this.#loadPortraits());
   }
 
-  #onState(state: AvatarState): void {
-    this.stage.showState(state);
-    const ready = state === "idle" || state === "listening" || state === "speaking";
-    this.#ready = ready;
-    this.talk.setReady(ready);
-    this.talk.setSpeaking(state === "speaking");
+  #onStatus(status: AvatarStatus): void {
+    this.stage.showStatus(status);
+    const advice = statusAdvice(status);
+    if (advice) {
+      this.stage.showTrouble(advice, () => void this.#live?.session.retry());
+      if (this.#live) this.#live.hook.lastError = advice.title;
+    }
+    const live = status.state === "live";
+    if (!live && status.state !== "reconnecting") this.#endProgress();
+    this.#setReady(live);
+    const session = this.#live?.session;
+    if (session && status.state === "live") {
+      session.microphone.loudspeaking = status.activity === "speaking";
+      const format = session.picture === "jpeg" ? "JPEG" : "H.264";
+      const { width, height, fps } = status.settings.output;
+      byId("colophon-video", HTMLElement).textContent =
+        `Picture: ${format} · ${width} × ${height} · ${fps} fps`;
+    }
+  }
+
+  #setReady(ready: boolean): void {
+    this.#live?.talk.setReady(ready);
+    this.#live?.record.setReady(ready);
     this.recordings.setEnabled(ready);
-    const format = this.client.video === "jpeg" ? "JPEG" : "H.264";
-    byId("colophon-video", HTMLElement).textContent = ready ? `Picture: ${format} · 25 fps` : "";
+    this.typed.setReady(ready);
   }
 
   #endProgress(): void {

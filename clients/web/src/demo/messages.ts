@@ -1,83 +1,119 @@
 /** Everything that can go wrong, said plainly, each with a way out. */
-import type { ErrorBody, MicrophoneProblem, SessionEnd } from "../lib";
-import type { ApiError } from "./api";
+import { AvatarError, type AvatarStatus } from "../lib";
+import { wantsKey } from "./access";
 
 export interface Advice {
   title: string;
   remedy: string;
   /** Label of the button that tries again; none when trying again cannot help. */
   action?: string;
+  /** Ask for an access key. */
+  key?: boolean;
 }
 
-const SESSION_ADVICE: Readonly<Record<string, Advice>> = {
-  capacity: {
-    title: "Every seat is taken",
-    remedy: "The server talks to as many people as it can keep smooth. It will try again for you.",
-  },
-  model_loading: {
-    title: "The model is still loading",
-    remedy: "This takes a moment after the server starts. The page reconnects by itself.",
-  },
-  server_draining: {
-    title: "The server restarts",
-    remedy: "The page reconnects by itself as soon as it is back.",
-  },
-  avatar_not_found: {
-    title: "That portrait is gone",
-    remedy: "It may have been deleted. Choose another one from the gallery.",
-  },
-  origin_not_allowed: {
-    title: "This address may not use the server",
-    remedy: "Open the page from the server's own address, or allow this origin in its settings.",
-  },
-  idle_timeout: {
-    title: "Still there?",
-    remedy: "The session was closed after a long silence.",
-    action: "Wake it up",
-  },
-  max_duration: {
-    title: "Time is up",
-    remedy: "Sessions have a maximum length on this server. A new one starts at once.",
-    action: "Start again",
-  },
-  slow_client: {
-    title: "The connection was too slow",
-    remedy: "Frames arrived faster than they could be shown. Close other heavy tabs or downloads.",
-    action: "Try again",
-  },
-  engine_failed: {
-    title: "The model stumbled",
-    remedy: "The server reports an engine error; its log says more. Reconnecting.",
-  },
+const TITLES: Readonly<Record<string, string>> = {
+  capacity: "Every seat is taken",
+  model_loading: "The model is still loading",
+  server_draining: "The server restarts",
+  avatar_not_found: "That portrait is gone",
+  origin_not_allowed: "This address may not use the server",
+  idle_timeout: "Still there?",
+  max_duration: "Time is up",
+  slow_client: "The connection was too slow",
+  engine_failed: "The model stumbled",
+  internal_error: "The server stumbled",
+  taken_over: "Open in another window",
+  session_ended: "The session was ended",
+  missing_token: "This server wants a key",
+  invalid_token: "That key does not fit",
+  token_expired: "The key has run out",
+  not_permitted: "This key does not allow it",
+  quota_exceeded: "This key has used up its share",
+  rate_limited: "A little slower, please",
+  unsupported_protocol: "Page and server do not match",
+  connection_lost: "The connection is lost",
 };
 
-export function endAdvice(end: SessionEnd): Advice {
-  const known = SESSION_ADVICE[end.error?.code ?? ""];
-  if (known) return known;
-  if (end.closeCode === 4409) {
-    return {
-      title: "Open in another window",
-      remedy: "A newer window took this session over.",
-      action: "Use it here",
-    };
+const ACTIONS: Readonly<Record<string, string>> = {
+  idle_timeout: "Wake it up",
+  max_duration: "Start again",
+  taken_over: "Use it here",
+  avatar_not_found: "",
+  origin_not_allowed: "",
+  session_ended: "",
+  unsupported_protocol: "Reload",
+};
+
+/** What the stage says while the session is not live; null while there is nothing to say. */
+export function statusAdvice(status: AvatarStatus): Advice | null {
+  switch (status.state) {
+    case "reconnecting":
+      return {
+        title: TITLES[status.error.code] ?? "The connection is lost",
+        remedy: status.resuming
+          ? "Your conversation is kept. It goes on as soon as the network is back."
+          : status.error.remedy,
+        action: "Try now",
+      };
+    case "expired":
+    case "refused":
+      return {
+        title: TITLES[status.error.code] ?? "The session ended",
+        remedy: TITLES[status.error.code] ? status.error.remedy : sentence(status.error.message),
+        action: ACTIONS[status.error.code] ?? "Try again",
+        key: wantsKey(status.error.code),
+      };
+    default:
+      return null;
   }
-  return {
-    title: "The session ended",
-    remedy: end.error
-      ? sentence(end.error.message)
-      : `The server closed the connection (code ${end.closeCode}).`,
-    action: "Start again",
-  };
 }
 
-export function reconnectAdvice(error: ErrorBody | null): Advice {
-  const known = SESSION_ADVICE[error?.code ?? ""];
-  if (known) return { ...known, action: "Try now" };
-  return {
-    title: "The connection is lost",
-    action: "Try now",
-    remedy: error ? sentence(error.message) : "Check that the server runs and the network is up.",
-  };
+/** What the pill says. */
+export function statusText(status: AvatarStatus): string {
+  switch (status.state) {
+    case "live":
+      return { idle: "Ready", listening: "Listening", speaking: "Speaking" }[status.activity];
+    case "queued":
+      return "Waiting";
+    case "loading":
+      return "Loading";
+    case "reconnecting":
+      return "Reconnecting";
+    case "expired":
+      return "Ended";
+    case "refused":
+      return "Stopped";
+    case "closed":
+      return "Closed";
+    default:
+      return "Connecting";
+  }
+}
+
+/** The waiting room: place in line, and how long it may take. */
+export function queueText(position: number, etaS: number | null): string {
+  const place = position <= 1 ? "You are next in line" : `You are number ${position} in line`;
+  if (etaS === null || etaS <= 0) return place;
+  const about =
+    etaS < 90 ? `${Math.ceil(etaS / 10) * 10} seconds` : `${Math.ceil(etaS / 60)} minutes`;
+  return `${place}, about ${about}`;
+}
+
+const STAGES: Readonly<Record<string, string>> = {
+  avatar: "Preparing the portrait",
+  warm_up: "Warming up",
+};
+
+export function loadingText(stage: string): string {
+  const words = STAGES[stage] ?? stage.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1) || "Preparing the portrait";
+}
+
+export function expiringText(reason: string, deadlineS: number): string {
+  const when = `in ${Math.max(1, Math.round(deadlineS))} seconds`;
+  if (reason === "idle") return `Nothing was said for long: the session ends ${when}.`;
+  if (reason === "max_duration") return `The longest session time is near: it ends ${when}.`;
+  return `The server restarts ${when}. The page comes back by itself.`;
 }
 
 export const UNREACHABLE: Advice = {
@@ -92,22 +128,13 @@ export const NO_PORTRAITS: Advice = {
   action: "Add a photo",
 };
 
-const MICROPHONE_ADVICE: Readonly<Record<MicrophoneProblem, string>> = {
-  denied: "The microphone is blocked. Allow it in the address bar, then press the button again.",
-  missing: "No microphone was found. Plug one in, or try one of the recordings.",
-  busy: "Another program holds the microphone. Close it there, then press the button again.",
-  insecure: "Browsers give the microphone only to https:// or localhost. Open the page there.",
-  unsupported: "This browser cannot record here. A current Chrome, Edge, Firefox or Safari can.",
-};
-
-export function microphoneAdvice(problem: MicrophoneProblem): string {
-  return MICROPHONE_ADVICE[problem];
-}
-
-/** The server's message already names the fault and its remedy; only silence needs words. */
-export function uploadAdvice(error: ApiError): string {
-  if (error.code === "unreachable") return `${UNREACHABLE.title}. ${UNREACHABLE.remedy}`;
-  return sentence(error.message);
+/** A notice: what happened, then what to do about it. */
+export function complaint(error: unknown): string {
+  if (!(error instanceof AvatarError)) return sentence(String(error));
+  if (error.code === "connection_lost") return `${UNREACHABLE.title}. ${UNREACHABLE.remedy}`;
+  const what = sentence(error.message);
+  // The server's message about a photo already says what would help.
+  return error.code === "invalid_image" ? what : `${what} ${error.remedy}`;
 }
 
 /** The server's messages are clauses; on the page they are sentences. */

@@ -1,18 +1,9 @@
-/** The portrait and everything drawn around it: name, state, loading, trouble, ambient light. */
-import type { AvatarClient, AvatarState } from "../lib";
+/** The portrait and everything drawn around it: name, state, waiting, trouble, ambient light. */
+import type { AvatarSession, AvatarStatus } from "../lib";
+import { setAccessKey } from "./access";
 import type { Avatar } from "./api";
 import { byId } from "./dom";
-import type { Advice } from "./messages";
-
-const STATE_TEXT: Readonly<Record<AvatarState, string>> = {
-  connecting: "Connecting",
-  loading: "Loading",
-  idle: "Ready",
-  listening: "Listening",
-  speaking: "Speaking",
-  reconnecting: "Reconnecting",
-  error: "Stopped",
-};
+import { type Advice, loadingText, queueText, statusText } from "./messages";
 
 const LEVEL_EVERY_FRAMES = 3;
 
@@ -21,29 +12,36 @@ export class Stage {
   readonly #portrait = byId("portrait", HTMLElement);
   readonly #still = byId("portrait-still", HTMLImageElement);
   readonly #ambient = byId("ambient", HTMLCanvasElement);
-  readonly #trouble = byId("trouble", HTMLElement);
-  readonly #loading = byId("loading", HTMLElement);
+  readonly #trouble = byId("trouble", HTMLFormElement);
+  readonly #waiting = byId("loading", HTMLElement);
+  readonly #bar = byId("loading-bar", HTMLProgressElement);
+  readonly #key = byId("trouble-key", HTMLInputElement);
   readonly #action = byId("trouble-action", HTMLButtonElement);
   #retry: () => void = () => {};
 
   constructor() {
-    this.#action.addEventListener("click", () => this.#retry());
+    this.#trouble.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const key = this.#key.value.trim();
+      if (!this.#key.hidden && key) setAccessKey(key);
+      this.#key.value = "";
+      this.#retry();
+    });
     this.#still.addEventListener("load", () => this.#light());
   }
 
-  attach(client: AvatarClient): void {
+  attach(session: AvatarSession): void {
     const bars = byId("state-bars", HTMLElement);
     let shown = 0;
-    client.on("shown", () => {
+    session.on("shown", ({ speech }) => {
       shown += 1;
-      if (shown % LEVEL_EVERY_FRAMES === 0 && client.state === "speaking") {
-        bars.style.setProperty("--level", client.player.audio.level().toFixed(1));
+      if (speech && shown % LEVEL_EVERY_FRAMES === 0) {
+        bars.style.setProperty("--level", session.level.toFixed(1));
       }
       if (this.#portrait.classList.contains("is-live")) return;
       this.#portrait.classList.add("is-live");
-      this.#loading.hidden = true;
+      this.#waiting.hidden = true;
     });
-    client.on("loading", ({ stage, progress }) => this.#showLoading(stage, progress));
   }
 
   showAvatar(avatar: Avatar): void {
@@ -54,26 +52,45 @@ export class Stage {
     this.canvas.setAttribute("aria-label", `${avatar.name}, live portrait`);
   }
 
-  showState(state: AvatarState): void {
-    byId("state", HTMLElement).dataset.state = state;
-    byId("state-text", HTMLElement).textContent = STATE_TEXT[state];
-    this.#portrait.dataset.state = state;
-    const connected = state === "idle" || state === "listening" || state === "speaking";
-    byId("connection", HTMLElement).dataset.state = state;
-    byId("connection-text", HTMLElement).textContent = connected ? "Connected" : STATE_TEXT[state];
-    if (connected) this.clearTrouble();
-    else this.#portrait.classList.toggle("is-away", state === "reconnecting" || state === "error");
-    if (connected) this.#portrait.classList.remove("is-away");
-    if (connected || state === "error" || state === "reconnecting") this.#loading.hidden = true;
+  showStatus(status: AvatarStatus): void {
+    const live = status.state === "live";
+    const mood = status.state === "live" ? status.activity : status.state;
+    const text = statusText(status);
+    byId("state", HTMLElement).dataset.state = mood;
+    byId("state-text", HTMLElement).textContent = text;
+    this.#portrait.dataset.state = mood;
+    byId("connection", HTMLElement).dataset.state = mood;
+    byId("connection-text", HTMLElement).textContent = live ? "Connected" : text;
+    if (live) this.clearTrouble();
+    const away = ["reconnecting", "expired", "refused"].includes(status.state);
+    this.#portrait.classList.toggle("is-away", away);
+    if (status.state === "queued") {
+      this.#showWaiting(queueText(status.position, status.etaS), null);
+    } else if (status.state === "loading") {
+      this.#showWaiting(loadingText(status.stage), status.progress);
+    } else {
+      this.#waiting.hidden = true;
+    }
+  }
+
+  /** Nothing is connected, for a reason outside the session. */
+  showStopped(text: string): void {
+    for (const id of ["state", "connection"]) byId(id, HTMLElement).dataset.state = "refused";
+    byId("state-text", HTMLElement).textContent = text;
+    byId("connection-text", HTMLElement).textContent = text;
+    this.#waiting.hidden = true;
   }
 
   showTrouble(advice: Advice, retry: () => void = () => {}): void {
     byId("trouble-title", HTMLElement).textContent = advice.title;
     byId("trouble-remedy", HTMLElement).textContent = advice.remedy;
+    byId("trouble-key-row", HTMLElement).hidden = !advice.key;
+    this.#key.hidden = !advice.key;
+    this.#key.required = advice.key === true;
     this.#action.hidden = !advice.action;
-    this.#action.textContent = advice.action ?? "";
+    this.#action.textContent = advice.key ? "Use this key" : (advice.action ?? "");
     this.#retry = retry;
-    this.#loading.hidden = true;
+    this.#waiting.hidden = true;
     this.#trouble.hidden = false;
   }
 
@@ -81,12 +98,13 @@ export class Stage {
     this.#trouble.hidden = true;
   }
 
-  #showLoading(stage: string, progress: number): void {
-    const words = stage.replaceAll("_", " ");
-    byId("loading-text", HTMLElement).textContent =
-      words.charAt(0).toUpperCase() + words.slice(1) || "Preparing the portrait";
-    byId("loading-bar", HTMLProgressElement).value = progress;
-    this.#loading.hidden = progress >= 1;
+  #showWaiting(text: string, progress: number | null): void {
+    this.clearTrouble();
+    const label = byId("loading-text", HTMLElement);
+    if (label.textContent !== text) label.textContent = text;
+    if (progress === null) this.#bar.removeAttribute("value");
+    else this.#bar.value = progress;
+    this.#waiting.hidden = progress !== null && progress >= 1;
   }
 
   /**

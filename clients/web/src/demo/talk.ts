@@ -1,13 +1,7 @@
-/** The dock under the portrait: microphone, its mode, and the stop button. */
-import {
-  type AvatarClient,
-  Microphone,
-  MicrophoneError,
-  type MicrophoneMode,
-  UtteranceDetector,
-} from "../lib";
+/** The dock under the portrait: the microphone and its mode. */
+import type { AvatarSession, MicrophoneMode } from "../lib";
 import { byId } from "./dom";
-import { microphoneAdvice } from "./messages";
+import { complaint } from "./messages";
 
 const TOUCH = matchMedia("(hover: none)").matches;
 const HINTS: Readonly<Record<MicrophoneMode, string>> = {
@@ -24,68 +18,44 @@ export class TalkControls {
   readonly #button = byId("mic", HTMLButtonElement);
   readonly #label = byId("mic-label", HTMLElement);
   readonly #hint = byId("dock-hint", HTMLElement);
-  readonly #microphone: Microphone;
-  readonly #detector: UtteranceDetector;
   #held = false;
-  #starting = false;
   #ready = false;
   #releaseTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
-    readonly client: AvatarClient,
+    readonly session: AvatarSession,
     readonly onError: (message: string) => void,
-    readonly beforeTalk: () => void,
   ) {
-    this.#detector = new UtteranceDetector(
-      client.sampleRate,
-      {
-        begin: () => this.#begin(),
-        audio: (pcm) => client.sendAudio(pcm),
-        end: () => client.endUtterance(),
-      },
-      "push",
-    );
-    this.#microphone = new Microphone(client.sampleRate, (pcm) => this.#onBlock(pcm));
+    const { microphone } = session;
+    microphone.on("change", () => this.#render());
+    microphone.on("level", (level) => {
+      const share = Math.max(0, 1 - level / METER_FLOOR_DB);
+      this.#button.style.setProperty("--level", share.toFixed(2));
+    });
     this.#listenToButton();
     this.#listenToKeys();
     for (const radio of document.querySelectorAll<HTMLInputElement>('input[name="mode"]')) {
-      radio.addEventListener("change", () => this.#setMode(radio.value as MicrophoneMode));
+      radio.addEventListener("change", () => void this.#setMode(radio.value as MicrophoneMode));
     }
     this.#render();
   }
 
   setReady(ready: boolean): void {
+    if (ready === this.#ready) return;
     this.#ready = ready;
     this.#button.disabled = !ready;
-    if (!ready) this.#detector.end();
+    if (!ready) this.session.microphone.endTurn();
   }
 
-  setSpeaking(speaking: boolean): void {
-    this.#detector.loudspeaking = speaking;
-  }
-
-  /** Ends what the microphone is saying; an open microphone stays open. */
-  endTurn(): void {
-    this.#detector.end();
-    this.#render();
-  }
-
-  #setMode(mode: MicrophoneMode): void {
-    void this.#close();
-    this.#detector.mode = mode;
-    this.#render();
-  }
-
-  #begin(): void {
-    this.beforeTalk();
-    this.client.beginUtterance();
+  async #setMode(mode: MicrophoneMode): Promise<void> {
+    await this.session.microphone.setMode(mode);
     this.#render();
   }
 
   #listenToButton(): void {
     const button = this.#button;
     button.addEventListener("pointerdown", (event) => {
-      if (this.#detector.mode !== "push" || event.button !== 0) return;
+      if (this.session.microphone.mode !== "push" || event.button !== 0) return;
       button.setPointerCapture(event.pointerId);
       void this.#hold();
     });
@@ -94,14 +64,15 @@ export class TalkControls {
     }
     button.addEventListener("contextmenu", (event) => event.preventDefault());
     button.addEventListener("click", () => {
-      if (this.#detector.mode === "open") void this.#toggle();
+      if (this.session.microphone.mode === "open") void this.#toggle();
     });
   }
 
   /** The space bar talks from anywhere but from a control that needs it. */
   #listenToKeys(): void {
     document.addEventListener("keydown", (event) => {
-      if (event.code !== "Space" || this.#detector.mode !== "push" || !this.#ownsSpace()) return;
+      if (event.code !== "Space" || this.session.microphone.mode !== "push") return;
+      if (!this.#ownsSpace()) return;
       event.preventDefault();
       if (!event.repeat && this.#ready) void this.#hold();
     });
@@ -125,60 +96,37 @@ export class TalkControls {
     if (this.#held) return;
     this.#held = true;
     clearTimeout(this.#releaseTimer);
-    // The first press may have to wait for the permission prompt; by then the finger is gone.
-    if ((await this.#open()) && this.#held) this.#detector.begin();
-    this.#render();
+    await this.#attempt(() => this.session.microphone.press());
   }
 
   #letGo(): void {
     if (!this.#held) return;
     this.#held = false;
-    this.#detector.end();
-    this.#releaseTimer = setTimeout(() => void this.#close(), RELEASE_MS);
+    const { microphone } = this.session;
+    microphone.release();
+    this.#releaseTimer = setTimeout(() => void microphone.close(), RELEASE_MS);
     this.#render();
   }
 
   async #toggle(): Promise<void> {
-    if (this.#microphone.active) await this.#close();
-    else if (await this.#open()) this.client.setListening(true);
-    this.#render();
+    const { microphone } = this.session;
+    await this.#attempt(() => (microphone.active ? microphone.close() : microphone.open()));
   }
 
-  async #open(): Promise<boolean> {
-    if (this.#microphone.active) return true;
-    if (this.#starting) return false;
-    this.#starting = true;
+  async #attempt(work: () => Promise<void>): Promise<void> {
     try {
-      await this.client.unlock();
-      await this.#microphone.start();
-      return true;
+      await this.session.unlock();
+      await work();
     } catch (error) {
       this.#held = false;
-      const known = error instanceof MicrophoneError;
-      this.onError(known ? microphoneAdvice(error.problem) : String(error));
-      return false;
-    } finally {
-      this.#starting = false;
+      this.onError(complaint(error));
     }
-  }
-
-  async #close(): Promise<void> {
-    this.#held = false;
-    this.#detector.end();
-    if (this.#detector.mode === "open") this.client.setListening(false);
-    await this.#microphone.stop();
     this.#render();
-  }
-
-  #onBlock(pcm: Int16Array): void {
-    const level = this.#detector.push(pcm);
-    const share = Math.max(0, 1 - level / METER_FLOOR_DB);
-    this.#button.style.setProperty("--level", share.toFixed(2));
   }
 
   #render(): void {
-    const { mode, talking } = this.#detector;
-    const live = this.#microphone.active && (mode === "open" || this.#held);
+    const { mode, active, talking } = this.session.microphone;
+    const live = active && (mode === "open" || this.#held);
     const labels = {
       push: "Hold to talk",
       open: live ? "Close the microphone" : "Open the microphone",

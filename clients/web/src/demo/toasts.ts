@@ -10,7 +10,7 @@ export type ToastKind = "info" | "error";
 export class Toasts {
   constructor(readonly host: HTMLElement) {}
 
-  show(kind: ToastKind, text: string): void {
+  show(kind: ToastKind, text: string, link?: HTMLAnchorElement): void {
     const close = element("button", {
       type: "button",
       class: "toast-close",
@@ -20,11 +20,11 @@ export class Toasts {
     const toast = element(
       "div",
       { class: `toast toast-${kind}`, role: kind === "error" ? "alert" : "status" },
-      element("p", {}, text),
+      element("p", {}, text, ...(link ? [link] : [])),
       close,
     );
     close.addEventListener("click", () => toast.remove());
-    if (kind === "info") setTimeout(() => toast.remove(), INFO_MS);
+    if (kind === "info" && !link) setTimeout(() => toast.remove(), INFO_MS);
     this.host.append(toast);
     while (this.host.childElementCount > MAX_TOASTS) this.host.firstElementChild?.remove();
   }

@@ -1,5 +1,5 @@
 /** The live measurements: one figure and one sparkline each. */
-import type { AvatarClient } from "../lib";
+import type { AvatarSession } from "../lib";
 import { element } from "./dom";
 
 const SAMPLE_MS = 250;
@@ -26,12 +26,20 @@ const SPECS = {
     tone: "warm",
     history: UTTERANCES,
   },
+  roundTrip: {
+    label: "Round trip",
+    unit: "ms",
+    explanation: "From this page to the server and back, measured around speech",
+    scale: 100,
+    tone: "cool",
+    history: HISTORY,
+  },
   fps: {
     label: "Frame rate",
     unit: "fps",
     explanation: "Frames drawn in the last second",
     scale: 30,
-    tone: "cool",
+    tone: "warm",
     history: HISTORY,
   },
   skew: {
@@ -39,7 +47,7 @@ const SPECS = {
     unit: "ms",
     explanation: "Distance between picture and sound, 95th percentile of recent speech",
     scale: 80,
-    tone: "warm",
+    tone: "cool",
     history: HISTORY,
   },
   buffer: {
@@ -47,7 +55,7 @@ const SPECS = {
     unit: "ms",
     explanation: "Frames waiting for their moment",
     scale: 600,
-    tone: "cool",
+    tone: "warm",
     history: HISTORY,
   },
   dropped: {
@@ -55,7 +63,7 @@ const SPECS = {
     unit: "frames",
     explanation: "Frames that came too late, here or at the server",
     scale: 10,
-    tone: "warm",
+    tone: "cool",
     history: HISTORY,
   },
 } as const satisfies Record<string, VitalSpec>;
@@ -127,25 +135,28 @@ class Vital {
 export class Vitals {
   readonly #vitals: Record<VitalName, Vital>;
 
-  constructor(host: HTMLElement, client: AvatarClient) {
+  constructor(host: HTMLElement, session: AvatarSession) {
     this.#vitals = {
       firstFrame: new Vital(SPECS.firstFrame),
+      roundTrip: new Vital(SPECS.roundTrip),
       fps: new Vital(SPECS.fps),
       skew: new Vital(SPECS.skew),
       buffer: new Vital(SPECS.buffer),
       dropped: new Vital(SPECS.dropped),
     };
     host.append(...Object.values(this.#vitals).map((vital) => vital.root));
-    client.on("firstFrame", (ms) => this.#vitals.firstFrame.push(ms));
-    setInterval(() => this.#sample(client), SAMPLE_MS);
+    session.on("firstFrame", (ms) => this.#vitals.firstFrame.push(ms));
+    setInterval(() => this.#sample(session), SAMPLE_MS);
   }
 
-  #sample(client: AvatarClient): void {
+  #sample(session: AvatarSession): void {
     if (document.hidden) return;
-    const { metrics } = client.player;
-    this.#vitals.fps.push(metrics.framesShown === 0 ? null : metrics.fps(performance.now()));
-    this.#vitals.skew.push(metrics.skewP95());
-    this.#vitals.buffer.push(metrics.framesShown === 0 ? null : client.player.bufferedMs);
-    this.#vitals.dropped.push(metrics.framesShown === 0 ? null : client.framesDropped);
+    const stats = session.stats();
+    const seen = stats.framesShown > 0;
+    this.#vitals.roundTrip.push(stats.roundTripMs);
+    this.#vitals.fps.push(seen ? stats.fps : null);
+    this.#vitals.skew.push(stats.skewP95Ms);
+    this.#vitals.buffer.push(seen ? stats.bufferedMs : null);
+    this.#vitals.dropped.push(seen ? stats.framesDropped : null);
   }
 }

@@ -6,7 +6,8 @@
 
 /** A slice within this of the previous slice's end is joined to it without a gap. */
 const JOIN_S = 0.002;
-const FADE_S = 0.012;
+/** Shorter fades are heard as a click. */
+const CLICK_FREE_S = 0.012;
 /** Output timestamps outside this window behind the context time are not believed. */
 const MAX_LATENCY_S = 0.6;
 
@@ -19,6 +20,7 @@ export class AudioOutput {
   #onAudioClock = false;
   #nextStartS = 0;
   #analyser: AnalyserNode | null = null;
+  #tap: MediaStreamAudioDestinationNode | null = null;
   #levels = new Float32Array(512);
 
   /** `sampleRate` in Hz; a context at the stream's own rate joins slices without resampling. */
@@ -65,7 +67,7 @@ export class AudioOutput {
 
   /** Loudness of what plays now, 0 to 1. */
   level(): number {
-    if (!this.#analyser || this.#sources.size === 0) return 0;
+    if (!this.#analyser) return 0;
     this.#analyser.getFloatTimeDomainData(this.#levels);
     let sum = 0;
     for (const sample of this.#levels) sum += sample * sample;
@@ -87,15 +89,26 @@ export class AudioOutput {
     this.#nextStartS = startS + buffer.duration;
   }
 
-  /** Silence at once: a fade of a few milliseconds, then every scheduled slice is gone. */
-  stop(): void {
+  /** Silence within `fadeS`: what plays fades out, every scheduled slice after that is gone. */
+  stop(fadeS = CLICK_FREE_S): void {
     const context = this.#context;
     if (!context || !this.#gain) return;
-    this.#gain.gain.setTargetAtTime(0, context.currentTime, FADE_S / 3);
-    for (const source of this.#sources) source.stop(context.currentTime + FADE_S);
+    const nowS = context.currentTime;
+    const endS = nowS + Math.max(fadeS, CLICK_FREE_S);
+    this.#gain.gain.setValueAtTime(1, nowS);
+    this.#gain.gain.linearRampToValueAtTime(0, endS);
+    for (const source of this.#sources) source.stop(endS);
     this.#sources.clear();
     this.#gain = null;
     this.#nextStartS = 0;
+  }
+
+  /** What is heard, as a stream for a MediaRecorder; null before sound was allowed. */
+  stream(): MediaStream | null {
+    if (!this.#context || !this.#analyser) return null;
+    this.#tap ??= new MediaStreamAudioDestinationNode(this.#context);
+    this.#analyser.connect(this.#tap);
+    return this.#tap.stream;
   }
 
   async close(): Promise<void> {

@@ -1,8 +1,10 @@
 /** The page's side of the decoder worker: credit for a bounded number of frames in its hands. */
-import type { VideoFormat } from "./events";
+
+/** What this client can show. */
+export type PictureFormat = "h264" | "jpeg";
 
 export type DecoderRequest =
-  | { type: "configure"; generation: number; video: VideoFormat; codec: string }
+  | { type: "configure"; generation: number; video: PictureFormat; codec: string }
   | { type: "reset"; generation: number }
   | { type: "decode"; id: number; key: boolean; data: Uint8Array<ArrayBuffer> };
 
@@ -48,7 +50,7 @@ export class Decoder {
     return this.#inFlight;
   }
 
-  configure(video: VideoFormat, codec: string = DEFAULT_H264_CODEC): void {
+  configure(video: PictureFormat, codec: string = DEFAULT_H264_CODEC): void {
     this.#renew();
     this.#send({ type: "configure", generation: this.#generation, video, codec });
   }

@@ -1,20 +1,36 @@
-/** The public surface of the visavis web client. */
-export { AudioOutput } from "./audio-output";
-export { AvatarClient, type AvatarState, type ClientOptions } from "./client";
-export { Decoder, supportsH264 } from "./decoder";
+/** The public surface of the visavis web client; README.md explains it. */
+export type { PictureFormat } from "./decoder";
+export {
+  AvatarError,
+  CapacityError,
+  ConnectionLostError,
+  ExpiredError,
+  errorFromBody,
+  NotFoundError,
+  PermissionError,
+  ProtocolError,
+  REMEDIES,
+  ServerError,
+  TakenOverError,
+} from "./errors";
+export { MicrophoneError, type MicrophoneProblem } from "./microphone";
+export type { SessionEvents, SessionOptions } from "./options";
+export type { ShownFrame } from "./player";
 export type {
   ClientEvent,
   EffectiveSettings,
   ErrorBody,
+  ErrorCodeName,
+  ExpiryReason,
+  IdlePolicy,
+  ResponseStatus,
   ServerEvent,
-  VideoFormat,
-} from "./events";
-export { EnergyGate } from "./gate";
-export { PlaybackMetrics, Window } from "./metrics";
-export { Microphone, MicrophoneError, type MicrophoneProblem } from "./microphone";
-export { Player, type ShownFrame } from "./player";
-export { Playout } from "./playout";
-export { decodeRecording, RecordingError, RecordingFeeder } from "./recording";
-export { AvatarSession, type SessionEnd, type SessionState } from "./session";
-export { type MicrophoneMode, UtteranceDetector } from "./utterance";
-export { decodeFrame, encodeFrame, Flag, Kind, WireError, type WireFrame } from "./wire";
+} from "./protocol";
+export type { Recorder, Recording } from "./recorder";
+export { decodeRecording, RecordingError } from "./recording";
+export type { BackoffOptions } from "./retry";
+export { type AvatarSession, connect } from "./session";
+export type { SessionStats } from "./stats";
+export type { Activity, AvatarStatus } from "./status";
+export type { MicrophoneMode } from "./utterance";
+export type { VoiceInput } from "./voice-input";

@@ -27,7 +27,10 @@ export class Window {
 export class PlaybackMetrics {
   framesReceived = 0;
   framesShown = 0;
+  /** Too late, or not decodable. */
   framesDropped = 0;
+  /** Void after a cancel: nobody was meant to see them. */
+  framesVoided = 0;
   underruns = 0;
   /** Milliseconds that a frame of speech was shown after (+) or before (-) its sound. */
   readonly skewsMs = new Window(5_000);

@@ -1,16 +1,18 @@
 /** The microphone as a stream of 20 ms PCM16 blocks, echo-cancelled where the browser can. */
 import workletUrl from "./capture.worklet.ts?worker&url";
+import { AvatarError } from "./errors";
 
 export type MicrophoneProblem = "denied" | "missing" | "busy" | "insecure" | "unsupported";
 
-export class MicrophoneError extends Error {
+/** Its code is `microphone_` and the problem. */
+export class MicrophoneError extends AvatarError {
   override name = "MicrophoneError";
 
   constructor(
     readonly problem: MicrophoneProblem,
     message: string,
   ) {
-    super(message);
+    super({ code: `microphone_${problem}`, message });
   }
 }
 

@@ -4,12 +4,12 @@
  * compressed; a frame more than a moment too late is dropped, its sound never is.
  */
 import { AudioOutput } from "./audio-output";
-import { type DecodedImage, Decoder } from "./decoder";
+import { DEFAULT_H264_CODEC, type DecodedImage, Decoder, type PictureFormat } from "./decoder";
 import { Emitter } from "./emitter";
-import type { VideoFormat } from "./events";
 import { PlaybackMetrics } from "./metrics";
 import { Playout, squeeze } from "./playout";
-import { Flag, pcmToFloat, type WireFrame } from "./wire";
+import { Flag } from "./protocol";
+import { pcmToFloat, type WireFrame } from "./wire";
 
 /** A frame that was drawn. */
 export interface ShownFrame {
@@ -23,8 +23,20 @@ export interface ShownFrame {
   skewMs: number;
 }
 
+/** A frame whose moment has passed, whether drawn or not: what a recording is made of. */
+export interface PassedFrame {
+  wire: WireFrame;
+  /** Its place on the listener's timeline, in seconds. */
+  dueS: number;
+  /** Its sound was heard: neither idle nor silenced by a stop. */
+  audible: boolean;
+}
+
 export interface PlayerEvents {
   shown: ShownFrame;
+  passed: PassedFrame;
+  /** A frame could not be decoded without one that is missing. */
+  lostThread: { seq: number };
   underrun: number;
   /** The video could not be decoded; the owner may ask the server for another format. */
   failed: string;
@@ -49,6 +61,8 @@ const SKIP_S = 0.3;
 const EARLY_S = 0.006;
 /** While the page is hidden no refresh comes: this timer keeps the queues moving. */
 const HIDDEN_TICK_MS = 200;
+/** After a stop the face waits for the server's word, but not longer than this. */
+const FREEZE_S = 1;
 
 export class Player extends Emitter<PlayerEvents> {
   readonly metrics = new PlaybackMetrics();
@@ -61,7 +75,13 @@ export class Player extends Emitter<PlayerEvents> {
   #minimumEpoch = 0;
   #lastEpoch = 0;
   #mutedThroughEpoch = -1;
+  /** Frames of a stopped epoch are shown up to this time of the timeline. */
+  #stoppedAtS = Number.POSITIVE_INFINITY;
   #frameS = 0.04;
+  #format: { picture: PictureFormat; codec: string } = {
+    picture: "jpeg",
+    codec: DEFAULT_H264_CODEC,
+  };
   #refresh = 0;
   readonly #hiddenTimer: ReturnType<typeof setInterval>;
 
@@ -83,6 +103,10 @@ export class Player extends Emitter<PlayerEvents> {
     this.#refresh = requestAnimationFrame(this.#onRefresh);
   }
 
+  get format(): Readonly<{ picture: PictureFormat; codec: string }> {
+    return this.#format;
+  }
+
   get bufferedMs(): number {
     return this.#playout.leadS(this.audio.now()) * 1000;
   }
@@ -93,11 +117,12 @@ export class Player extends Emitter<PlayerEvents> {
   }
 
   /** Prepare for a new session: everything that is queued is forgotten. */
-  configure(video: VideoFormat, codec?: string, fps = 25): void {
-    this.#flush(() => true);
+  configure(picture: PictureFormat, codec = DEFAULT_H264_CODEC, fps = 25): void {
+    this.#format = { picture, codec };
+    this.#void(() => true);
     this.audio.stop();
     this.#playout.reset();
-    this.#decoder.configure(video, codec);
+    this.#decoder.configure(picture, codec);
     this.#frameS = 1 / fps;
     this.#minimumEpoch = 0;
     this.#lastEpoch = 0;
@@ -126,36 +151,43 @@ export class Player extends Emitter<PlayerEvents> {
     if (!idle && wire.audio.length > 0 && wire.epoch > this.#mutedThroughEpoch) {
       this.audio.schedule(pcmToFloat(wire.audio), placement.dueS);
     }
-    if (wire.video.length === 0) return;
-    this.metrics.framesReceived += 1;
+    if (wire.video.length > 0) this.metrics.framesReceived += 1;
     this.#queue.push({
       id: this.#nextId,
       wire,
       dueS: placement.dueS,
-      sentToDecoder: false,
+      sentToDecoder: wire.video.length === 0,
       image: null,
     });
     this.#nextId += 1;
     this.#feedDecoder();
   }
 
-  /** Barge-in, before the server knows: the sound stops now, the face follows with `clear`. */
-  stop(): void {
-    this.audio.stop();
+  /**
+   * Barge-in, before the server knows: the sound is gone after `fadeS`, and so is the speech on the
+   * face, which rests on its last frame until `clear` brings what comes next.
+   */
+  stop(fadeS = 0): void {
+    this.audio.stop(fadeS);
     this.#mutedThroughEpoch = this.#lastEpoch;
+    this.#stoppedAtS = this.audio.heard() + fadeS;
   }
 
   /** A new response begins: a stop that came too late to be needed must not silence it. */
   unmute(): void {
     this.#mutedThroughEpoch = -1;
+    this.#stoppedAtS = Number.POSITIVE_INFINITY;
   }
 
-  /** The server cleared its output: media of an epoch below `epoch` is void. */
-  clear(epoch: number): void {
+  /** The server cleared its output: media of an epoch below `epoch` is void, after the fade. */
+  clear(epoch: number, fadeS = 0): void {
     this.#minimumEpoch = epoch;
-    this.audio.stop();
-    const hadStale = this.#queue.some((entry) => entry.wire.epoch < epoch);
-    this.#flush((entry) => entry.wire.epoch < epoch);
+    if (this.#mutedThroughEpoch < epoch - 1) this.audio.stop(fadeS);
+    const endS = Math.min(this.#stoppedAtS, this.audio.heard() + fadeS);
+    const stale = (entry: QueuedFrame): boolean =>
+      entry.wire.epoch < epoch && (entry.dueS > endS || !entry.image);
+    const hadStale = this.#queue.some(stale);
+    this.#void(stale);
     if (hadStale) this.#decoder.reset();
     this.#playout.reset();
   }
@@ -163,7 +195,7 @@ export class Player extends Emitter<PlayerEvents> {
   async close(): Promise<void> {
     cancelAnimationFrame(this.#refresh);
     clearInterval(this.#hiddenTimer);
-    this.#flush(() => true);
+    this.#void(() => true);
     this.#decoder.close();
     await this.audio.close();
   }
@@ -175,9 +207,11 @@ export class Player extends Emitter<PlayerEvents> {
 
   #tick(): void {
     const heardS = this.audio.heard();
+    if (heardS > this.#stoppedAtS + FREEZE_S) this.#stoppedAtS = Number.POSITIVE_INFINITY;
     const entry = this.#takeDue(heardS);
     if (entry?.image) {
       this.#draw(entry.image);
+      this.#pass(entry);
       this.#report(entry, heardS);
     }
     this.#feedDecoder();
@@ -187,15 +221,37 @@ export class Player extends Emitter<PlayerEvents> {
   #takeDue(heardS: number): QueuedFrame | null {
     for (;;) {
       const [entry, next] = this.#queue;
-      if (!entry?.image || entry.dueS > heardS + EARLY_S) return null;
+      if (!entry || entry.dueS > heardS + EARLY_S || this.#isFrozen(entry)) return null;
+      const soundOnly = entry.wire.video.length === 0;
+      if (!entry.image && !soundOnly) return null;
       this.#queue.shift();
-      const nextIsDue = next?.image && next.dueS <= heardS + EARLY_S;
+      if (soundOnly) {
+        this.#pass(entry);
+        continue;
+      }
+      const nextIsDue = next?.image && next.dueS <= heardS + EARLY_S && !this.#isFrozen(next);
       const idle = (entry.wire.flags & Flag.Idle) !== 0;
       const tooLateS = idle ? TOO_LATE_IDLE_S : TOO_LATE_S;
       if (!nextIsDue || heardS - entry.dueS < tooLateS) return entry;
-      entry.image.close();
+      entry.image?.close();
+      this.#pass(entry);
       this.metrics.framesDropped += 1;
     }
+  }
+
+  #isFrozen(entry: QueuedFrame): boolean {
+    return entry.wire.epoch <= this.#mutedThroughEpoch && entry.dueS > this.#stoppedAtS;
+  }
+
+  #isAudible(entry: QueuedFrame): boolean {
+    const { flags, response, epoch } = entry.wire;
+    const muted = epoch <= this.#mutedThroughEpoch && entry.dueS > this.#stoppedAtS;
+    return (flags & Flag.Idle) === 0 && response !== 0 && !muted;
+  }
+
+  #pass(entry: QueuedFrame): void {
+    const { wire, dueS } = entry;
+    this.emit("passed", { wire, dueS, audible: this.#isAudible(entry) });
   }
 
   #draw(image: DecodedImage): void {
@@ -208,9 +264,8 @@ export class Player extends Emitter<PlayerEvents> {
   }
 
   #report(entry: QueuedFrame, heardS: number): void {
-    const { flags, response, seq, ptsUs, epoch } = entry.wire;
-    const muted = epoch <= this.#mutedThroughEpoch;
-    const speech = (flags & Flag.Idle) === 0 && response !== 0 && !muted;
+    const { flags, response, seq, ptsUs } = entry.wire;
+    const speech = this.#isAudible(entry);
     const skewMs = (heardS - entry.dueS) * 1000;
     this.metrics.shown(performance.now(), speech && this.audio.running ? skewMs : null);
     const first = (flags & Flag.First) !== 0;
@@ -221,12 +276,12 @@ export class Player extends Emitter<PlayerEvents> {
   /** Far behind, decoding every frame would never catch up: start again at a later keyframe. */
   #skipLate(): void {
     const heardS = this.audio.heard();
-    const waiting = this.#queue.filter((entry) => !entry.sentToDecoder);
+    const waiting = this.#queue.filter((entry) => !entry.sentToDecoder && !this.#isFrozen(entry));
     const [first] = waiting;
     if (!first || heardS - first.dueS < SKIP_S) return;
     const isKey = (entry: QueuedFrame): boolean => (entry.wire.flags & Flag.Keyframe) !== 0;
     const key = waiting.findLast((entry) => isKey(entry) && entry.dueS <= heardS);
-    if (key) this.#flush((entry) => !entry.sentToDecoder && entry.id < key.id);
+    if (key) this.#drop((entry) => !entry.sentToDecoder && entry.id < key.id);
   }
 
   #feedDecoder(): void {
@@ -249,16 +304,29 @@ export class Player extends Emitter<PlayerEvents> {
   }
 
   #discard(id: number): void {
-    this.#flush((entry) => entry.id === id);
+    const entry = this.#queue.find((candidate) => candidate.id === id);
+    if (entry) this.emit("lostThread", { seq: entry.wire.seq });
+    this.#drop((candidate) => candidate.id === id);
   }
 
-  #flush(isStale: (entry: QueuedFrame) => boolean): void {
+  #drop(isLost: (entry: QueuedFrame) => boolean): void {
+    this.metrics.framesDropped += this.#remove(isLost);
+  }
+
+  #void(isStale: (entry: QueuedFrame) => boolean): void {
+    this.metrics.framesVoided += this.#remove(isStale);
+  }
+
+  /** Returns how many pictures went. */
+  #remove(isGone: (entry: QueuedFrame) => boolean): number {
+    let pictures = 0;
     this.#queue = this.#queue.filter((entry) => {
-      if (!isStale(entry)) return true;
+      if (!isGone(entry)) return true;
       entry.image?.close();
-      this.metrics.framesDropped += 1;
+      pictures += entry.wire.video.length > 0 ? 1 : 0;
       return false;
     });
+    return pictures;
   }
 
   #squeeze(beforeS: number): void {

@@ -1,8 +1,9 @@
 /** Recordings as a source: decode any audio file, send it a little ahead of what comes back. */
+import type { Connection } from "./connection";
+import { AvatarError } from "./errors";
 import { floatToPcm } from "./pcm";
-import type { AvatarSession } from "./session";
 
-export class RecordingError extends Error {
+export class RecordingError extends AvatarError {
   override name = "RecordingError";
 }
 
@@ -20,13 +21,18 @@ export async function decodeRecording(bytes: ArrayBuffer, sampleRate: number): P
   try {
     buffer = await decoder.decodeAudioData(bytes);
   } catch {
-    throw new RecordingError("This browser cannot read that file as audio. Try WAV, MP3 or M4A.");
+    throw new RecordingError({
+      code: "recording_unreadable",
+      message: "this browser cannot read that file as audio",
+    });
   }
   if (buffer.duration > MAX_SECONDS) {
-    throw new RecordingError(
-      `The recording lasts ${Math.round(buffer.duration / 60)} minutes; the limit is ` +
-        `${MAX_SECONDS / 60}. Cut it and try again.`,
-    );
+    throw new RecordingError({
+      code: "recording_too_long",
+      message:
+        `the recording lasts ${Math.round(buffer.duration / 60)} minutes; ` +
+        `the limit is ${MAX_SECONDS / 60}`,
+    });
   }
   const mono = new Float32Array(buffer.length);
   for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
@@ -38,20 +44,16 @@ export async function decodeRecording(bytes: ArrayBuffer, sampleRate: number): P
   return floatToPcm(mono);
 }
 
-/** Sends one recording and commits it. */
+/** Sends one recording as fast as it is shown; after a loss that is resumed it goes on. */
 export class RecordingFeeder {
   #timer: ReturnType<typeof setInterval> | undefined;
   #at = 0;
 
   constructor(
-    readonly session: AvatarSession,
+    readonly connection: Connection,
     readonly pcm: Int16Array,
     readonly onSent: () => void = () => {},
   ) {}
-
-  get seconds(): number {
-    return this.pcm.length / this.session.options.sampleRate;
-  }
 
   start(): void {
     this.#timer = setInterval(() => this.#pump(), TICK_MS);
@@ -64,18 +66,18 @@ export class RecordingFeeder {
   }
 
   #pump(): void {
-    const piece = Math.round(PIECE_S * this.session.options.sampleRate);
+    const piece = Math.round(PIECE_S * this.connection.sampleRate);
     const limitMs = Math.min(
       MAX_BACKLOG_MS,
-      0.6 * (this.session.limits.max_buffered_input_ms ?? MAX_BACKLOG_MS),
+      0.6 * (this.connection.limits?.max_buffered_input_ms ?? MAX_BACKLOG_MS),
     );
     while (this.#at < this.pcm.length) {
-      if (this.session.backlogMs > limitMs || this.session.unsentBytes > MAX_UNSENT_BYTES) return;
-      if (!this.session.sendAudio(this.pcm.subarray(this.#at, this.#at + piece))) return;
+      if (this.connection.backlogMs > limitMs || this.connection.unsentBytes > MAX_UNSENT_BYTES)
+        return;
+      if (!this.connection.sendAudio(this.pcm.subarray(this.#at, this.#at + piece))) return;
       this.#at += piece;
     }
     this.stop();
-    this.session.commit();
     this.onSent();
   }
 }

@@ -18,14 +18,14 @@ describe("verdictOf", () => {
 
 describe("Backoff", () => {
   it("doubles up to its maximum and starts over after reset", () => {
-    const backoff = new Backoff(500, 4_000, () => 1);
+    const backoff = new Backoff({ baseMs: 500, maxMs: 4_000, random: () => 1 });
     expect([1, 2, 3, 4, 5].map(() => backoff.next())).toEqual([500, 1_000, 2_000, 4_000, 4_000]);
     backoff.reset();
     expect(backoff.next()).toBe(500);
   });
 
   it("jitters within half a step and respects the server's wish", () => {
-    expect(new Backoff(500, 4_000, () => 0).next()).toBe(250);
-    expect(new Backoff(500, 4_000, () => 0).next(5)).toBe(5_000);
+    expect(new Backoff({ baseMs: 500, maxMs: 4_000, random: () => 0 }).next()).toBe(250);
+    expect(new Backoff({ baseMs: 500, maxMs: 4_000, random: () => 0 }).next(5)).toBe(5_000);
   });
 });

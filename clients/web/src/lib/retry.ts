@@ -1,6 +1,10 @@
 /** When a socket closes: is it worth another try, and how soon. */
 
-export type CloseVerdict = "done" | "retry" | "fatal" | "expired";
+/**
+ * `done`: left on purpose. `retry`: come back by itself. `expired`: a new session works, when a
+ * person wants one. `fatal`: the same again cannot work.
+ */
+export type CloseVerdict = "done" | "retry" | "expired" | "fatal";
 
 const VERDICTS: Readonly<Record<number, CloseVerdict>> = {
   1000: "done",
@@ -21,16 +25,34 @@ export function verdictOf(closeCode: number): CloseVerdict {
   return VERDICTS[closeCode] ?? "retry";
 }
 
+/** Whether a held session may be waiting on the other side. */
+export function mayResumeAfter(closeCode: number): boolean {
+  return closeCode === 1001 || closeCode === 1006 || closeCode === 1012;
+}
+
+export interface BackoffOptions {
+  /** The first step. */
+  baseMs?: number;
+  /** No step is longer, unless the server asks for it. */
+  maxMs?: number;
+  /** Uniform in [0, 1). */
+  random?: () => number;
+}
+
 /** Exponential backoff with full jitter above half the step, so that clients do not march in step. */
 export class Backoff {
+  readonly baseMs: number;
+  readonly maxMs: number;
+  readonly #random: () => number;
   #attempt = 0;
 
-  constructor(
-    readonly baseMs = 500,
-    readonly maxMs = 10_000,
-    readonly random: () => number = Math.random,
-  ) {}
+  constructor({ baseMs = 500, maxMs = 10_000, random = Math.random }: BackoffOptions = {}) {
+    this.baseMs = baseMs;
+    this.maxMs = maxMs;
+    this.#random = random;
+  }
 
+  /** Tries so far since the last success. */
   get attempt(): number {
     return this.#attempt;
   }
@@ -39,7 +61,7 @@ export class Backoff {
   next(retryAfterS?: number | null): number {
     const step = Math.min(this.maxMs, this.baseMs * 2 ** this.#attempt);
     this.#attempt += 1;
-    const delay = step * (0.5 + this.random() / 2);
+    const delay = step * (0.5 + this.#random() / 2);
     return Math.max(delay, (retryAfterS ?? 0) * 1000);
   }
 

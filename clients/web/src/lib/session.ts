@@ -1,223 +1,403 @@
 /**
- * One avatar session over a WebSocket: sends audio and commands, hands out media frames, and
- * reconnects with backoff when the connection breaks. It draws nothing and plays nothing.
+ * A talking avatar: `connect` a canvas to a server, send speech, watch it talk. The connection, the
+ * decoding, the playout by the sound's clock and the acknowledgements are taken care of here.
  */
+import { Connection } from "./connection";
+import { DEFAULT_H264_CODEC, type PictureFormat, supportsH264 } from "./decoder";
 import { Emitter } from "./emitter";
-import type {
-  ClientEvent,
-  EffectiveSettings,
-  ErrorBody,
-  ServerEvent,
-  SessionLimits,
-  SessionTiming,
-  VideoFormat,
-} from "./events";
-import { Backoff, verdictOf } from "./retry";
-import { decodeFrame, encodeAudioIn, Flag, Kind, type WireFrame } from "./wire";
+import { AvatarError } from "./errors";
+import type { SessionEvents, SessionOptions } from "./options";
+import { floatToPcm } from "./pcm";
+import { Player, type ShownFrame } from "./player";
+import type { ServerEvent } from "./protocol";
+import { Recorder } from "./recorder";
+import { RecordingFeeder } from "./recording";
+import { RoundTrip } from "./round-trip";
+import { type SessionStats, snapshot } from "./stats";
+import type { Activity, AvatarStatus, ConnectionStatus } from "./status";
+import { Turns } from "./turns";
+import { VoiceInput } from "./voice-input";
 
-export type SessionState = "connecting" | "loading" | "ready" | "reconnecting" | "closed";
+const ACKNOWLEDGE_MS = 300;
+/** Long enough to be no click, short enough to be no delay. */
+const FADE_MS = 60;
+const DEFAULT_RATE = 24_000;
 
-export interface SessionOptions {
-  /** For instance `wss://host/v1/realtime/avatar`. */
-  url: string;
-  avatarId: string;
-  /** Rate in Hz of the audio that will be sent, and that comes back with the frames. */
-  sampleRate: number;
-  video: VideoFormat;
-  /** Sent as a subprotocol, never in the address. */
-  token?: string;
+/** Opens a session; `session.ready` resolves when the face is live. */
+export function connect(options: SessionOptions): AvatarSession {
+  return new AvatarSession(options);
 }
-
-/** Why a session is over; `retryable` when a new one is likely to work. */
-export interface SessionEnd {
-  closeCode: number;
-  retryable: boolean;
-  error: ErrorBody | null;
-}
-
-export interface SessionEvents {
-  state: SessionState;
-  loading: { stage: string; progress: number };
-  settings: EffectiveSettings;
-  media: WireFrame;
-  cleared: { epoch: number };
-  reconnecting: { delayMs: number; attempt: number; error: ErrorBody | null };
-  ended: SessionEnd;
-  error: ErrorBody;
-  event: ServerEvent;
-}
-
-const SUBPROTOCOL = "avatar.v1";
-/** Samples of one AUDIO_IN message: well below any server's message limit. */
-const MAX_MESSAGE_SAMPLES = 9_600;
 
 export class AvatarSession extends Emitter<SessionEvents> {
-  #socket: WebSocket | null = null;
-  #state: SessionState = "closed";
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  readonly #backoff = new Backoff();
-  #lastError: ErrorBody | null = null;
-  #seq = 0;
-  #sentSamples = 0;
-  #backlogSamples = 0;
-  limits: SessionLimits = {};
-  timing: SessionTiming = {};
+  /** Hz, of the audio sent and heard. */
+  readonly sampleRate: number;
+  /** Resolves when the face is live for the first time, rejects with the error that refused it. */
+  readonly ready: Promise<void>;
+  readonly microphone: VoiceInput;
+  readonly recorder: Recorder;
+  readonly #player: Player;
+  readonly #turns = new Turns();
+  readonly #roundTrip = new RoundTrip();
+  #connection: Connection | null = null;
+  #avatar: string;
+  #picture: PictureFormat | "auto";
+  #status: AvatarStatus = { state: "connecting" };
+  #feeder: RecordingFeeder | null = null;
+  /** A recording is being sent or shown. */
+  #saying = false;
+  #listening = false;
+  #busy = false;
+  #lastShown: ShownFrame | null = null;
+  #lastSeq = 0;
+  #serverStats: Extract<ServerEvent, { type: "session.stats" }> | null = null;
+  #serverDropped = 0;
+  #settle: { resolve: () => void; reject: (error: AvatarError) => void } | null = null;
+  readonly #acknowledgeTimer: ReturnType<typeof setInterval>;
 
   constructor(readonly options: SessionOptions) {
     super();
+    this.sampleRate = options.sampleRate ?? DEFAULT_RATE;
+    this.#avatar = options.avatar;
+    this.#picture = options.picture ?? "auto";
+    this.#player = new Player(options.canvas, this.sampleRate);
+    this.#player.on("shown", (frame) => this.#onShown(frame));
+    this.#player.on("failed", (message) => this.#onPictureFailed(message));
+    this.#player.on("lostThread", () =>
+      this.#connection?.send({ type: "output.request_keyframe" }),
+    );
+    this.microphone = new VoiceInput(this.sampleRate, {
+      begin: () => this.#beginByVoice(),
+      audio: (pcm) => void this.sendAudio(pcm),
+      end: () => this.commit(),
+      opened: (open) => this.setListening(open),
+    });
+    this.recorder = new Recorder(this.#player, {
+      sampleRate: this.sampleRate,
+      keyframe: () => this.#connection?.send({ type: "output.request_keyframe" }),
+    });
+    this.#acknowledgeTimer = setInterval(() => this.#acknowledge(), ACKNOWLEDGE_MS);
+    this.ready = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    // Whoever does not wait for `ready` hears of a refusal through `status`.
+    this.ready.catch(() => {});
+    void this.#open();
   }
 
-  get state(): SessionState {
-    return this.#state;
+  get status(): AvatarStatus {
+    return this.#status;
   }
 
-  /** Milliseconds of audio that were sent and have not come back with frames. */
-  get backlogMs(): number {
-    return (this.#backlogSamples * 1000) / this.options.sampleRate;
+  get avatar(): string {
+    return this.#avatar;
   }
 
-  /** Bytes that wait in this browser for the network. */
-  get unsentBytes(): number {
-    return this.#socket?.bufferedAmount ?? 0;
+  /** The format in use; `auto` until it is chosen. */
+  get picture(): PictureFormat | "auto" {
+    return this.#picture;
   }
 
-  connect(): void {
-    clearTimeout(this.#timer);
-    this.#setState(this.#backoff.attempt > 0 ? "reconnecting" : "connecting");
-    this.#lastError = null;
-    this.#seq = 0;
-    this.#sentSamples = 0;
-    this.#backlogSamples = 0;
-    const { url, token } = this.options;
-    const protocols = token ? [SUBPROTOCOL, `avatar.auth.${token}`] : [SUBPROTOCOL];
-    const socket = new WebSocket(url, protocols);
-    this.#socket = socket;
-    socket.binaryType = "arraybuffer";
-    socket.onopen = () => this.#configure();
-    socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
-      if (socket === this.#socket) this.#onMessage(data);
-    };
-    socket.onclose = (event) => {
-      if (socket === this.#socket) this.#onClose(event.code);
-    };
+  /** True while there is something that `cancel` would stop. */
+  get busy(): boolean {
+    return this.#busy;
   }
 
-  /** PCM16 mono at the session's rate; false when there is no ready session to take it. */
-  sendAudio(pcm: Int16Array): boolean {
-    const socket = this.#socket;
-    if (this.#state !== "ready" || socket?.readyState !== WebSocket.OPEN) return false;
-    for (let at = 0; at < pcm.length; at += MAX_MESSAGE_SAMPLES) {
-      const piece = pcm.subarray(at, at + MAX_MESSAGE_SAMPLES);
-      const ptsUs = Math.round((this.#sentSamples * 1e6) / this.options.sampleRate);
-      socket.send(encodeAudioIn(this.#seq, ptsUs, piece));
-      this.#seq = (this.#seq + 1) >>> 0;
-      this.#sentSamples += piece.length;
-      this.#backlogSamples += piece.length;
-    }
+  /** Loudness of what is heard now, 0 to 1. */
+  get level(): number {
+    return this.#player.audio.level();
+  }
+
+  /** Allows sound; call from a user gesture, once. Without it the face moves in silence. */
+  unlock(): Promise<void> {
+    return this.#player.audio.unlock();
+  }
+
+  /** Begins an utterance before its first audio is there; `sendAudio` does it, too. */
+  begin(): void {
+    if (!this.#turns.begin(performance.now())) return;
+    this.#ping();
+    this.#update();
+  }
+
+  /**
+   * Mono speech at `sampleRate`, PCM16 or floats in -1..1, as fast as you like up to the server's
+   * buffer. Returns false, and takes nothing, while the session is not live.
+   */
+  sendAudio(samples: Int16Array | Float32Array): boolean {
+    if (!this.#connection?.live) return false;
+    this.begin();
+    return this.#connection.sendAudio(
+      samples instanceof Float32Array ? floatToPcm(samples) : samples,
+    );
+  }
+
+  /** End of the utterance: what was sent is spoken to its end. */
+  commit(): void {
+    if (!this.#turns.end()) return;
+    this.#connection?.send({ type: "input_audio_buffer.commit" });
+    this.#update();
+  }
+
+  /** Speaks a whole recording, paced for you; what was being said is cut off. */
+  say(samples: Int16Array | Float32Array): boolean {
+    const connection = this.#connection;
+    if (!connection?.live) return false;
+    this.cancel();
+    this.#turns.begin(performance.now());
+    this.#saying = true;
+    const pcm = samples instanceof Float32Array ? floatToPcm(samples) : samples;
+    this.#feeder = new RecordingFeeder(connection, pcm, () => {
+      this.#feeder = null;
+      this.commit();
+    });
+    this.#feeder.start();
+    this.#ping();
+    this.#update();
     return true;
   }
 
-  /** End of the utterance. */
-  commit(): void {
-    this.send({ type: "input_audio_buffer.commit" });
+  /** Barge-in: the sound fades at once, here; the server then forgets what was not yet seen. */
+  cancel({ fadeMs = FADE_MS }: { fadeMs?: number } = {}): void {
+    const busy = this.#isBusy();
+    this.#forgetTurns();
+    if (!busy) return;
+    this.#player.stop(fadeMs / 1000);
+    // The server rewinds the face to the last frame seen: say which one that was.
+    this.#acknowledge();
+    this.#connection?.cancel(fadeMs);
+    this.#turns.silence();
+    this.#update();
   }
 
-  /** Barge-in: forget everything that was sent and not yet shown. */
-  cancel(): void {
-    this.#backlogSamples = 0;
-    this.send({ type: "response.cancel" });
+  /** Tells the server that somebody listens to you, so that the face looks attentive. */
+  setListening(open: boolean): void {
+    this.#listening = open;
+    this.#connection?.send({ type: "avatar.set_state", state: open ? "listening" : "idle" });
+    this.#update();
   }
 
-  send(event: ClientEvent): void {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(event));
+  /** Leaves this avatar for another one, on the same canvas and the same sound. */
+  async switchTo(avatar: string): Promise<void> {
+    this.#avatar = avatar;
+    await this.#open();
   }
 
-  close(): void {
-    clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = null;
-    if (socket?.readyState === WebSocket.OPEN) {
-      socket.send(JSON.stringify({ type: "session.close", drain: false } satisfies ClientEvent));
-    }
-    socket?.close(1000);
-    this.#setState("closed");
+  /** Tries again at once: while reconnecting, or after `expired`, `refused` and `closed`. */
+  async retry(): Promise<void> {
+    if (this.#status.state === "reconnecting") await this.#connection?.connect();
+    else await this.#open();
   }
 
-  #configure(): void {
-    const { avatarId, sampleRate, video } = this.options;
-    this.send({
-      type: "session.update",
-      session: {
-        avatar_id: avatarId,
-        input_audio: { format: "pcm16", rate: sampleRate },
-        output: { video, audio: "pcm16" },
-        idle: "generate",
-        on_disconnect: "end",
-      },
+  stats(): SessionStats {
+    return snapshot({
+      player: this.#player,
+      turns: this.#turns,
+      roundTrip: this.#roundTrip,
+      server: this.#serverStats,
+      serverDropped: this.#serverDropped,
     });
-    this.#setState("loading");
   }
 
-  #onMessage(data: string | ArrayBuffer): void {
-    if (typeof data === "string") {
-      this.#onEvent(JSON.parse(data) as ServerEvent);
+  /** Ends the session and frees everything. It cannot be used afterwards. */
+  async close(): Promise<void> {
+    clearInterval(this.#acknowledgeTimer);
+    this.#settle?.reject(
+      new AvatarError({ code: "aborted", message: "the session was closed before it was live" }),
+    );
+    this.#settle = null;
+    this.recorder.discard();
+    await this.microphone.close();
+    this.#leave();
+    await this.#player.close();
+  }
+
+  async #open(): Promise<void> {
+    this.#leave();
+    if (this.#picture === "auto") this.#picture = (await supportsH264()) ? "h264" : "jpeg";
+    const { url, token, seed, idle, quality, backoff } = this.options;
+    const connection = new Connection({
+      url,
+      settings: {
+        avatar_id: this.#avatar,
+        ...(seed === undefined ? {} : { seed }),
+        input_audio: { format: "pcm16", rate: this.sampleRate },
+        output: {
+          video: this.#picture,
+          audio: "pcm16",
+          ...(quality === undefined ? {} : { quality }),
+        },
+        idle: idle ?? "generate",
+        on_disconnect: "hold",
+      },
+      ...(token === undefined ? {} : { token }),
+      ...(backoff === undefined ? {} : { backoff }),
+    });
+    this.#connection?.close();
+    this.#connection = connection;
+    connection.on("status", (status) => this.#onStatus(status));
+    connection.on("media", (frame) => {
+      this.#lastSeq = frame.seq;
+      this.#player.push(frame);
+    });
+    connection.on("error", (error) => this.emit("warning", error));
+    connection.on("event", (event) => this.#onEvent(event));
+    await connection.connect();
+  }
+
+  #onStatus(status: ConnectionStatus): void {
+    if (status.state === "live") {
+      this.#goLive(status);
       return;
     }
-    const frame = decodeFrame(data);
-    if (frame.kind !== Kind.Media) return;
-    if ((frame.flags & Flag.Idle) === 0) {
-      this.#backlogSamples = Math.max(0, this.#backlogSamples - frame.audio.length / 2);
-      // The last slice is padded or cut by the server, so the account is settled here.
-      if ((frame.flags & Flag.Last) !== 0 && this.backlogMs < 60) this.#backlogSamples = 0;
+    // A held session goes on with the same utterance; with any other loss it is gone.
+    if (status.state !== "reconnecting" || !status.resuming) this.#forgetTurns();
+    if (status.state === "refused" || status.state === "expired") {
+      this.#settle?.reject(status.error);
+      this.#settle = null;
     }
-    this.emit("media", frame);
+    this.#setStatus(status);
+    this.#update();
+  }
+
+  #goLive(status: Extract<ConnectionStatus, { state: "live" }>): void {
+    if (!status.resumed) {
+      const { codec, fps } = status.settings.output;
+      const picture = this.#picture === "auto" ? "jpeg" : this.#picture;
+      const known = picture === "h264" && codec ? codec : DEFAULT_H264_CODEC;
+      this.#player.configure(picture, known, fps ?? 25);
+      this.#turns.newTimeline();
+      this.#lastShown = null;
+    }
+    if (this.#listening) this.setListening(true);
+    this.#settle?.resolve();
+    this.#settle = null;
+    this.#setStatus({ ...status, activity: this.#activity() });
+    this.#update();
+    this.#ping();
   }
 
   #onEvent(event: ServerEvent): void {
-    this.emit("event", event);
     switch (event.type) {
-      case "session.created":
-        this.limits = event.limits ?? {};
-        this.timing = event.timing ?? {};
-        break;
-      case "session.loading":
-        this.emit("loading", event);
-        break;
-      case "session.updated":
-        this.#backoff.reset();
-        this.emit("settings", event.session ?? {});
-        this.#setState("ready");
+      case "response.created":
+        this.#player.unmute();
         break;
       case "output.cleared":
-        this.emit("cleared", event);
+        this.#player.clear(event.epoch, (event.fade_ms ?? 0) / 1000);
+        this.#turns.silence();
         break;
-      case "error":
-        this.#lastError = event.error;
-        this.emit("error", event.error);
+      case "output.dropped":
+        this.#serverDropped += event.frames;
+        break;
+      case "session.stats":
+        this.#serverStats = event;
+        break;
+      case "session.pong":
+        this.#roundTrip.pong(event.t, performance.now());
+        break;
+      case "session.expiring":
+        this.emit("expiring", { reason: event.reason, deadlineS: event.deadline_s });
+        break;
+      case "response.done":
+        if (event.status !== "completed") {
+          // A failed response may never show a frame: nobody shall wait for it.
+          if (event.status === "failed") this.#turns.failed();
+          this.#turns.silence();
+          this.emit("finished", { response: event.response_index, status: event.status });
+        }
         break;
       default:
         break;
     }
+    this.emit("event", event);
+    this.#update();
   }
 
-  #onClose(closeCode: number): void {
-    this.#socket = null;
-    const error = this.#lastError;
-    const verdict = verdictOf(closeCode);
-    if (verdict !== "retry") {
-      this.#setState("closed");
-      this.emit("ended", { closeCode, retryable: verdict !== "fatal", error });
+  #onShown(frame: ShownFrame): void {
+    this.#lastShown = frame;
+    this.emit("shown", frame);
+    const { firstFrameMs, finished } = this.#turns.shown(frame, performance.now());
+    if (firstFrameMs !== null) this.emit("firstFrame", firstFrameMs);
+    for (const response of finished) this.emit("finished", { response, status: "completed" });
+    this.#update();
+  }
+
+  #onPictureFailed(message: string): void {
+    if (this.#picture !== "h264") {
+      const error = new AvatarError({ code: "video_failed", message });
+      this.emit("warning", error);
       return;
     }
-    const delayMs = this.#backoff.next(error?.retry_after_s);
-    this.#setState("reconnecting");
-    this.emit("reconnecting", { delayMs, attempt: this.#backoff.attempt, error });
-    this.#timer = setTimeout(() => this.connect(), delayMs);
+    this.#picture = "jpeg";
+    this.emit("fallback", { picture: "jpeg", reason: message });
+    void this.#open();
   }
 
-  #setState(state: SessionState): void {
-    if (state === this.#state) return;
-    this.#state = state;
-    this.emit("state", state);
+  #acknowledge(): void {
+    const shown = this.#lastShown;
+    if (!shown || !this.#connection?.live) return;
+    this.#connection.send({
+      type: "playback.update",
+      seq: this.#lastSeq,
+      pts_us: shown.ptsUs,
+      buffered_ms: Math.round(this.#player.bufferedMs),
+      underruns: this.#player.metrics.underruns,
+      skew_ms: Math.round(shown.skewMs * 10) / 10,
+    });
+  }
+
+  /** Only around speech: a ping counts as a sign of life, and an idle page shall expire. */
+  #ping(): void {
+    if (!this.#connection?.live) return;
+    this.#connection.send({ type: "session.ping", t: this.#roundTrip.ping(performance.now()) });
+  }
+
+  /** A pressed button interrupts whatever is said; an open microphone only a recording. */
+  #beginByVoice(): void {
+    const interrupts = this.microphone.mode === "push" ? this.#busy : this.#saying;
+    if (interrupts) this.cancel();
+    this.begin();
+  }
+
+  #forgetTurns(): void {
+    this.#feeder?.stop();
+    this.#feeder = null;
+    this.#saying = false;
+    this.#turns.forget();
+  }
+
+  #leave(): void {
+    this.#forgetTurns();
+    this.#connection?.close();
+    this.#connection = null;
+    this.#player.audio.stop();
+    this.#turns.newTimeline();
+    this.#lastShown = null;
+  }
+
+  #isBusy(): boolean {
+    return this.#turns.busy;
+  }
+
+  #activity(): Activity {
+    if (this.#turns.speaking) return "speaking";
+    return this.#turns.busy || this.#listening ? "listening" : "idle";
+  }
+
+  #update(): void {
+    const busy = this.#isBusy();
+    if (busy !== this.#busy) {
+      this.#busy = busy;
+      if (!busy) this.#saying = false;
+      this.emit("busy", busy);
+    }
+    const activity = this.#activity();
+    if (this.#status.state === "live" && this.#status.activity !== activity) {
+      this.#setStatus({ ...this.#status, activity });
+    }
+  }
+
+  #setStatus(status: AvatarStatus): void {
+    this.#status = status;
+    this.emit("status", status);
   }
 }

@@ -1,15 +1,7 @@
 import { describe, expect, it } from "vitest";
 import vectors from "../../../../tests/protocol/vectors.json";
-import {
-  decodeFrame,
-  encodeAudioIn,
-  encodeFrame,
-  Flag,
-  Kind,
-  pcmToBytes,
-  pcmToFloat,
-  WireError,
-} from "./wire";
+import { Flag, Kind } from "./protocol";
+import { decodeFrame, encodeAudioIn, encodeFrame, pcmToBytes, pcmToFloat, WireError } from "./wire";
 
 const FRAME = {
   kind: Kind.Media,

@@ -2,18 +2,7 @@
  * Binary frames of the wire protocol: a 32-byte little-endian header, then audio bytes, then video
  * bytes. Pure functions over bytes; nothing here knows of sockets, codecs or clocks.
  */
-
-export const HEADER_BYTES = 32;
-
-export const Kind = { AudioIn: 1, Media: 2, CodecConfig: 3, Fmp4: 4 } as const;
-
-export const Flag = {
-  Keyframe: 1,
-  First: 2,
-  Last: 4,
-  Idle: 8,
-  Discontinuity: 16,
-} as const;
+import { HEADER_OFFSETS as AT, HEADER_BYTES, Kind } from "./protocol";
 
 export interface WireHeader {
   kind: number;
@@ -46,9 +35,9 @@ export function decodeFrame(buffer: ArrayBuffer): WireFrame {
     );
   }
   const view = new DataView(buffer);
-  const headerLength = view.getUint16(2, true);
-  const audioLength = view.getUint32(24, true);
-  const videoLength = view.getUint32(28, true);
+  const headerLength = view.getUint16(AT.header_len, true);
+  const audioLength = view.getUint32(AT.audio_len, true);
+  const videoLength = view.getUint32(AT.video_len, true);
   if (headerLength < HEADER_BYTES) {
     throw new WireError(`header_len=${headerLength} is below ${HEADER_BYTES}`);
   }
@@ -60,13 +49,13 @@ export function decodeFrame(buffer: ArrayBuffer): WireFrame {
     );
   }
   return {
-    kind: view.getUint8(0),
-    flags: view.getUint8(1),
-    seq: view.getUint32(4, true),
+    kind: view.getUint8(AT.kind),
+    flags: view.getUint8(AT.flags),
+    seq: view.getUint32(AT.seq, true),
     // 2**53 microseconds are 285 years: a double holds every timestamp that can occur.
-    ptsUs: Number(view.getBigUint64(8, true)),
-    epoch: view.getUint32(16, true),
-    response: view.getUint32(20, true),
+    ptsUs: Number(view.getBigUint64(AT.pts_us, true)),
+    epoch: view.getUint32(AT.epoch, true),
+    response: view.getUint32(AT.response, true),
     audio: new Uint8Array(buffer, headerLength, audioLength),
     video: new Uint8Array(buffer, headerLength + audioLength, videoLength),
   };
@@ -75,15 +64,15 @@ export function decodeFrame(buffer: ArrayBuffer): WireFrame {
 export function encodeFrame(frame: WireFrame): ArrayBuffer {
   const buffer = new ArrayBuffer(HEADER_BYTES + frame.audio.length + frame.video.length);
   const view = new DataView(buffer);
-  view.setUint8(0, frame.kind);
-  view.setUint8(1, frame.flags);
-  view.setUint16(2, HEADER_BYTES, true);
-  view.setUint32(4, frame.seq, true);
-  view.setBigUint64(8, BigInt(frame.ptsUs), true);
-  view.setUint32(16, frame.epoch, true);
-  view.setUint32(20, frame.response, true);
-  view.setUint32(24, frame.audio.length, true);
-  view.setUint32(28, frame.video.length, true);
+  view.setUint8(AT.kind, frame.kind);
+  view.setUint8(AT.flags, frame.flags);
+  view.setUint16(AT.header_len, HEADER_BYTES, true);
+  view.setUint32(AT.seq, frame.seq, true);
+  view.setBigUint64(AT.pts_us, BigInt(frame.ptsUs), true);
+  view.setUint32(AT.epoch, frame.epoch, true);
+  view.setUint32(AT.response, frame.response, true);
+  view.setUint32(AT.audio_len, frame.audio.length, true);
+  view.setUint32(AT.video_len, frame.video.length, true);
   const bytes = new Uint8Array(buffer);
   bytes.set(frame.audio, HEADER_BYTES);
   bytes.set(frame.video, HEADER_BYTES + frame.audio.length);

@@ -1,0 +1,79 @@
+/** The record button: films the portrait, then offers the file. */
+import type { AvatarSession } from "../lib";
+import { byId } from "./dom";
+import { complaint } from "./messages";
+import type { Toasts } from "./toasts";
+
+const TICK_MS = 500;
+
+export class RecordButton {
+  readonly #button = byId("record", HTMLButtonElement);
+  readonly #text = byId("record-text", HTMLElement);
+  #busy = false;
+
+  constructor(
+    readonly session: AvatarSession,
+    readonly toasts: Toasts,
+    readonly nameOfAvatar: () => string,
+  ) {
+    this.#button.addEventListener("click", () => void this.#toggle());
+    setInterval(() => this.#render(), TICK_MS);
+  }
+
+  setReady(ready: boolean): void {
+    // A running recording can be stopped whatever the connection does.
+    this.#button.disabled = !ready && !this.session.recorder.active;
+  }
+
+  async #toggle(): Promise<void> {
+    if (this.#busy) return;
+    this.#busy = true;
+    try {
+      if (this.session.recorder.active) await this.#finish();
+      else await this.#begin();
+    } catch (error) {
+      this.toasts.show("error", complaint(error));
+    } finally {
+      this.#busy = false;
+      this.#render();
+    }
+  }
+
+  async #begin(): Promise<void> {
+    await this.session.unlock();
+    await this.session.recorder.start();
+  }
+
+  async #finish(): Promise<void> {
+    const { blob, extension, seconds } = await this.session.recorder.stop();
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = fileName(this.nameOfAvatar(), extension);
+    link.textContent = "Save it again";
+    link.click();
+    const megabytes = (blob.size / 1e6).toFixed(1);
+    this.toasts.show("info", `Recorded ${seconds.toFixed(0)} seconds, ${megabytes} MB. `, link);
+  }
+
+  #render(): void {
+    const { active, seconds } = this.session.recorder;
+    this.#button.setAttribute("aria-pressed", String(active));
+    const text = active ? clock(seconds) : "Record";
+    if (this.#text.textContent !== text) this.#text.textContent = text;
+    this.#button.setAttribute("aria-label", active ? "Stop recording" : "Record a video");
+  }
+}
+
+function clock(seconds: number): string {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+function fileName(avatar: string, extension: string): string {
+  const name = avatar
+    .normalize("NFKD")
+    .replace(/[^A-Za-z0-9]+/g, "-")
+    .replace(/^-|-$/g, "")
+    .toLowerCase();
+  return `visavis-${name || "portrait"}.${extension}`;
+}

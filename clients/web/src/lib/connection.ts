@@ -1,0 +1,337 @@
+/**
+ * One avatar session over a WebSocket: sends audio and commands, hands out media frames, and comes
+ * back after a loss: with `session.resume` while the server holds the session, with a new session
+ * otherwise. It draws nothing and plays nothing.
+ */
+import { Emitter } from "./emitter";
+import { type AvatarError, ConnectionLostError, errorFromBody, errorFromClose } from "./errors";
+import {
+  type ClientEvent,
+  Flag,
+  Kind,
+  type Limits,
+  type ResumeOffer,
+  type ServerEvent,
+  type SessionSettings,
+  SUBPROTOCOL,
+  type Timing,
+  TOKEN_SUBPROTOCOL_PREFIX,
+} from "./protocol";
+import { Backoff, type BackoffOptions, mayResumeAfter, verdictOf } from "./retry";
+import type { ConnectionStatus } from "./status";
+import { decodeFrame, encodeAudioIn, WireError, type WireFrame } from "./wire";
+
+export interface ConnectionOptions {
+  /** For instance `wss://host/v1/realtime/avatar`. */
+  url: string;
+  /** The first `session.update`. */
+  settings: SessionSettings;
+  /** Sent as a subprotocol, never in the address; a function is asked before every connection. */
+  token?: string | (() => string | Promise<string>);
+  backoff?: BackoffOptions;
+  /** For tests. */
+  createSocket?: (url: string, protocols: string[]) => WebSocket;
+}
+
+export interface ConnectionEvents {
+  status: ConnectionStatus;
+  media: WireFrame;
+  event: ServerEvent;
+  /** Errors that leave the session alive. */
+  error: AvatarError;
+}
+
+/** Samples of one AUDIO_IN message: well below any server's message limit. */
+const MAX_MESSAGE_SAMPLES = 9_600;
+/** A server that is silent for so long is asked for a sign of life, and given up after the second. */
+const ASK_AFTER_MS = 12_000;
+const LOST_AFTER_MS = 18_000;
+const WATCH_MS = 2_000;
+/** A last slice is padded or cut to a whole frame: so much may be left over when it has come back. */
+const SETTLED_MS = 60;
+/** An error is the reason of a close that follows it within this time. */
+const ANNOUNCED_MS = 3_000;
+/** `WebSocket.OPEN`, also where there is no such global. */
+const OPEN = 1;
+
+export class Connection extends Emitter<ConnectionEvents> {
+  #socket: WebSocket | null = null;
+  #status: ConnectionStatus = { state: "connecting" };
+  #retryTimer: ReturnType<typeof setTimeout> | undefined;
+  #watchTimer: ReturnType<typeof setInterval> | undefined;
+  readonly #backoff: Backoff;
+  #lastError: AvatarError | null = null;
+  #lastErrorAtMs = 0;
+  #offer: ResumeOffer | null = null;
+  #heldUntilMs = 0;
+  #resuming = false;
+  #lastSeq: number | null = null;
+  #heardAtMs = 0;
+  #seq = 0;
+  #sentSamples = 0;
+  #backlogSamples = 0;
+  limits: Limits | null = null;
+  timing: Timing | null = null;
+  sessionId: string | null = null;
+
+  constructor(readonly options: ConnectionOptions) {
+    super();
+    this.#backoff = new Backoff(options.backoff);
+  }
+
+  get status(): ConnectionStatus {
+    return this.#status;
+  }
+
+  get live(): boolean {
+    return this.#status.state === "live";
+  }
+
+  get sampleRate(): number {
+    return this.options.settings.input_audio?.rate ?? 16_000;
+  }
+
+  /** Whether the server holds the session after a loss. */
+  get resumable(): boolean {
+    return this.#offer !== null;
+  }
+
+  /** Milliseconds of audio that were sent and have not come back with frames. */
+  get backlogMs(): number {
+    return (this.#backlogSamples * 1000) / this.sampleRate;
+  }
+
+  /** Bytes that wait in this browser for the network. */
+  get unsentBytes(): number {
+    return this.#socket?.bufferedAmount ?? 0;
+  }
+
+  /** Connects, or tries again at once while it waits to. */
+  async connect(): Promise<void> {
+    clearTimeout(this.#retryTimer);
+    this.#dropSocket();
+    if (this.#backoff.attempt === 0) this.#setStatus({ state: "connecting" });
+    this.#lastError = null;
+    let token: string | undefined;
+    try {
+      token = await this.#token();
+    } catch (error) {
+      this.#retryLater(
+        new ConnectionLostError({ code: "connection_lost", message: String(error) }),
+      );
+      return;
+    }
+    if (this.#status.state === "closed" || this.#socket) return;
+    const protocols = token ? [SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX + token] : [SUBPROTOCOL];
+    const create = this.options.createSocket ?? ((url, offered) => new WebSocket(url, offered));
+    const socket = create(this.options.url, protocols);
+    this.#socket = socket;
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.#greet();
+    socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+      if (socket === this.#socket) this.#onMessage(data);
+    };
+    socket.onclose = (event) => {
+      if (socket === this.#socket) this.#onClose(event.code);
+    };
+    this.#heardAtMs = performance.now();
+    clearInterval(this.#watchTimer);
+    this.#watchTimer = setInterval(() => this.#watch(), WATCH_MS);
+  }
+
+  /** PCM16 mono at the session's rate; false when there is no live session to take it. */
+  sendAudio(pcm: Int16Array): boolean {
+    const socket = this.#socket;
+    if (!this.live || socket?.readyState !== OPEN) return false;
+    for (let at = 0; at < pcm.length; at += MAX_MESSAGE_SAMPLES) {
+      const piece = pcm.subarray(at, at + MAX_MESSAGE_SAMPLES);
+      const ptsUs = Math.round((this.#sentSamples * 1e6) / this.sampleRate);
+      socket.send(encodeAudioIn(this.#seq, ptsUs, piece));
+      this.#seq = (this.#seq + 1) >>> 0;
+      this.#sentSamples += piece.length;
+      this.#backlogSamples += piece.length;
+    }
+    return true;
+  }
+
+  /** Barge-in: forget everything that was sent and not yet shown. */
+  cancel(fadeMs: number): void {
+    this.#backlogSamples = 0;
+    this.send({ type: "response.cancel", fade_ms: fadeMs });
+  }
+
+  send(event: ClientEvent): void {
+    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(event));
+  }
+
+  close(): void {
+    clearTimeout(this.#retryTimer);
+    clearInterval(this.#watchTimer);
+    this.send({ type: "session.close", drain: false });
+    this.#dropSocket();
+    this.#setStatus({ state: "closed" });
+  }
+
+  async #token(): Promise<string | undefined> {
+    const { token } = this.options;
+    return typeof token === "function" ? token() : token;
+  }
+
+  #greet(): void {
+    this.#resuming = this.#offer !== null && performance.now() < this.#heldUntilMs;
+    if (this.#resuming && this.#offer) {
+      this.send({ type: "session.resume", handle: this.#offer.handle, last_seq: this.#lastSeq });
+      return;
+    }
+    this.#forgetSession();
+    this.send({ type: "session.update", session: this.options.settings });
+  }
+
+  #forgetSession(): void {
+    this.#offer = null;
+    this.#lastSeq = null;
+    this.#seq = 0;
+    this.#sentSamples = 0;
+    this.#backlogSamples = 0;
+  }
+
+  #onMessage(data: string | ArrayBuffer): void {
+    this.#heardAtMs = performance.now();
+    try {
+      if (typeof data === "string") this.#onEvent(JSON.parse(data) as ServerEvent);
+      else this.#onFrame(decodeFrame(data));
+    } catch (error) {
+      // One broken message is no reason to lose a session; anything else is a bug to be seen.
+      if (!(error instanceof WireError || error instanceof SyntaxError)) throw error;
+      const body = { type: "invalid_request_error", code: "invalid_frame", message: error.message };
+      this.emit("error", errorFromBody(body));
+    }
+  }
+
+  #onFrame(frame: WireFrame): void {
+    this.#lastSeq = frame.seq;
+    if (frame.kind !== Kind.Media) return;
+    if ((frame.flags & Flag.Idle) === 0) {
+      this.#backlogSamples = Math.max(0, this.#backlogSamples - frame.audio.length / 2);
+      const isLast = (frame.flags & Flag.Last) !== 0;
+      if (isLast && this.backlogMs < SETTLED_MS) this.#backlogSamples = 0;
+    }
+    this.emit("media", frame);
+  }
+
+  #onEvent(event: ServerEvent): void {
+    this.#follow(event);
+    this.emit("event", event);
+  }
+
+  #follow(event: ServerEvent): void {
+    switch (event.type) {
+      case "session.created":
+        this.limits = event.limits ?? null;
+        this.timing = event.timing ?? null;
+        this.sessionId = event.session_id;
+        if (!this.#resuming) this.#offer = event.resume ?? null;
+        break;
+      case "session.queued":
+        this.#setStatus({
+          state: "queued",
+          position: event.position,
+          etaS: event.eta_s ?? null,
+        });
+        break;
+      case "session.loading":
+        this.#setStatus({ state: "loading", stage: event.stage, progress: event.progress });
+        break;
+      case "session.updated":
+        if (!this.live) this.#goLive(event.session, false);
+        break;
+      case "session.resumed":
+        this.#offer = event.resume ?? this.#offer;
+        this.sessionId = event.session_id;
+        this.#goLive(event.session, true);
+        break;
+      case "error":
+        this.#lastError = errorFromBody(event.error);
+        this.#lastErrorAtMs = performance.now();
+        this.emit("error", this.#lastError);
+        break;
+      default:
+        break;
+    }
+  }
+
+  #goLive(
+    settings: Extract<ConnectionStatus, { state: "live" }>["settings"],
+    resumed: boolean,
+  ): void {
+    this.#backoff.reset();
+    this.#resuming = false;
+    this.#setStatus({ state: "live", settings, resumed });
+  }
+
+  #onClose(closeCode: number): void {
+    const wasLive = this.live;
+    this.#dropSocket();
+    const announced = performance.now() - this.#lastErrorAtMs < ANNOUNCED_MS;
+    const error =
+      this.#lastError && announced
+        ? withCloseCode(this.#lastError, closeCode)
+        : errorFromClose(closeCode);
+    if (wasLive && this.#offer && mayResumeAfter(closeCode)) {
+      this.#heldUntilMs = performance.now() + this.#offer.ttl_s * 1000;
+    } else if (!this.#resuming || !mayResumeAfter(closeCode)) {
+      this.#heldUntilMs = 0;
+    }
+    // The held session is gone, not the way to a new one.
+    const resumeFailed = this.#resuming && (closeCode === 4403 || closeCode === 4404);
+    this.#resuming = false;
+    const verdict = resumeFailed ? "retry" : verdictOf(closeCode);
+    if (verdict === "retry") {
+      this.#retryLater(error);
+      return;
+    }
+    clearInterval(this.#watchTimer);
+    if (verdict === "done") this.#setStatus({ state: "closed" });
+    else this.#setStatus({ state: verdict === "expired" ? "expired" : "refused", error });
+  }
+
+  #retryLater(error: AvatarError): void {
+    const delayMs = this.#backoff.next(error.retryAfterS);
+    const { attempt } = this.#backoff;
+    const resuming = this.#offer !== null && performance.now() + delayMs < this.#heldUntilMs;
+    if (!resuming) this.#forgetSession();
+    this.#setStatus({ state: "reconnecting", attempt, delayMs, resuming, error });
+    this.#retryTimer = setTimeout(() => void this.connect(), delayMs);
+  }
+
+  /** A connection can die without a word: a server that says nothing at all is gone. */
+  #watch(): void {
+    const silentMs = performance.now() - this.#heardAtMs;
+    if (silentMs > LOST_AFTER_MS) {
+      this.#socket?.close();
+      this.#onClose(1006);
+    } else if (silentMs > ASK_AFTER_MS) {
+      this.send({ type: "session.ping", t: performance.now() });
+    }
+  }
+
+  #dropSocket(): void {
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket && socket.readyState <= OPEN) socket.close(1000);
+  }
+
+  #setStatus(status: ConnectionStatus): void {
+    this.#status = status;
+    this.emit("status", status);
+  }
+}
+
+/** The error that was announced before the close, with the code that the close brought. */
+function withCloseCode(error: AvatarError, closeCode: number): AvatarError {
+  const { code, message, param, retryable, retryAfterS } = error;
+  return errorFromBody(
+    { type: "", code, message, param, retryable, retry_after_s: retryAfterS },
+    closeCode,
+  );
+}

@@ -1,0 +1,114 @@
+/**
+ * Records what is seen and heard. Received H.264 goes into an MP4 as it came, without being encoded
+ * again; JPEG pictures are encoded where WebCodecs can, else the browser's MediaRecorder films the
+ * canvas. The MP4 writer is loaded with the first recording.
+ */
+import { AvatarError } from "./errors";
+import type { PassedFrame, Player } from "./player";
+
+export interface Recording {
+  blob: Blob;
+  /** `mp4`, or `webm` where the browser has nothing else. */
+  extension: string;
+  seconds: number;
+}
+
+/** One way to make a file. */
+export interface RecordingWriter {
+  readonly extension: string;
+  /** Takes a frame whose moment has passed; never throws. */
+  add(frame: PassedFrame): void;
+  finish(): Promise<Blob>;
+  abort(): void;
+}
+
+export interface RecorderOptions {
+  sampleRate: number;
+  /** Asks the server for a picture that can be decoded alone, to begin with. */
+  keyframe: () => void;
+}
+
+const MAX_SECONDS = 3600;
+
+export class Recorder {
+  #writer: RecordingWriter | null = null;
+  #startedAtMs = 0;
+  #stopListening: () => void = () => {};
+  #starting = false;
+
+  constructor(
+    readonly player: Player,
+    readonly options: RecorderOptions,
+  ) {}
+
+  get active(): boolean {
+    return this.#writer !== null;
+  }
+
+  get seconds(): number {
+    return this.#writer ? (performance.now() - this.#startedAtMs) / 1000 : 0;
+  }
+
+  /** Throws AvatarError `recorder_unsupported` or `recorder_busy`. */
+  async start(): Promise<void> {
+    if (this.#writer || this.#starting) {
+      throw new AvatarError({ code: "recorder_busy", message: "a recording runs already" });
+    }
+    this.#starting = true;
+    try {
+      const writer = await this.#open();
+      this.#writer = writer;
+      this.#startedAtMs = performance.now();
+      this.#stopListening = this.player.on("passed", (frame) => {
+        if (this.seconds < MAX_SECONDS) writer.add(frame);
+      });
+      this.options.keyframe();
+    } finally {
+      this.#starting = false;
+    }
+  }
+
+  /** Throws AvatarError `recorder_idle`, or `recorder_failed` when nothing could be written. */
+  async stop(): Promise<Recording> {
+    const writer = this.#writer;
+    if (!writer) {
+      throw new AvatarError({ code: "recorder_idle", message: "no recording runs" });
+    }
+    const { seconds } = this;
+    this.#forget();
+    try {
+      return { blob: await writer.finish(), extension: writer.extension, seconds };
+    } catch (error) {
+      throw new AvatarError({ code: "recorder_failed", message: String(error) });
+    }
+  }
+
+  /** Drops what was recorded. */
+  discard(): void {
+    const writer = this.#writer;
+    this.#forget();
+    writer?.abort();
+  }
+
+  #forget(): void {
+    this.#stopListening();
+    this.#stopListening = () => {};
+    this.#writer = null;
+  }
+
+  async #open(): Promise<RecordingWriter> {
+    const { player } = this;
+    if (typeof AudioEncoder !== "undefined" && typeof VideoEncoder !== "undefined") {
+      const { openMp4Writer } = await import("./recorder-mp4");
+      const writer = await openMp4Writer(player, this.options.sampleRate);
+      if (writer) return writer;
+    }
+    const { openStreamWriter } = await import("./recorder-stream");
+    const writer = openStreamWriter(player);
+    if (writer) return writer;
+    throw new AvatarError({
+      code: "recorder_unsupported",
+      message: "this browser has neither WebCodecs encoders nor MediaRecorder",
+    });
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * The turns of a conversation as the viewer sees them: opened by the speaker, begun with the first
+ * frame on the screen, finished with the last. Pure bookkeeping without clock or socket.
+ */
+
+import { Window } from "./metrics";
+import type { ShownFrame } from "./player";
+
+export class Turns {
+  /** Milliseconds from begin to first frame, of the last utterances. */
+  readonly firstFramesMs = new Window(100);
+  #open = false;
+  #openedAtMs: number[] = [];
+  #lastResponse = 0;
+  #shownResponse = 0;
+  #speaking = false;
+
+  get speaking(): boolean {
+    return this.#speaking;
+  }
+
+  get busy(): boolean {
+    return this.#speaking || this.#open || this.#openedAtMs.length > 0;
+  }
+
+  /** False when an utterance is open already. */
+  begin(atMs: number): boolean {
+    if (this.#open) return false;
+    this.#open = true;
+    this.#openedAtMs.push(atMs);
+    return true;
+  }
+
+  /** False when none is open. */
+  end(): boolean {
+    const was = this.#open;
+    this.#open = false;
+    return was;
+  }
+
+  shown(frame: ShownFrame, atMs: number): { firstFrameMs: number | null; finished: number[] } {
+    let firstFrameMs: number | null = null;
+    if (frame.speech && frame.response !== this.#lastResponse) {
+      this.#lastResponse = frame.response;
+      const openedAtMs = this.#openedAtMs.shift();
+      if (openedAtMs !== undefined) {
+        firstFrameMs = atMs - openedAtMs;
+        this.firstFramesMs.push(firstFrameMs);
+      }
+    }
+    this.#speaking = frame.speech && !frame.last;
+    // A response ends with its last frame, or, if that was dropped, with the next one shown.
+    const finished: number[] = [];
+    const response = frame.speech ? frame.response : 0;
+    if (this.#shownResponse !== 0 && response !== this.#shownResponse) {
+      finished.push(this.#shownResponse);
+    }
+    this.#shownResponse = frame.last ? 0 : response;
+    if (frame.speech && frame.last) finished.push(response);
+    return { firstFrameMs, finished };
+  }
+
+  /** A response failed before it was seen. */
+  failed(): void {
+    this.#openedAtMs.shift();
+  }
+
+  /** Speech was cut off: what was on the screen will not be finished. */
+  silence(): void {
+    this.#speaking = false;
+    this.#shownResponse = 0;
+  }
+
+  /** Nothing that was begun will be answered. */
+  forget(): void {
+    this.#open = false;
+    this.#openedAtMs = [];
+  }
+
+  /** A new session counts its responses anew. */
+  newTimeline(): void {
+    this.silence();
+    this.#lastResponse = 0;
+  }
+}
