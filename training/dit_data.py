@@ -158,13 +158,14 @@ class SequenceBatch:
     """Whole sequences of N frames on one portrait each, for roll-outs.
 
     codes [B, N, 6, h, w]; mel [B, lead + N, 4, 64] (see `Hearing.rows`); layout [B, 16, h, w];
-    lips [B, h, w] (0..1, where the jaw and the lips move).
+    lips [B, h, w] (0..1, where the jaw and the lips move); portraits [B] int64.
     """
 
     codes: Tensor
     mel: Tensor
     layout: Tensor
     lips: Tensor
+    portraits: Tensor
 
 
 class MotionWindows:
@@ -296,7 +297,11 @@ class MotionWindows:
             mel.append(heard)
         index = torch.from_numpy(portraits)
         return SequenceBatch(
-            torch.stack(codes), torch.stack(mel), self.bank.layout[index], self._lips[index]
+            torch.stack(codes),
+            torch.stack(mel),
+            self.bank.layout[index],
+            self._lips[index],
+            index,
         )
 
     def codes(self, controls: NDArray[np.float32], portrait: int) -> Tensor:

@@ -26,6 +26,7 @@ from visavis.training.dit_data import WindowBatch
 from visavis.training.ema import Ema
 from visavis.training.energy import EnergyWeights, energy_score
 from visavis.training.hearing import Hearing
+from visavis.training.own_history import own_history_batch
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import TEACHERS
@@ -58,6 +59,9 @@ class EnergyRecipe:
     first_chunk_share: float = 0.15
     history_noise: float = 0.05
     more_blinks: bool = True
+    # Share of steps on the last of 2..max_chunks chunks of the student's own making.
+    own_history_share: float = 0.3
+    max_chunks: int = 3
     seed: int = 3
     bf16: bool = True
     log_every: int = 25
@@ -124,9 +128,24 @@ class StudentRun:
         first = float(shared.random() < recipe.first_chunk_share)
         rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, 2))
         generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
-        batch = data.train.draw(
-            rng, recipe.batch, frames, first_chunk_share=first, more_blinks=recipe.more_blinks
-        )
+        own = bool(shared.random() < recipe.own_history_share)
+        chunks = int(shared.integers(2, recipe.max_chunks + 1))
+        if own:
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+                batch = own_history_batch(
+                    self.model,
+                    data.train,
+                    rng,
+                    generator,
+                    batch=recipe.batch,
+                    chunks=chunks,
+                    num_steps=recipe.num_steps,
+                    from_portrait=first > 0,
+                )
+        else:
+            batch = data.train.draw(
+                rng, recipe.batch, frames, first_chunk_share=first, more_blinks=recipe.more_blinks
+            )
         done = min(1.0, self.elapsed / (60 * recipe.minutes))
         left = min(1.0, (1 - done) / recipe.decay_share)
         rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * left

@@ -74,7 +74,7 @@ class LongRun:
             self.pipeline.denoise(jobs)
         made = []
         for job, session in zip(jobs, sessions, strict=True):
-            latents = self.codec.join(job.denoising.latents[0], job.motion)
+            latents = self.codec.join(job.denoising.latents[0], job.start.motion)
             codes = unpack_codes(latents[None])[0]
             motion = self.pipeline.hand_over(tuple(codes[-MOTION_FRAMES:]), session.conditions)
             session.state = ChunkState(

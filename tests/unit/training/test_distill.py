@@ -138,6 +138,7 @@ def sequences(chunks: int) -> SequenceBatch:
         mel=torch.randn(2, Hearing().lead + frames, 4, 64),
         layout=torch.randn(2, 16, 16, 16),
         lips=torch.rand(2, 16, 16),
+        portraits=torch.zeros(2, dtype=torch.int64),
     )
 
 

@@ -15,7 +15,7 @@ from visavis.training.puppets.basis import WEIGHTS
 from visavis.training.recipes import MODELS
 from visavis.training.train_student import EnergyRecipe, StudentRun
 
-RECIPE = replace(EnergyRecipe(), model="smoke", batch=2, bf16=False, seed=5)
+RECIPE = replace(EnergyRecipe(), model="smoke", batch=2, bf16=False, seed=5, own_history_share=0.0)
 
 
 class RandomWindows:
