@@ -29,6 +29,7 @@ from visavis.engine.codec.wan import WanCodec
 from visavis.engine.codec.wan_vae import WanVAE
 from visavis.engine.dit.checkpoint import ORIGINAL_STEM, load_original
 from visavis.engine.dit.config import DiTConfig
+from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.encoders.image import CLIP_VIT_H, load_image_encoder
 from visavis.engine.encoders.text import UMT5_XXL, encode_prompt, load_text_encoder
 from visavis.engine.model_parts import ModelParts
@@ -81,20 +82,11 @@ def load_flashtalk_14b(
         ConfigError: config.json is not that of the released transformer.
         CheckpointError: a tensor is missing, surplus or of another shape.
     """
-    if folder is None:
-        raise WeightsError("flashtalk-14b has no random weights; pass weights=FOLDER")
-    check_layout(folder)
+    folder = _checked(folder)
     sizes = sizes or EncoderSizes()
     image = CLIPVisionConfig(**sizes.image)
     speech = _speech_config(folder)
-    config = replace(
-        DiTConfig.from_original(read_config(folder)),
-        text_dim=UMT5Config(**sizes.text).d_model,
-        image_dim=image.hidden_size,
-        image_tokens=_image_tokens(image),
-        audio_layers=speech.num_hidden_layers,
-        audio_channels=speech.hidden_size,
-    )
+    config = _dit_config(folder, sizes)
     text = _encode_prompt(folder, sizes, prompt, config.text_len, device)
     half = torch.float16 if device.type == "cuda" else torch.float32
     return ModelParts(
@@ -108,6 +100,42 @@ def load_flashtalk_14b(
             Wav2VecFeatures.load(speech, _speech_file(folder), device=device)
         ),
         text=text,
+    )
+
+
+def load_transformer(
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    sizes: EncoderSizes | None = None,
+) -> FlashTalkDiT:
+    """The folder's transformer alone, for a process that follows another; as strict as the whole.
+
+    Raises:
+        WeightsError, ConfigError, CheckpointError: as in `load_flashtalk_14b`.
+    """
+    folder = _checked(folder)
+    config = _dit_config(folder, sizes or EncoderSizes())
+    return load_original(config, folder, dtype=dtype, device=device).requires_grad_(False)
+
+
+def _checked(folder: Path | None) -> Path:
+    if folder is None:
+        raise WeightsError("flashtalk-14b has no random weights; pass weights=FOLDER")
+    check_layout(folder)
+    return folder
+
+
+def _dit_config(folder: Path, sizes: EncoderSizes) -> DiTConfig:
+    image, speech = CLIPVisionConfig(**sizes.image), _speech_config(folder)
+    return replace(
+        DiTConfig.from_original(read_config(folder)),
+        text_dim=UMT5Config(**sizes.text).d_model,
+        image_dim=image.hidden_size,
+        image_tokens=_image_tokens(image),
+        audio_layers=speech.num_hidden_layers,
+        audio_channels=speech.hidden_size,
     )
 
 

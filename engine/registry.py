@@ -11,6 +11,7 @@ import torch
 
 from visavis.engine.audio.front_end import AudioFrontEnd, MelFrontEnd
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
+from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.weights import SPEECH_CONFIG_FILE, load_dit
 
@@ -19,6 +20,10 @@ Framing = Literal["face", "picture"]
 
 LoadParts = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], ModelParts]
 """(sizes, weights folder or None, device, the transformer's dtype) -> the model, ready to use."""
+
+
+LoadTransformer = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], FlashTalkDiT]
+"""As `LoadParts`, the transformer alone: what a process that follows another needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,7 @@ class ModelSpec:
 
     dit: DiTConfig
     load: LoadParts
+    load_dit: LoadTransformer = load_dit
     weights: str | None
     framing: Framing = "face"
     num_steps: int = 4
@@ -75,6 +81,14 @@ def _flashtalk_14b(
     return load_flashtalk_14b(folder, device, dtype)
 
 
+def _flashtalk_14b_transformer(
+    _: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> FlashTalkDiT:
+    from visavis.engine.flashtalk_14b import load_transformer
+
+    return load_transformer(folder, device, dtype)
+
+
 MODELS: dict[str, ModelSpec] = {
     "embedded": ModelSpec(
         dit=DIT_PRESETS["embedded"],
@@ -85,6 +99,7 @@ MODELS: dict[str, ModelSpec] = {
     "flashtalk-14b": ModelSpec(
         dit=DIT_PRESETS["flashtalk-14b"],
         load=_flashtalk_14b,
+        load_dit=_flashtalk_14b_transformer,
         weights="flashtalk-14b",
         framing="picture",
     ),

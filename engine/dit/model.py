@@ -28,7 +28,9 @@ from visavis.engine.dit.config import DiTConfig
 from visavis.engine.dit.fused import wide
 from visavis.engine.dit.initialize import initialize
 from visavis.engine.dit.layout import Segment, TokenLayout
-from visavis.engine.dit.rope import MAX_POSITIONS, RotaryGrid
+from visavis.engine.dit.patches import patches, token_grid, token_masks, unpatch
+from visavis.engine.dit.rope import RotaryGrid
+from visavis.engine.dit.step_graph import Step, StepInputs
 
 
 class FlashTalkDiT(nn.Module):
@@ -56,6 +58,7 @@ class FlashTalkDiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, attention_impl) for _ in range(config.num_layers))
         self.head = Head(config)
         self.exchange: AttentionExchange | None = None
+        self.recorded_step: Step | None = None
         initialize(self)
 
     def forward(
@@ -201,13 +204,18 @@ class FlashTalkDiT(nn.Module):
         `given_slots`: so many first latent frames are motion latents, whose velocity the sampler
         overwrites; it is 0 in the result, and one process alone skips its work in the last block.
         """
-        frames, rows, columns = self._grid(latents_BCTHW, cond_latents_BCTHW, audio)
-        if (target_masks is not None) != (audio.people == 2):
-            raise ValueError(
-                f"target_masks with people={audio.people}: two people need masks, one has none"
-            )
-        if not 0 <= given_slots < frames:
-            raise ValueError(f"given_slots={given_slots}: must be below the {frames} latent frames")
+        self.check(latents_BCTHW, cond_latents_BCTHW, audio, target_masks, given_slots)
+        inputs = StepInputs(
+            latents_BCTHW, time, cond_latents_BCTHW, audio, context, target_masks, given_slots
+        )
+        return self.step(inputs) if self.recorded_step is None else self.recorded_step(inputs)
+
+    def step(self, inputs: StepInputs) -> Tensor:
+        """`velocity` without its checks and its recordings."""
+        latents_BCTHW, time, cond_latents_BCTHW, audio, context, target_masks, given_slots = inputs
+        _, rows, columns = self.config.patch_size
+        frames = latents_BCTHW.shape[2]
+        rows, columns = latents_BCTHW.shape[3] // rows, latents_BCTHW.shape[4] // columns
         layout = self._layout(frames, rows * columns)
         share = None if self.exchange is None else Share(layout, self.exchange)
         segments = None
@@ -237,7 +245,7 @@ class FlashTalkDiT(nn.Module):
         out_BNP = self.head(x_BND, time.head)
         if share is not None:
             out_BNP = share.exchange.gather(out_BNP, layout)
-        out = self._unpatch(out_BNP, frames - skip, rows, columns)
+        out = unpatch(self.config, out_BNP, frames - skip, rows, columns)
         if self.config.prediction == "clean":
             out = (wide(latents_BCTHW[:, :, skip:]) - out) / time.level.view(-1, 1, 1, 1, 1)
         out = out.to(latents_BCTHW.dtype)
@@ -245,6 +253,30 @@ class FlashTalkDiT(nn.Module):
             out = out if skip else out[:, :, given_slots:]
             out = F.pad(out, (0, 0, 0, 0, given_slots, 0))
         return out
+
+    def check(
+        self,
+        latents_BCTHW: Tensor,
+        cond_latents_BCTHW: Tensor,
+        audio: AudioCache,
+        target_masks: Tensor | None = None,
+        given_slots: int = 0,
+    ) -> tuple[int, int, int]:
+        """See that the arguments of `velocity` fit -> token grid (frames, rows, columns).
+
+        Raises:
+            ValueError: they do not; the message says which, and what would.
+        """
+        grid = token_grid(self.config, latents_BCTHW, cond_latents_BCTHW, audio.frames)
+        if (target_masks is not None) != (audio.people == 2):
+            raise ValueError(
+                f"target_masks with people={audio.people}: two people need masks, one has none"
+            )
+        if not 0 <= given_slots < grid[0]:
+            raise ValueError(
+                f"given_slots={given_slots}: must be below the {grid[0]} latent frames"
+            )
+        return grid
 
     def _layout(self, frames: int, frame_tokens: int) -> TokenLayout:
         if self.exchange is None:
@@ -259,21 +291,14 @@ class FlashTalkDiT(nn.Module):
             [latents[:, :, first:end], cond[:, :, first:end].to(latents.dtype)], dim=1
         ).to(self.patch_embedding.weight.dtype)
         if self.exchange is None:
-            patches = self.patch_embedding(joined).flatten(2).transpose(1, 2)
+            tokens = self.patch_embedding(joined).flatten(2).transpose(1, 2)
         else:
-            own = layout.cut(self._patches(joined), first * layout.frame_tokens)
+            own = layout.cut(patches(self.config, joined), first * layout.frame_tokens)
             weight = self.patch_embedding.weight.flatten(1)
-            patches = F.linear(own, weight, self.patch_embedding.bias)
+            tokens = F.linear(own, weight, self.patch_embedding.bias)
         # every addition to the residual stream keeps its strides
-        x_BND: Tensor = patches.to(latents.dtype).contiguous()
+        x_BND: Tensor = tokens.to(latents.dtype).contiguous()
         return x_BND
-
-    def _patches(self, x_BCTHW: Tensor) -> Tensor:
-        """[B, tokens, C * p * q], channels in the order of the patch embedding's weights."""
-        batch, channels, frames, height, width = x_BCTHW.shape
-        down, across = self.config.patch_size[1:]
-        grid = x_BCTHW.view(batch, channels, frames, height // down, down, width // across, across)
-        return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
 
     def _rope(
         self, frames: int, rows: int, columns: int, layout: TokenLayout
@@ -285,54 +310,3 @@ class FlashTalkDiT(nn.Module):
 
     def _blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
-
-    def _grid(self, latents: Tensor, cond: Tensor, audio: AudioCache) -> tuple[int, int, int]:
-        config = self.config
-        channels, frames, height, width = latents.shape[1:]
-        if channels != config.latent_channels or cond.shape[1] != config.cond_channels:
-            raise ValueError(
-                f"latents have {channels} channels and cond_latents {cond.shape[1]}; the model "
-                f"needs latent_channels={config.latent_channels}, "
-                f"cond_channels={config.cond_channels}"
-            )
-        if cond.shape[2:] != latents.shape[2:]:
-            raise ValueError(
-                f"cond_latents cover {tuple(cond.shape[2:])} but latents "
-                f"{tuple(latents.shape[2:])} (frames, rows, columns); encode them for this chunk"
-            )
-        heard = audio.frames
-        if heard != frames:
-            raise AudioWindowError(
-                f"audio covers {heard} latent frames but the latents have {frames}; give "
-                f"{config.num_frames(frames)} windows"
-            )
-        down, across = config.patch_size[1:]
-        if height % down or width % across:
-            raise ValueError(
-                f"latent size {height}x{width} is no multiple of the patch {down}x{across}"
-            )
-        grid = (frames, height // down, width // across)
-        if max(grid) > MAX_POSITIONS:
-            raise ValueError(f"token grid {grid} exceeds {MAX_POSITIONS} positions on an axis")
-        return grid
-
-    def _unpatch(self, x_BNP: Tensor, frames: int, rows: int, columns: int) -> Tensor:
-        down, across = self.config.patch_size[1:]
-        grid = x_BNP.reshape(x_BNP.shape[0], frames, rows, columns, down, across, -1)
-        # B T R W p q C -> B C T (R p) (W q)
-        return grid.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
-
-
-def token_masks(target_masks: Tensor, rows: int, columns: int) -> Tensor:
-    """Regions in pixels -> float32 [3, rows * columns], by the nearest pixel.
-
-    Raises:
-        ValueError: not three masks.
-    """
-    if target_masks.ndim != 3 or target_masks.shape[0] != 3:
-        raise ValueError(
-            f"target_masks has shape {tuple(target_masks.shape)}; needs [3, height, width]: "
-            "person 1, person 2, background"
-        )
-    nearest = F.interpolate(target_masks[None].float(), size=(rows, columns), mode="nearest")
-    return (nearest[0] > 0).float().flatten(1)

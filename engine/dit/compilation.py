@@ -1,0 +1,27 @@
+"""Compiled blocks and recorded steps: switches that change no result beyond rounding."""
+
+from __future__ import annotations
+
+from visavis.engine.dit.block import Block
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.dit.step_graph import StepGraphs
+
+
+def compile_blocks(model: FlashTalkDiT) -> None:
+    """Compile by region: all blocks have one code and one set of shapes, so that one serves all.
+
+    Alone, a block is one graph without breaks. In a group the exchange divides it in two; call
+    this after `parallelize`.
+    """
+    alone = model.exchange is None
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        block.compile(fullgraph=alone, dynamic=False)
+
+
+def record_steps(model: FlashTalkDiT) -> None:
+    """Replay denoising steps as CUDA graphs, one per shape.
+
+    Pays where steps are short, from a few GPUs on. Holds a second copy of the caches of one chunk.
+    """
+    model.recorded_step = StepGraphs(model.step)

@@ -1,0 +1,119 @@
+"""Blocks compile without a break, and recorded steps repeat with new arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from dit_exactness import SMALL, small_inputs, small_model
+from torch import Tensor
+
+from visavis.engine.dit.block import Block
+from visavis.engine.dit.compilation import compile_blocks
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.dit.step_graph import StepGraphs
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def block_call(model: FlashTalkDiT, *, folded: bool) -> Callable[[], Tensor]:
+    inputs = small_inputs(dtype=torch.float32)
+    size = (16, 16) if folded else None
+    audio = model.prepare_audio(inputs["audio_BFWLC"], latent_size=size)
+    context = model.prepare_context(inputs["text"], inputs["image"])
+    time = model.prepare_time(inputs["timesteps_B"])
+    x = torch.randn(1, 192, SMALL.dim)
+    block = model.blocks[0]
+    assert isinstance(block, Block)
+    rope = model.rope(3, 8, 8)
+    return lambda: block(
+        x, time.blocks[:, 0], rope, context.layers[0], audio.layers[0], None, skip_frames=1
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_block_is_one_graph(folded: bool) -> None:
+    call = block_call(small_model(dtype=torch.float32), folded=folded)
+    explained = torch._dynamo.explain(call)()
+    assert explained.graph_break_count == 0
+    assert explained.graph_count == 1
+
+
+@torch.inference_mode()
+def test_compiled_blocks_equal_plain_ones_and_share_their_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, inputs = small_model(dtype=torch.float32), small_inputs(dtype=torch.float32)
+    plain = model(**inputs)
+    graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compiled(self, backend=backend, **how)
+    )
+    compile_blocks(model)
+    torch.testing.assert_close(model(**inputs), plain)
+    assert len(graphs) == 1  # two blocks
+
+
+def repeat(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """A recording that computes anew from where its arguments lay, as a CUDA graph does."""
+    result = call().clone()
+
+    def replay() -> None:
+        result.copy_(call())
+
+    return replay, result
+
+
+@torch.inference_mode()
+def test_recorded_steps_equal_plain_ones_for_new_arguments() -> None:
+    model = small_model(dtype=torch.float32)
+    recorded = small_model(dtype=torch.float32)
+    copies: list[object] = []
+
+    def step(inputs: object) -> Tensor:
+        copies.append(inputs)
+        return recorded.step(inputs)  # type: ignore[arg-type]
+
+    recorded.recorded_step = StepGraphs(step, repeat)
+    for seed in range(3):
+        inputs = small_inputs(dtype=torch.float32)
+        inputs = {k: v + seed if v.is_floating_point() else v for k, v in inputs.items()}
+        inputs["timesteps_B"] = torch.tensor([0.9 - seed / 4])
+        torch.testing.assert_close(recorded(**inputs), model(**inputs))
+    assert all(given is copies[0] for given in copies)  # recorded once, always the same tensors
+
+
+@torch.inference_mode()
+def test_a_result_outlives_the_next_step_and_latents_may_be_written_to() -> None:
+    recorded = small_model(dtype=torch.float32)
+    plain = small_model(dtype=torch.float32)
+    recorded.recorded_step = StepGraphs(recorded.step, repeat)
+    inputs = small_inputs(dtype=torch.float32)
+    first = recorded(**inputs)
+    kept = first.clone()
+    inputs["latents_BCTHW"].mul_(2)
+    second = recorded(**inputs)
+    torch.testing.assert_close(second, plain(**inputs))
+    assert torch.equal(first, kept)
+
+
+@torch.inference_mode()
+def test_every_shape_has_its_recording() -> None:
+    recorded, plain = small_model(dtype=torch.float32), small_model(dtype=torch.float32)
+    recorded.recorded_step = StepGraphs(recorded.step, repeat)
+    for frames in (3, 5, 3):
+        inputs = small_inputs(dtype=torch.float32, frames=frames)
+        torch.testing.assert_close(recorded(**inputs), plain(**inputs))

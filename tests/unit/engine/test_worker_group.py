@@ -1,0 +1,119 @@
+"""A led transformer and a whole engine in several processes, against one process."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from dit_exactness import small_inputs, small_model
+from drawn_face import drawn_portrait
+from gloo_group import run_group
+from test_sequence_parallel import CONFIG
+
+from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
+from visavis.engine.parallel.commands import CommandChannel
+from visavis.engine.parallel.following import Follower
+from visavis.engine.parallel.launch import Launch, torchrun_launch
+from visavis.engine.parallel.leading import LeadingTransformer
+from visavis.engine.parallel.plan import ParallelError, SequencePlan
+from visavis.engine.parallel.sequence import parallelize
+from visavis.engine.parallel.worker_group import GroupOptions, WorkerGroup
+
+
+def led(rank: int) -> dict[str, Any]:
+    """Two sessions at once; an error of the caller in between; then the caches go."""
+    model = small_model(CONFIG, torch.float32)
+    sessions = [small_inputs(CONFIG, torch.float32, text_tokens=n) for n in (3, 7)]
+    with torch.inference_mode():
+        alone = torch.cat([model(**inputs) for inputs in sessions])
+    channel = CommandChannel(torch.device("cpu"))
+    parallelize(model, SequencePlan(ulysses_degree=2))
+    if rank:
+        follower = Follower(model, channel)
+        follower.run()
+        return {"kept": follower.kept}
+    leader = LeadingTransformer(model, channel)
+    with torch.inference_mode():
+        together = two_sessions(leader, sessions)
+        gc.collect()
+        leader.prepare_context(sessions[0]["text"], sessions[0]["image"])
+        gc.collect()
+        last = leader.prepare_audio(sessions[0]["audio_BFWLC"], latent_size=(16, 16))
+    channel.close()
+    channel.close()
+    del last
+    return {"error": (together - alone).abs().max().item()}
+
+
+def two_sessions(leader: FlashTalkDiT, sessions: list[dict[str, Any]]) -> torch.Tensor:
+    contexts = [leader.prepare_context(i["text"], i["image"]) for i in sessions]
+    audios = [leader.prepare_audio(i["audio_BFWLC"], latent_size=(16, 16)) for i in sessions]
+    joined = [
+        torch.cat([i[name] for i in sessions]) for name in ("latents_BCTHW", "cond_latents_BCTHW")
+    ]
+    time = leader.prepare_time(torch.cat([i["timesteps_B"] for i in sessions]))
+    with pytest.raises(ValueError, match="given_slots=3"):
+        leader.velocity(joined[0], time, joined[1], audios[0], contexts[0], given_slots=3)
+    strange = contexts[0]._replace(handles=())
+    with pytest.raises(ParallelError, match="prepare_context"):
+        leader.velocity(joined[0], time, joined[1], audios[0], strange)
+    return leader.velocity(
+        joined[0], time, joined[1], AudioCache.stack(audios), ContextCache.stack(contexts)
+    )
+
+
+def test_followers_take_part_in_every_call_and_forget_what_is_gone() -> None:
+    leader, follower = run_group(2, led)
+    assert leader["error"] < 1e-5
+    assert follower["kept"] == 1  # the last audio: what went after it was never told
+
+
+def serve(rank: int, options: GroupOptions) -> list[Any]:
+    from visavis.engine.avatar_engine import AvatarEngine
+
+    launch = Launch(rank=rank, world=dist.get_world_size(), local_rank=rank)
+    group = WorkerGroup(launch, torch.device("cpu"), options)
+    if not group.leads:
+        group.follow()
+        return []
+    engine = AvatarEngine.load("embedded", dtype="float32", num_threads=1, group=group)
+    frames = pixels(engine)
+    group.channel.close()
+    return frames
+
+
+def pixels(engine: Any) -> list[torch.Tensor]:
+    session = engine.open_session(engine.prepare_avatar(drawn_portrait()), seed=3)
+    shown = [f for _ in range(2) for f in session.generate_idle(9)]
+    return [torch.from_numpy(frame.pixels.copy()) for frame in shown]
+
+
+def test_engine_of_a_group_shows_the_frames_of_one_process() -> None:
+    from visavis.engine.avatar_engine import AvatarEngine
+
+    alone = pixels(AvatarEngine.load("embedded", dtype="float32"))
+    frames, nothing = run_group(2, serve, GroupOptions(ring_degree=2))
+    assert nothing == []
+    assert len(frames) == len(alone) == 8
+    for one, other in zip(frames, alone, strict=True):
+        assert (one.int() - other.int()).abs().max() <= 1
+
+
+def test_environment_of_torchrun_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert torchrun_launch() is None
+    assert WorkerGroup.from_environment("cpu") is None
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert torchrun_launch() is None
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ParallelError, match="RANK"):
+        torchrun_launch()
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert torchrun_launch() == Launch(rank=2, world=4, local_rank=2)
+    assert os.environ["WORLD_SIZE"] == "4"
