@@ -98,7 +98,7 @@ eval: $(DEV) .venv-landmarks/.done
 .venv-landmarks/.done: requirements/landmarks.txt
 	@test -n "$(PYTHON_LANDMARKS)" || { echo "eval: MediaPipe 0.10.14 needs Python 3.11 or 3.12" >&2; exit 1; }
 	$(PYTHON_LANDMARKS) scripts/setup_venv.py .venv-landmarks requirements/landmarks.txt \
-		--check "mediapipe, cv2"
+		--check "mediapipe, cv2, dlib"
 	@touch $@
 
 lock:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from visavis.engine.dit.checkpoint import ORIGINAL_INDEX, load_original
 from visavis.engine.dit.config import DiTConfig
 from visavis.engine.dit.model import FlashTalkDiT
 
@@ -97,11 +98,16 @@ def load_dit(
 ) -> FlashTalkDiT:
     """The folder's transformer, frozen; without a folder, one of `config` with random weights.
 
+    `dit.safetensors` holds our own names; a folder without it may hold the original's shards.
+
     Raises:
         WeightsError, ConfigError: as `read_dit_config` and `load_weights` do.
+        CheckpointError: shards in the original's layout do not fit the sizes.
     """
     if folder is None:
         dit = FlashTalkDiT(config)
+    elif not (folder / DIT_FILE).is_file() and (folder / ORIGINAL_INDEX).is_file():
+        dit = load_original(read_dit_config(folder), folder)
     else:
         dit = FlashTalkDiT(read_dit_config(folder))
         load_weights(dit, folder / DIT_FILE)

@@ -6,28 +6,40 @@ python -m visavis.training.export_dit --source runs/student --out weights/embedd
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 from cyclopts import App
 from safetensors.torch import save_file
 
+from visavis.engine.audio.speech_front_end import load_speech_encoder
+from visavis.engine.dit.checkpoint import export_original
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.weights import CONFIG_FILE, DIT_FILE
 from visavis.training.distill import averaged_model
 from visavis.training.progress import configure_logging, log
+from visavis.training.train_speech_encoder import write_speech_encoder
 
 app = App(help=__doc__)
 
 
-def write_dit(model: FlashTalkDiT, folder: Path) -> Path:
-    """Write `dit.safetensors` in bfloat16 and the sizes as "dit" in config.json.
+Layout = Literal["own", "original"]
 
-    Other entries of an existing config.json stay. Returns the weights' path.
+
+def write_dit(model: FlashTalkDiT, folder: Path, layout: Layout = "own") -> Path:
+    """Write the transformer in bfloat16 and the sizes as "dit" in config.json.
+
+    "own" is `dit.safetensors`, "original" shards under the released checkpoint's names; the engine
+    reads either. Other entries of an existing config.json stay. Returns the weights' path.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / DIT_FILE
-    state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
-    save_file(state, path)
+    if layout == "original":
+        path.unlink(missing_ok=True)  # or the engine would go on reading it
+        path = export_original(model, folder, dtype=torch.bfloat16)
+    else:
+        state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
+        save_file(state, path)
     config_path = folder / CONFIG_FILE
     config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
     config["dit"] = asdict(model.config)
@@ -36,16 +48,25 @@ def write_dit(model: FlashTalkDiT, folder: Path) -> Path:
 
 
 @app.default
-def main(*, source: Path = Path("runs/student"), out: Path = Path("weights/embedded")) -> None:
-    """Export a teacher's or a student's run.
+def main(
+    *,
+    source: Path = Path("runs/student"),
+    encoder: Path = Path("runs/speech_encoder/weights"),
+    out: Path = Path("weights/embedded"),
+    layout: Layout = "own",
+) -> None:
+    """Export a teacher's or a student's run, and the speech encoder that it was trained with.
 
     Args:
         source: folder with the run's checkpoint.
+        encoder: folder of the speech encoder's weights.
         out: weights folder of the engine.
+        layout: names of the tensors: ours, or those of the released checkpoint.
     """
     configure_logging()
-    path = write_dit(averaged_model(source), out)
-    log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+    path = write_dit(averaged_model(source), out, layout)
+    write_speech_encoder(load_speech_encoder(encoder), out)
+    log.info("wrote %s", path)
 
 
 if __name__ == "__main__":

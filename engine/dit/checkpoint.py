@@ -17,6 +17,7 @@ from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
 
 SHARD_BYTES = 5 * 2**30
 ORIGINAL_STEM = "diffusion_pytorch_model"  # the released folder's file names
+ORIGINAL_INDEX = f"{ORIGINAL_STEM}.safetensors.index.json"
 
 
 def load_original(
@@ -99,7 +100,7 @@ def export_original(
         }
         save_file(tensors, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
-    index = folder / f"{ORIGINAL_STEM}.safetensors.index.json"
+    index = folder / ORIGINAL_INDEX
     total = sum(_stored_bytes(ours[mine], dtype) for mine in names.values())
     content = {"metadata": {"total_size": total}, "weight_map": weight_map}
     index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,10 @@ from visavis.server import cli as server_cli
 STAGES = {
     "portraits": ("visavis.training.puppets.bank", "Make the bank of photo puppets."),
     "speech": ("visavis.training.speech.dataset", "Make synthetic speech with known phonemes."),
+    "speech-encoder": (
+        "visavis.training.train_speech_encoder",
+        "Train the speech encoder that the transformer hears through.",
+    ),
     "codec": ("visavis.training.train_codec", "Train the motion codec's painter and encoder."),
     "teacher": ("visavis.training.train_teacher", "Train the flow-matching teacher."),
     "student": ("visavis.training.train_student", "Train the few-step student."),
@@ -31,6 +36,7 @@ def evaluate(
     weights: Path | None = None,
     out: Path = Path("runs/eval"),
     json: Path | None = None,
+    steps: int = 4,
     quick: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Measure the embedded model on portraits and voices that it was not trained on.
@@ -45,6 +51,8 @@ def evaluate(
         Folder for the contact sheets.
     json
         Also write the figures to this file.
+    steps
+        Denoising steps a chunk.
     quick
         A few clips only.
     """
@@ -53,7 +61,7 @@ def evaluate(
     from visavis.training.frame_judge import JudgeError
 
     try:
-        plan = QUICK if quick else EvaluationPlan()
+        plan = replace(QUICK if quick else EvaluationPlan(), num_steps=steps)
         run(portraits=portraits, weights=weights, out=out, json_file=json, plan=plan)
     except (ValueError, OSError, JudgeError) as error:
         server_cli.fail(str(error))

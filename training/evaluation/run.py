@@ -55,6 +55,7 @@ class EvaluationPlan:
     drift_checkpoints: tuple[int, ...] = (1, 10, 100, 1000)
     drift_sessions: int = 4
     recovery_sessions: int = 4
+    num_steps: int = 4
     seed: int = 1
 
 
@@ -128,7 +129,15 @@ def evaluate(
         task = progress.add_task("talking", total=plan.talks)
         talks, comparisons = [], []
         for number, (name, clip) in enumerate(_pairs(paths, clips, plan.talks)):
-            talk = speak(engine, name, avatars[name], clip, judge, seed=plan.seed + number)
+            talk = speak(
+                engine,
+                name,
+                avatars[name],
+                clip,
+                judge,
+                seed=plan.seed + number,
+                num_steps=plan.num_steps,
+            )
             talks.append(talk)
             if speaks(clip):
                 puppet = Puppet.of(name, framed[name])
@@ -145,7 +154,7 @@ def evaluate(
         )
         progress.advance(task)
         task = progress.add_task("drift and recovery", total=2)
-        run = LongRun(engine.pipeline)
+        run = LongRun(engine.pipeline, num_steps=plan.num_steps)
         spoken = [clip for clip in clips if speaks(clip)]
 
         def session(number: int) -> LongSession:

@@ -39,9 +39,10 @@ def speak(
     landmarker: IndependentLandmarker,
     *,
     seed: int,
+    num_steps: int = 4,
 ) -> Talk:
     """Stream the clip through a fresh session and look at the result."""
-    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed)
+    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed, num_steps=num_steps)
     session.push_audio(as_int16(clip))
     session.commit()
     frames, borders = drain(session)
