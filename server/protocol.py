@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -174,6 +175,19 @@ def decode_frame(message: bytes) -> Frame:
     )
     audio_end = header_len + audio_len
     return Frame(header, message[header_len:audio_end], message[audio_end:])
+
+
+def check_subprotocols(offered: Sequence[str]) -> None:
+    """Whether a client speaks this protocol, or names none.
+
+    Raises ProtocolError `unsupported_protocol`.
+    """
+    names = [name for name in offered if not name.startswith(TOKEN_SUBPROTOCOL_PREFIX)]
+    if names and SUBPROTOCOL not in names:
+        raise ProtocolError(
+            ErrorCode.UNSUPPORTED_PROTOCOL,
+            f"none of the subprotocols offered is {SUBPROTOCOL}, which is all that this server has",
+        )
 
 
 def check_sample_rate(rate: int) -> int:

@@ -23,7 +23,7 @@ ResponseIndex = Annotated[
 
 
 class SessionCreated(ServerEvent, tag="session.created", kw_only=True):
-    """The server's greeting: there is a place. What counts for the session is in here."""
+    """The server's greeting: what counts for a session that is opened here."""
 
     session_id: str
     protocol: int = 1
@@ -40,7 +40,8 @@ class SessionCreated(ServerEvent, tag="session.created", kw_only=True):
 class SessionQueued(ServerEvent, tag="session.queued", kw_only=True):
     """All places are taken; the client waits for one. Repeated when something changes.
 
-    Comes before session.created. A client that does not want to wait closes the socket."""
+    Comes after session.update and before session.loading. A client that does not want to wait
+    leaves."""
 
     position: Annotated[int, Meta(description="1 is next.")]
     eta_s: Annotated[float | None, Meta(description="Estimate; null when nobody can tell.")] = None

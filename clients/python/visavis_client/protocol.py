@@ -558,7 +558,7 @@ class SessionClose(ClientEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCreated(ServerEvent):
-    """The server's greeting: there is a place. What counts for the session is in here."""
+    """The server's greeting: what counts for a session that is opened here."""
 
     TYPE: ClassVar[str] = "session.created"
     INNER: ClassVar[Mapping[str, type[Body]]] = {
@@ -582,7 +582,8 @@ class SessionCreated(ServerEvent):
 class SessionQueued(ServerEvent):
     """All places are taken; the client waits for one. Repeated when something changes.
 
-    Comes before session.created. A client that does not want to wait closes the socket.
+    Comes after session.update and before session.loading. A client that does not want to wait
+    leaves.
     """
 
     TYPE: ClassVar[str] = "session.queued"

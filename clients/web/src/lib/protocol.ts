@@ -409,7 +409,7 @@ export interface SessionClose {
   drain?: boolean;
 }
 
-/** The server's greeting: there is a place. What counts for the session is in here. */
+/** The server's greeting: what counts for a session that is opened here. */
 export interface SessionCreated {
   type: "session.created";
   /** Unique in the session; stamped on sending. */
@@ -430,7 +430,8 @@ export interface SessionCreated {
 /**
  * All places are taken; the client waits for one. Repeated when something changes.
  *
- * Comes before session.created. A client that does not want to wait closes the socket.
+ * Comes after session.update and before session.loading. A client that does not want to wait
+ * leaves.
  */
 export interface SessionQueued {
   type: "session.queued";

@@ -1,0 +1,95 @@
+"""Checks of flow control, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+
+from visavis.server.conformance.model import Check, CheckSkippedError, require
+from visavis.server.conformance.peer import Media, Peer, Target, audio_in, noise, session
+
+FLOW = "Flow control"
+# What a check is ready to send, and to wait for.
+LONGEST_BUFFER_MS = 120_000
+
+
+def _limit(peer: Peer, name: str) -> float:
+    return float(peer.of_type("session.created")[0]["limits"][name])
+
+
+async def faster_than_real_time(target: Target) -> None:
+    async with session(target) as peer:
+        await peer.speak(noise(3.0))
+        await peer.event("response.started")
+        require(not peer.of_type("error"), f"errors came: {peer.of_type('error')}")
+        await peer.send("response.cancel")
+        await peer.event("response.done")
+
+
+async def overflow(target: Target) -> None:
+    async with session(target) as peer:
+        limit_ms = _limit(peer, "max_buffered_input_ms")
+        if limit_ms > LONGEST_BUFFER_MS:
+            raise CheckSkippedError(f"the server buffers {limit_ms / 1000:g} s of audio")
+        second = noise(1.0)
+        for seq in range(int(limit_ms / 1000 * 1.5) + 10):
+            await peer.send_binary(audio_in(second, seq))
+        body = (await peer.event("error"))["error"]
+        codes = ("input_buffer_overflow", "input_rate_exceeded")
+        require(body["code"] in codes, f"the error is {body}")
+        require(body["retryable"] and body["retry_after_s"], f"when to retry is not said: {body}")
+        appended = peer.of_type("input_audio_buffer.appended")
+        most_ms = max((e["buffered_ms"] for e in appended), default=0.0)
+        require(most_ms <= limit_ms, f"{most_ms} ms were buffered, {limit_ms} is the limit")
+        await peer.send("response.cancel")
+        await peer.event("response.done")
+
+
+async def credit(target: Target) -> None:
+    async with session(target) as peer:
+        limit_ms = _limit(peer, "max_inflight_ms")
+        first = await peer.frame(lambda m: True, "a frame")
+        await peer.send("playback.update", pts_us=first.header.pts_us, seq=first.header.seq)
+        await peer.speak(noise(limit_ms * 4 / 1000))
+        try:
+            async with asyncio.timeout(limit_ms * 3 / 1000 + 2):
+                while await peer.read() is not None:
+                    pass
+        except TimeoutError:
+            pass
+        pictures = [m for m in peer.media if m.video]
+        frame_ms = 1000 / peer.fps
+        seen_ms = (pictures[-1].header.pts_us - first.header.pts_us) / 1000 + frame_ms
+        require(
+            seen_ms <= limit_ms + 2 * frame_ms,
+            f"{seen_ms:.0f} ms of pictures came without credit, {limit_ms:g} is the limit",
+        )
+        heard_ms = (peer.media[-1].header.pts_us - first.header.pts_us) / 1000
+        require(
+            heard_ms <= 2 * limit_ms + 2 * frame_ms,
+            f"{heard_ms:.0f} ms of sound came without credit",
+        )
+        peer.acknowledges = True
+        last: Media = peer.media[-1]
+        await peer.send("playback.update", pts_us=last.header.pts_us, seq=last.header.seq)
+        await peer.frame(lambda m: bool(m.video), "a picture after credit came")
+
+
+async def no_credit(target: Target) -> None:
+    async with session(target) as peer:
+        first = await peer.frame(lambda m: True, "a frame")
+        await peer.send("playback.update", pts_us=first.header.pts_us, seq=first.header.seq)
+        grace_s = _limit(peer, "slow_client_s")
+        async with asyncio.timeout(grace_s + 2 * target.timeout_s):
+            while await peer.read() is not None:
+                pass
+        require(peer.close_code == 4408, f"the close code is {peer.close_code}")
+        errors = [e["error"]["code"] for e in peer.of_type("error")]
+        require(errors == ["slow_client"], f"the errors were {errors}")
+
+
+CHECKS = (
+    Check("flow.fast_input", FLOW, "audio may come faster than real time", faster_than_real_time),
+    Check("flow.overflow", FLOW, "audio beyond the limit is refused", overflow),
+    Check("flow.credit", FLOW, "media waits for playback.update", credit, slow=True),
+    Check("flow.no_credit", FLOW, "a client without credit is closed", no_credit, slow=True),
+)

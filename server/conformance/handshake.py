@@ -1,0 +1,153 @@
+"""Checks of connecting and configuring."""
+
+from __future__ import annotations
+
+import msgspec
+
+from visavis.server import events as ev
+from visavis.server.conformance.model import Check, require
+from visavis.server.conformance.peer import Target, connected, session
+from visavis.server.protocol import PROTOCOL_VERSION, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
+
+CONNECTING = "Connecting"
+EVENTS = "Client events"
+
+
+async def subprotocol(target: Target) -> None:
+    async with connected(target, subprotocols=("avatar.v999", SUBPROTOCOL)) as peer:
+        chosen = peer.socket.subprotocol
+        require(chosen == SUBPROTOCOL, f"the server selected {chosen!r}")
+
+
+async def token_not_echoed(target: Target) -> None:
+    names = (SUBPROTOCOL, f"{TOKEN_SUBPROTOCOL_PREFIX}conformance")
+    async with connected(target, subprotocols=names) as peer:
+        chosen = peer.socket.subprotocol
+        require(chosen == SUBPROTOCOL, f"the server selected {chosen!r}")
+
+
+async def no_compression(target: Target) -> None:
+    async with connected(target, compression="deflate") as peer:
+        extensions = peer.socket.protocol.extensions
+        require(not extensions, f"the server negotiated {extensions}")
+
+
+async def greeting(target: Target) -> None:
+    async with connected(target) as peer:
+        created = await peer.event("session.created")
+        require(peer.log[0] is created, f"the first message was {peer.log[0]}")
+        try:
+            event = msgspec.convert(created, ev.SessionCreated)
+        except msgspec.ValidationError as error:
+            require(False, f"session.created: {error}")
+            return
+        require(event.protocol == PROTOCOL_VERSION, f"protocol is {event.protocol}")
+        limits = msgspec.to_builtins(event.limits)
+        wrong = {name: value for name, value in limits.items() if value <= 0}
+        require(not wrong, f"limits must be positive: {wrong}")
+
+
+async def configured_first(target: Target) -> None:
+    async with connected(target) as peer:
+        await peer.event("session.created")
+        await peer.send("input_audio_buffer.commit", event_id="early")
+        body = await peer.error("session_not_configured")
+        require(body.get("event_id") == "early", f"error.event_id is {body.get('event_id')!r}")
+        await peer.configure()
+
+
+async def effective_settings(target: Target) -> None:
+    async with connected(target) as peer:
+        await peer.event("session.created")
+        updated = await peer.configure(seed=7, idle="freeze")
+        try:
+            event = msgspec.convert(updated, ev.SessionUpdated)
+        except msgspec.ValidationError as error:
+            require(False, f"session.updated: {error}")
+            return
+        effective = event.session
+        require(effective.avatar_id == target.avatar_id, f"avatar_id is {effective.avatar_id!r}")
+        require(effective.seed == 7, f"seed is {effective.seed}")
+        require(effective.idle == "freeze", f"idle is {effective.idle}")
+        output = effective.output
+        require(output.video == "jpeg", f"output.video is {output.video!r}")
+        require(output.width > 0 < output.height, f"the size is {output.width}x{output.height}")
+        require(output.audio_rate == 16_000, f"output.audio_rate is {output.audio_rate}")
+
+
+async def unknown_avatar(target: Target) -> None:
+    async with connected(target) as peer:
+        await peer.event("session.created")
+        await peer.send("session.update", session={"avatar_id": "no-such-avatar-0"})
+        await peer.error("avatar_not_found")
+        code = await peer.end()
+        require(code == 4404, f"the close code is {code}")
+
+
+async def wrong_rate(target: Target) -> None:
+    async with connected(target) as peer:
+        await peer.event("session.created")
+        settings = {"avatar_id": target.avatar_id, "input_audio": {"rate": 4000}}
+        await peer.send("session.update", session=settings)
+        body = await peer.error("invalid_sample_rate")
+        param = body.get("param")
+        require(param == "session.input_audio.rate", f"error.param is {param!r}")
+        await peer.configure()
+
+
+async def immutable(target: Target) -> None:
+    async with session(target) as peer:
+        settings = {"input_audio": {"format": "pcm16", "rate": 24_000}}
+        await peer.send("session.update", session=settings)
+        await peer.error("immutable_field")
+        await peer.alive()
+
+
+async def mutable(target: Target) -> None:
+    async with session(target) as peer:
+        await peer.send("session.update", event_id="later", session={"idle": "freeze"})
+        updated = await peer.reply("session.updated", "later")
+        idle = updated["session"]["idle"]
+        require(idle == "freeze", f"idle is {idle!r} after the change")
+
+
+async def close(target: Target) -> None:
+    async with session(target) as peer:
+        await peer.send("session.close")
+        code = await peer.end()
+        require(code == 1000, f"the close code is {code}")
+
+
+async def silent_client(target: Target) -> None:
+    async with connected(target) as peer:
+        await peer.event("session.created")
+        await peer.error("session_update_timeout")
+        code = await peer.end()
+        require(code == 4400, f"the close code is {code}")
+
+
+CHECKS = (
+    Check("handshake.subprotocol", CONNECTING, "avatar.v1 is selected", subprotocol),
+    Check("handshake.token", CONNECTING, "a token is never selected", token_not_echoed),
+    Check("handshake.compression", CONNECTING, "compression is off", no_compression),
+    Check("handshake.greeting", CONNECTING, "session.created comes first, whole", greeting),
+    Check(
+        "handshake.order",
+        CONNECTING,
+        "what comes before session.update is refused",
+        configured_first,
+    ),
+    Check(
+        "handshake.timeout",
+        CONNECTING,
+        "a client that says nothing is told and closed with 4400",
+        silent_client,
+        slow=True,
+    ),
+    Check("session.effective", EVENTS, "session.updated says what is in force", effective_settings),
+    Check("session.unknown_avatar", "Errors", "avatar_not_found closes with 4404", unknown_avatar),
+    Check("session.rate", "Errors", "a wrong rate is named and can be mended", wrong_rate),
+    Check("session.immutable", EVENTS, "what may not change is refused", immutable),
+    Check("session.mutable", EVENTS, "idle may change", mutable),
+    Check("session.close", EVENTS, "session.close is answered by 1000", close),
+)

@@ -1,0 +1,107 @@
+"""The command `visavis conformance`: does a server speak the protocol?"""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_module
+import os
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+from urllib.error import URLError
+from urllib.parse import urlsplit, urlunsplit
+
+from cyclopts import App, Parameter
+
+from visavis.server.protocol import ENDPOINT
+
+
+def conformance(
+    url: str,
+    *,
+    avatar: str | None = None,
+    only: str | None = None,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    timeout: float = 20.0,
+    json: Path | None = None,
+) -> None:
+    """Check that a server keeps the wire protocol (docs/protocol.md), from outside.
+
+    The exit code is 0 when every check passed or was skipped, 1 when one failed, 2 when nothing
+    could be checked. A key or token is taken from VISAVIS_API_KEY.
+
+    Parameters
+    ----------
+    url
+        The server, such as ws://127.0.0.1:8000; a path is taken as it is.
+    avatar
+        Id of an avatar to use. [default: the first of GET /v1/avatars]
+    only
+        Run the checks whose names begin with this.
+    quick
+        Leave out the checks that wait for time limits.
+    timeout
+        Seconds to wait for each answer.
+    json
+        Also write the report to this file.
+    """
+    from rich.console import Console
+
+    from visavis.server.conformance.peer import Target
+    from visavis.server.conformance.runner import print_result, report_json, run_checks, select
+
+    token = os.environ.get("VISAVIS_API_KEY")
+    try:
+        target = Target(
+            url=socket_url(url),
+            avatar_id=avatar or first_avatar(url, token, timeout),
+            token=token,
+            timeout_s=timeout,
+        )
+        checks = select(only, quick=quick)
+    except ValueError as error:
+        sys.stderr.write(f"visavis: {error}\n")
+        raise SystemExit(2) from None
+    console = Console()
+    results = asyncio.run(run_checks(checks, target, lambda r: print_result(console, r)))
+    failed = sum(r.outcome == "failed" for r in results)
+    skipped = sum(r.outcome == "skipped" for r in results)
+    console.print(f"{len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")
+    if json is not None:
+        json.write_bytes(report_json(target, results))
+    raise SystemExit(1 if failed else 0)
+
+
+def socket_url(url: str) -> str:
+    """The address of the socket. Raises ValueError for anything but ws, wss, http and https."""
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.netloc:
+        raise ValueError(f"url={url!r}: write ws://HOST:PORT or wss://HOST")
+    path = parts.path if parts.path.strip("/") else ENDPOINT
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def first_avatar(url: str, token: str | None, timeout_s: float) -> str:
+    """An avatar of the server. Raises ValueError when it tells of none."""
+    parts = urlsplit(socket_url(url))
+    scheme = {"ws": "http", "wss": "https"}[parts.scheme]
+    address = f"{scheme}://{parts.netloc}/v1/avatars"
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        request = urllib.request.Request(address, headers=headers)
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            listed = json_module.load(answer)["data"]
+    except (URLError, OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{address} tells of no avatar ({error}); give one with --avatar"
+        ) from None
+    if not listed:
+        raise ValueError(f"{address} lists no avatar; upload one, or give one with --avatar")
+    return str(listed[0]["id"])
+
+
+def register(app: App) -> None:
+    """Add the command to the program."""
+    app.command(conformance)
