@@ -20,7 +20,7 @@ from torch import Tensor
 
 from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
 from visavis.engine.audio.window import audio_windows
-from visavis.engine.codec.base import LatentCodec
+from visavis.engine.codec.base import EarlyDecoder, LatentCodec
 from visavis.engine.dit.conditioning import TimeConstants
 from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
 from visavis.engine.dit.sampler import ChunkAbandoned, Denoising, RenoisingSampler, timesteps
@@ -77,6 +77,7 @@ class ChunkJob:
     levels: tuple[TimeConstants, ...]
     generator: torch.Generator
     denoising: Denoising
+    begun: Any | None = None  # the decoding of its motion frames, if the codec began it
 
     @property
     def denoised(self) -> bool:
@@ -163,6 +164,7 @@ class FlashTalkPipeline:
             self._levels(num_steps),
             generator,
             self.sampler.start((1, *shape), state.motion, generator, num_steps=num_steps),
+            self.codec.begin_decode(state.motion) if isinstance(self.codec, EarlyDecoder) else None,
         )
 
     @torch.inference_mode()
@@ -195,8 +197,9 @@ class FlashTalkPipeline:
         if not (self.codec.exact_is_read_from_latents and recent):
             hidden = max(0, MOTION_FRAMES - job.shown)
         count = -hidden
+        early = {} if job.begun is None else {"begun": job.begun}
         for batch in self.codec.decode(
-            latents, job.conditions.reference, skip_frames=MOTION_FRAMES - hidden
+            latents, job.conditions.reference, skip_frames=MOTION_FRAMES - hidden, **early
         ):
             for pixels, exact in zip(batch.pixels, batch.exact, strict=True):
                 recent.append(exact)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -100,4 +100,13 @@ class LatentCodec(Protocol[ReferenceT]):
         each, [5, ...]. Usually these end a chunk; after an interruption they are whatever the
         viewer saw.
         """
+        ...
+
+
+@runtime_checkable
+class EarlyDecoder(Protocol):
+    """A codec that can start on a chunk's motion latents while the others are denoised."""
+
+    def begin_decode(self, motion_latents: Tensor) -> Any | None:
+        """What `decode` then takes as `begun`, giving the same frames; None: not worth it here."""
         ...

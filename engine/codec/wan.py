@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPVisionModel
 
 from visavis.engine.codec.base import DecodedFrames
+from visavis.engine.codec.wan_prefix import EarlyFrames, decode_early, decode_rest
 from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVAE
 from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.config import MASK_CHANNELS
@@ -43,8 +44,13 @@ class WanCodec:
         frame_size: tuple[int, int] = (768, 448),
         *,
         color_strength: float = 1.0,
+        decodes_early: bool | None = None,
     ) -> None:
-        """Raises ValueError: the frame is no multiple of 16 (VAE stride times patch)."""
+        """`decodes_early`: see `begin_decode`; None: where there is something to gain.
+
+        Raises:
+            ValueError: the frame is no multiple of 16 (VAE stride times patch).
+        """
         if any(side % (2 * SPATIAL_STRIDE) for side in frame_size):
             raise ValueError(
                 f"frame_size={frame_size}: height and width must be multiples of "
@@ -54,6 +60,8 @@ class WanCodec:
         self.image_encoder = image_encoder
         self.frame_size = frame_size
         self.color_strength = color_strength
+        self.decodes_early = vae.runs_beside if decodes_early is None else decodes_early
+        self._stream: torch.cuda.Stream | None = None
 
     @property
     def latent_channels(self) -> int:
@@ -97,22 +105,54 @@ class WanCodec:
         """As the original: nothing is done to the sampled latents."""
         return latents_CTHW
 
-    def decode_signed(self, latents_CTHW: Tensor, reference: WanReference) -> Iterator[Tensor]:
+    def begin_decode(self, motion_latents: Tensor) -> EarlyFrames | None:
+        """Start on a chunk's first latents [C, 1 or 2, h, w], before the others are denoised.
+
+        For `decode`; None: nothing is gained by it (a CPU has no idle part to do it).
+        """
+        if not self.decodes_early:
+            return None
+        if self.vae.device.type == "cuda" and self._stream is None:
+            self._stream = torch.cuda.Stream(self.vae.device)
+        return decode_early(self.vae, motion_latents, self._stream)
+
+    def decode_signed(
+        self,
+        latents_CTHW: Tensor,
+        reference: WanReference,
+        *,
+        skip_frames: int = 0,
+        begun: EarlyFrames | None = None,
+    ) -> Iterator[Tensor]:
         """Corrected frames in [-1, 1], float32 [3, n, H, W], as each latent is decoded."""
-        colors = reference.colors
-        for frames in self.vae.decode(latents_CTHW[None]):
-            yield colors(frames, self.color_strength)[0]
+        if begun is None:
+            parts = self.vae.decode(latents_CTHW[None])
+        else:
+            parts = decode_rest(begun, latents_CTHW)
+        start = 0
+        for frames in parts:
+            kept = frames[:, :, max(0, skip_frames - start) :]
+            start += frames.shape[2]
+            if kept.shape[2]:
+                yield reference.colors(kept, self.color_strength)[0]
 
     def decode(
-        self, latents_CTHW: Tensor, reference: WanReference, *, skip_frames: int = 0
+        self,
+        latents_CTHW: Tensor,
+        reference: WanReference,
+        *,
+        skip_frames: int = 0,
+        begun: EarlyFrames | None = None,
     ) -> Iterator[DecodedFrames]:
-        """Frames as bytes and, for the hand-over, as corrected floats [n, 3, H, W] in [-1, 1]."""
-        start = 0
-        for frames in self.decode_signed(latents_CTHW, reference):
-            kept = frames[:, max(0, skip_frames - start) :]
-            start += frames.shape[1]
-            if kept.shape[1]:
-                yield DecodedFrames(to_bytes(kept), kept.transpose(0, 1))
+        """Frames as bytes and, for the hand-over, as corrected floats [n, 3, H, W] in [-1, 1].
+
+        `begun`: what `begin_decode` made of this chunk's first latents.
+        """
+        corrected = self.decode_signed(
+            latents_CTHW, reference, skip_frames=skip_frames, begun=begun
+        )
+        for frames in corrected:
+            yield DecodedFrames(to_bytes(frames), frames.transpose(0, 1))
 
     def encode_motion(self, frames_CFHW: Tensor) -> Tensor:
         """Hand-over from frames in [-1, 1], [3, 5, H, W] -> [C, 2, h, w]."""

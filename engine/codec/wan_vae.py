@@ -83,6 +83,11 @@ class WanVAE:
     def latent_channels(self) -> int:
         return self.network.config.z_dim
 
+    @property
+    def runs_beside(self) -> bool:
+        """Whether a decode may gain by running beside the transformer: on a GPU, in one process."""
+        return self.device.type == "cuda"
+
     @torch.inference_mode()
     def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
         """RGB in [-1, 1], F = 1 + 4 n -> normalised latents float32 [B, C, T, h, w] (the mode).

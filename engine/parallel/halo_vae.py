@@ -30,6 +30,11 @@ class HaloVAE(WanVAE):
         super().__init__(vae.network)
         self.tile = TileBorder(grid, group)
 
+    @property
+    def runs_beside(self) -> bool:
+        """No: the order of its messages is that of the transformer's, in every process."""
+        return False
+
     def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
         """As `WanVAE.encode`, but of this process's tile, then put together."""
         self._check(video_BCFHW, SPATIAL_STRIDE)
