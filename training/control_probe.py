@@ -37,19 +37,29 @@ class Controls:
 
 @dataclass(frozen=True, slots=True)
 class ControlProbe:
-    """Bases and their pseudo-inverses: face [P, 10, 4 h w], head [P, 6, 2 h w]."""
+    """Bases and their pseudo-inverses: face [P, 10, 4 h w], head [P, 6, 2 h w].
+
+    `rest` [P, 10] are the face controls that the code at rest reads as: a mouth that was open in
+    the picture is shut by them.
+    """
 
     face: Tensor
     head: Tensor
     face_inverse: Tensor
     head_inverse: Tensor
+    rest: Tensor
 
     @classmethod
-    def from_basis(cls, basis_PK6hw: Tensor) -> "ControlProbe":
-        """Of portraits' bases [P, 17, 6, h, w] in the order of `puppets.basis.WEIGHTS`."""
+    def from_basis(cls, basis_PK6hw: Tensor, rest_P6hw: Tensor | None = None) -> "ControlProbe":
+        """Of portraits' bases [P, 17, 6, h, w] in the order of `puppets.basis.WEIGHTS`, and codes
+        at rest [P, 6, h, w]; zero if not given."""
         face = _rows(basis_PK6hw, FACE)[:, :, _FACE_CHANNELS].flatten(2)
         head = _rows(basis_PK6hw, HEAD)[:, :, _HEAD_CHANNELS].flatten(2)
-        return cls(face, head, _inverse(face), _inverse(head))
+        inverse = _inverse(face)
+        rest = face.new_zeros(face.shape[:2])
+        if rest_P6hw is not None:
+            rest = torch.einsum("px,pkx->pk", rest_P6hw[:, _FACE_CHANNELS].flatten(1), inverse)
+        return cls(face, head, inverse, _inverse(head), rest)
 
     def of(self, portraits_B: Tensor) -> "ControlProbe":
         """The probe of a batch whose samples show these portraits."""
@@ -58,6 +68,7 @@ class ControlProbe:
             self.head[portraits_B],
             self.face_inverse[portraits_B],
             self.head_inverse[portraits_B],
+            self.rest[portraits_B],
         )
 
     def read(self, codes_BN6hw: Tensor) -> Controls:

@@ -76,7 +76,7 @@ class TrainingData:
         self.hearing = hearing
         self._speech = speech
         self._portraits = PortraitBank.load(bank)
-        self.probe = ControlProbe.from_basis(self._portraits.basis)
+        self.probe = ControlProbe.from_basis(self._portraits.basis, self._portraits.rest)
         self._focus = FocusSpec(FOCUS_COMPONENTS, focus_weight, LIP_COMPONENTS)
         self._shards = count_shards(speech)
         clips = SpeechClips.load(speech)

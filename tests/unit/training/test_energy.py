@@ -74,7 +74,20 @@ def test_for_the_lips_the_mean_scores_best() -> None:
 
 def test_samples_equal_to_the_truth_score_nothing() -> None:
     truth = draw(4, 0)
-    assert float(energy_score(truth, truth, truth, probe(4), SLOTS, EnergyWeights())) < 0.02
+    weights = EnergyWeights(lips_gain=1.0)
+    assert float(energy_score(truth, truth, truth, probe(4), SLOTS, weights)) < 0.02
+
+
+def test_the_gain_aims_beyond_the_truth_and_leaves_rest_alone() -> None:
+    weights = replace(LIPS_ALONE, lips_change=0, lips_gain=1.2)
+
+    def score(sample: float, truth: float) -> float:
+        one, other = (one_control("jaw", 5, value) for value in (sample, truth))
+        return float(energy_score(one, one, other, probe(1), SLOTS, weights))
+
+    assert score(0.6, 0.5) < score(0.5, 0.5)
+    assert score(0.6, 0.5) < score(0.7, 0.5)
+    assert score(0.0, 0.0) < 0.002  # the norms' floor
 
 
 def test_two_samples_are_pushed_apart() -> None:
