@@ -19,6 +19,8 @@ from visavis.engine.plan import FPS
 from visavis.engine.timeline import Chunk
 
 FRAME_S = 1 / FPS
+# Waiting for less would only be waiting again.
+TOLERANCE_S = 1e-4
 
 
 class Denoiser(Protocol):
@@ -112,17 +114,20 @@ class ChunkScheduler:
         """Seconds until there is something to do, 0 for now; None while nothing is under way."""
         if not self._work:
             return None
-        return max(0.0, min(work.due_s() for work in self._work) - self._clock())
+        if any(work.chunk.obsolete() for work in self._work):
+            return 0.0
+        wait_s = min(work.due_s() for work in self._work) - self._clock()
+        return wait_s if wait_s > TOLERANCE_S else 0.0
 
     def deadline_s(self) -> float:
         """The earliest deadline of what can be worked on now; infinity when nothing can."""
-        now_s = self._clock()
+        now_s = self._clock() + TOLERANCE_S
         return min((w.deadline_s for w in self._work if w.due_s() <= now_s), default=float("inf"))
 
     def tick(self) -> bool:
         """One piece of work: a step of a batch, or one frame. False: there was nothing to do."""
         self.sweep()
-        now_s = self._clock()
+        now_s = self._clock() + TOLERANCE_S
         runnable = [work for work in self._work if work.due_s() <= now_s]
         if not runnable:
             return False

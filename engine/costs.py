@@ -74,10 +74,14 @@ class ChunkCosts:
         plays_s = new_frames(chunk_frames) / FPS
         return self.chunk_s(chunk_frames, num_steps, sessions=sessions) / plays_s
 
-    def capacity(self, num_steps: int, load: float, limit: int) -> int:
-        """Most sessions, up to `limit`, that speak at once within `load` of the engine's time."""
+    def capacity(
+        self, num_steps: int, load: float, limit: int, *, chunk_frames: int = CHUNK_LENGTHS[-1]
+    ) -> int:
+        """Most sessions, up to `limit`, that speak at once within `load` of the engine's time,
+        in chunks of that length."""
         for sessions in range(limit, 0, -1):
-            if sessions * self.realtime_factor(num_steps, sessions=sessions) <= load:
+            factor = self.realtime_factor(num_steps, sessions=sessions, chunk_frames=chunk_frames)
+            if sessions * factor <= load:
                 return sessions
         return 0
 

@@ -111,6 +111,9 @@ class Timeline:
 
     def rewind(self, index: int) -> None:
         """Make frame `index` the last one; raises RewindError."""
+        if index + 1 == self.next_index == self._history.end:
+            self._epoch += 1  # it is the last one
+            return
         self._history.rewind(index + 1)
         self._epoch += 1
         seen = max(0, index + 1 - self.next_index)
@@ -142,8 +145,10 @@ class Timeline:
 
     def _go_on_from_history(self) -> None:
         poses = tuple(self._history.poses(MOTION_FRAMES))
-        rest = self._conditions.initial_motion
-        motion = self._pipeline.hand_over(poses, self._conditions) if poses else rest
+        if poses:
+            motion = self._pipeline.hand_over(poses, self._conditions)
+        else:
+            motion = self._conditions.initial_motion
         self._chunk = ChunkState(motion, self._chunk.random, poses)
 
     def _frames(

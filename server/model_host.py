@@ -7,15 +7,18 @@ import base64
 import binascii
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from visavis.server.avatars import AvatarStore, StoredAvatar
 from visavis.server.config import ServerConfig
 from visavis.server.encoder import open_encoder
+from visavis.server.engine_load import LOAD_TARGET, MAX_MEASURED_SESSIONS, EngineLoad
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import OutputMedia
 from visavis.server.metrics import Metrics, Stopwatch
@@ -24,15 +27,17 @@ from visavis.server.worker import EngineWorker
 
 if TYPE_CHECKING:
     from visavis.engine.avatar_engine import Avatar, AvatarEngine
+    from visavis.engine.batching import ChunkScheduler
 
 log = structlog.get_logger(__name__)
 
 HostState = Literal["loading", "ready", "failed"]
 EngineLoader = Callable[[ServerConfig], "AvatarEngine"]
+# Encoded bytes to uint8 RGB [H, W, 3].
+ImageLoader = Callable[[bytes], Awaitable[NDArray[np.uint8]]]
 MAX_PREPARED = 16
-# The share of real time that admitted sessions may take together: the rest absorbs jitter.
-LOAD_TARGET = 0.9
-MAX_MEASURED_SESSIONS = 64
+# An avatar may take so long before it is more urgent than frames that are due now.
+PREPARE_WITHIN_S = 0.5
 
 
 def load_engine(config: ServerConfig) -> AvatarEngine:
@@ -47,6 +52,12 @@ def load_engine(config: ServerConfig) -> AvatarEngine:
     )
 
 
+async def _decode_in_thread(data: bytes) -> NDArray[np.uint8]:
+    from visavis.engine.face.image import load_image
+
+    return await asyncio.to_thread(load_image, data)
+
+
 class ModelHost:
     """Owns the engine thread and what is on it; every public coroutine belongs to the event loop.
 
@@ -59,11 +70,14 @@ class ModelHost:
         metrics: Metrics,
         store: AvatarStore,
         load: EngineLoader = load_engine,
+        *,
+        decode_image: ImageLoader | None = None,
     ) -> None:
+        self._decode_image = decode_image or _decode_in_thread
         self.worker = EngineWorker()
         self.state: HostState = "loading"
         self.realtime_factor: float | None = None
-        self.max_sessions = config.max_sessions or 1
+        self.load = EngineLoad(None, num_steps=config.num_steps or 1)
         self.load_error: str | None = None
         self._config = config
         self._metrics = metrics
@@ -101,9 +115,13 @@ class ModelHost:
             log.error("model failed to load", model=self._config.model, exc_info=error)
             return
         self._engine = engine
-        self.realtime_factor = getattr(engine, "chunk_realtime_factor", None)
-        if self._config.max_sessions is None:
-            self.max_sessions = measured_capacity(self.realtime_factor)
+        self.realtime_factor = engine.chunk_realtime_factor
+        self.load = EngineLoad(
+            engine.costs,
+            num_steps=self._config.num_steps or engine.num_steps,
+            allowed=() if self._config.degrade == "none" else ("steps",),
+        )
+        await self.worker.run(self._attach, deadline_s=0.0)
         self.state = "ready"
         self._metrics.set_engine_state("ready")
         self._metrics.model_load.set(watch.elapsed_s())
@@ -115,6 +133,19 @@ class ModelHost:
             chunk_realtime_factor=self.realtime_factor,
             max_sessions=self.max_sessions,
         )
+
+    def _attach(self) -> None:
+        self.worker.steps = self.scheduler
+
+    @property
+    def max_sessions(self) -> int:
+        """As configured, else what was measured; it may fall when the machine gets slower."""
+        return self._config.max_sessions or self.load.capacity
+
+    @property
+    def scheduler(self) -> ChunkScheduler:
+        """The engine's chunks under way. Raises as `engine`."""
+        return self.engine.scheduler
 
     @property
     def engine(self) -> AvatarEngine:
@@ -139,28 +170,36 @@ class ModelHost:
 
     async def prepare_image(self, data: bytes) -> Avatar:
         """Decode an encoded picture and find its face. Raises ProtocolError `invalid_image`."""
-        from visavis.engine.face.image import load_image
+        avatar, _ = await self._prepare(data)
+        return avatar
 
+    async def _prepare(self, data: bytes) -> tuple[Avatar, NDArray[np.uint8]]:
         engine = self.engine
         try:
-            pixels = await asyncio.to_thread(load_image, data)
-            return await self.worker.run(
-                partial(engine.prepare_avatar, pixels), deadline_s=time.monotonic()
+            pixels = await self._decode_image(data)
+            avatar = await self.worker.run(
+                partial(engine.prepare_avatar, pixels),
+                deadline_s=time.monotonic() + PREPARE_WITHIN_S,
             )
         except ValueError as error:
             raise ProtocolError(
                 ErrorCode.INVALID_IMAGE, str(error), param="session.image"
             ) from error
+        return avatar, pixels
 
-    async def upload(self, name: str, data: bytes) -> StoredAvatar:
+    async def upload(
+        self, name: str, data: bytes, *, owner: str | None = None, consent: bool | None = None
+    ) -> StoredAvatar:
         """Store a picture as an avatar. Raises ProtocolError `invalid_image`."""
-        from visavis.engine.face.image import load_image
-
-        avatar = await self.prepare_image(data)
-        pixels = await asyncio.to_thread(load_image, data)
-        portrait = avatar.portrait
+        avatar, pixels = await self._prepare(data)
         stored = await asyncio.to_thread(
-            self._store.add, name, pixels, portrait.image, tuple(avatar.warnings)
+            self._store.add,
+            name,
+            pixels,
+            avatar.portrait.image,
+            tuple(avatar.warnings),
+            owner=owner,
+            consent=consent,
         )
         self._remember(stored.meta.id, avatar)
         return stored
@@ -179,6 +218,8 @@ class ModelHost:
         self, avatar: Avatar, *, rate: int, seed: int, output: OutputMedia
     ) -> tuple[EngineStream, str]:
         """A stream for one session, and its codec string."""
+        from visavis.engine.idle import IdleLoop
+
         engine = self.engine
 
         def open_on_engine_thread() -> tuple[EngineStream, str]:
@@ -186,7 +227,7 @@ class ModelHost:
                 avatar, input_rate=rate, seed=seed, num_steps=self._config.num_steps
             )
             encoder = open_encoder(output, engine.frame_size, fps=engine.fps)
-            return EngineStream(session, encoder, rate=rate), encoder.codec
+            return EngineStream(session, encoder, IdleLoop()), encoder.codec
 
         return await self.worker.run(open_on_engine_thread, deadline_s=time.monotonic())
 

@@ -4,219 +4,265 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+import structlog
 
-from visavis.server.conversation import FPS, EngineInput, MediaFrame
+from visavis.server.chunk_policy import ChunkPolicy
+from visavis.server.conversation import EngineInput, MediaFrame
 from visavis.server.encoder import VideoEncoder
 from visavis.server.events import IdlePolicy
 
 if TYPE_CHECKING:
-    from visavis.engine.session import AvatarFrame, AvatarSession, SessionState
+    from visavis.engine.batching import ChunkEnd, ChunkScheduler
+    from visavis.engine.idle import IdleLoop
+    from visavis.engine.session import AvatarFrame, AvatarSession
 
-# Generated idle frames that the policy "loop" plays forwards and backwards.
-LOOP_FRAMES = 100
-# States kept to go back to after a cancel: more chunks than can be unsent at a time.
-MAX_SNAPSHOTS = 8
+log = structlog.get_logger(__name__)
+
+# More frames than a viewer can be behind.
+REMEMBERED_ORDINALS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One step's work: take `input` in, then at most one chunk of speech, else of idle frames.
+    """One turn's work: take `input` in, then at most one chunk of speech, else of idle frames.
 
-    Speech waits for a chunk of `min_chunk` frames (long ones cost less a frame), except at the end
-    of an utterance.
+    `deadline_s`: when its first frame is wanted, on the monotonic clock. `urgent`: somebody waits
+    for it. `cut_ordinal`: idle frames after that one were thrown away, the face goes on from it.
+    `num_steps`: denoising steps. `idle_frames`: how many to show again where that is the policy.
+    `idle_ahead_s`: idle frames are decoded so long before their time and no earlier.
     """
 
     input: EngineInput
-    sent_ordinal: int
-    allow_speech: bool
-    min_chunk: int
+    speech: ChunkPolicy | None
     allow_idle: bool
     idle_policy: IdlePolicy
     idle_chunk_frames: int
+    idle_frames: int
+    idle_ahead_s: float
+    deadline_s: float
+    urgent: bool
+    num_steps: int
+    cut_ordinal: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a step did.
+    """What a turn did.
 
-    `next_chunk`: frames of the chunk that could be made without more input; `longest_chunk`: the
-    most that it could be with more.
+    `longest_chunk`: that can be made next, given the audio; `ask_again_s`: when a shorter chunk
+    than was hoped for will do. `chunk_frames`: the chunk that was made, 0 for none; `busy_s`: the
+    model's time for it, encoding included; `wait_s`: from its start to its first frame.
     """
 
     buffered_samples: int
-    next_chunk: int | None
     longest_chunk: int
-    committed: bool
+    ask_again_s: float | None
     finished: bool
     abandoned: bool
+    chunk_frames: int
     frames: int
     speech: bool
-    generate_s: float
+    busy_s: float
     encode_s: float
+    wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that was begun: idle or not, and its end."""
+
+    ended: Future[Outcome]
+    idle: bool = False
 
 
 class EngineStream:
     """Wraps one AvatarSession with its encoder.
 
-    session: the engine's session, opened at `rate`, the caller's sample rate in Hz.
+    session: the engine's session, opened at the caller's sample rate. loop: where idle frames that
+    are shown again come from.
     """
 
-    def __init__(self, session: AvatarSession, encoder: VideoEncoder, *, rate: int) -> None:
+    def __init__(self, session: AvatarSession, encoder: VideoEncoder, loop: IdleLoop) -> None:
         self._session = session
         self._encoder = encoder
-        self._rate = rate
-        self._num_repeats = 0
+        self._loop = loop
         self._generation = -1
         self._ordinal = 0
+        self._places: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_ORDINALS)
         self._committed = False
-        self._snapshots: deque[tuple[int, SessionState]] = deque(maxlen=MAX_SNAPSHOTS)
-        self._loop: deque[NDArray[np.uint8]] = deque(maxlen=LOOP_FRAMES)
-        self._loop_position = 0
-        self._last_pixels: NDArray[np.uint8] | None = None
+        self._keyframe = False
+        self._last: AvatarFrame | None = None
         self._encode_s = 0.0
 
-    def step(
+    def start(
         self,
         order: Order,
+        scheduler: ChunkScheduler,
         emit: Callable[[MediaFrame], None],
         should_stop: Callable[[], bool],
-    ) -> Outcome:
-        """Do one step; frames go to `emit` one by one, as they are decoded."""
-        started = time.monotonic()
+    ) -> Turn:
+        """Begin a turn; frames go to `emit` one by one, as they are decoded.
+
+        It ends with the chunk, at once if there is none to make.
+        """
         self._encode_s = 0.0
         self._take(order)
-        chunk = self._session.next_chunk()
-        enough = min(order.min_chunk, self._session.longest_chunk)
-        long_enough = chunk is not None and (self._committed or chunk >= enough)
-        speech = order.allow_speech and long_enough
-        frames: Iterator[AvatarFrame] | None = None
-        if speech:
-            self._loop.clear()
-            frames = self._session.generate(should_stop=should_stop)
-        elif order.allow_idle:
-            frames = self._idle(order, emit, should_stop)
-        count, abandoned = 0, False
-        if frames is not None:
-            count, abandoned = self._emit_all(frames, order, emit, keep=not speech)
-        chunk = self._session.next_chunk()
-        finished = self._committed and chunk is None and not abandoned
-        if finished:
-            self._committed = False
-        return Outcome(
-            buffered_samples=self._session.buffered_samples,
-            next_chunk=chunk,
-            longest_chunk=self._session.longest_chunk,
-            committed=self._committed,
-            finished=finished,
-            abandoned=abandoned,
-            frames=count,
-            speech=speech,
-            generate_s=time.monotonic() - started - self._encode_s,
-            encode_s=self._encode_s,
+        ended: Future[Outcome] = Future()
+        session = self._session
+        session.num_steps = order.num_steps
+        speech, idle = self._speech_chunk(order), False
+        if speech is not None:
+            self._loop.interrupt()
+            chunk = session.begin(chunk_frames=speech, should_stop=should_stop)
+        elif not order.allow_idle:
+            ended.set_result(self._outcome(order, None, 0, speech=False))
+            return Turn(ended)
+        else:
+            repeated = self._repeat(order, emit)
+            if repeated:
+                ended.set_result(self._outcome(order, None, 0, speech=False, repeated=repeated))
+                return Turn(ended)
+            idle = True
+            chunk = session.begin_idle(order.idle_chunk_frames, should_stop=should_stop)
+
+        def on_frame(frame: AvatarFrame) -> None:
+            if idle:
+                self._loop.add(frame)
+            emit(self._encode(frame, order, idle=idle))
+
+        def on_end(end: ChunkEnd) -> None:
+            if end.error is not None:
+                ended.set_exception(end.error)
+                return
+            length = chunk.job.chunk_frames
+            ended.set_result(self._outcome(order, end, length, speech=not idle))
+
+        scheduler.add(
+            chunk,
+            deadline_s=order.deadline_s,
+            on_frame=on_frame,
+            on_end=on_end,
+            ahead_s=order.idle_ahead_s if idle else None,
+            urgent=order.urgent and not idle,
         )
+        return Turn(ended, idle)
 
     def close(self) -> None:
         """Free the encoder; the engine's session is garbage from here on."""
+        self._session.clear_audio()
         self._encoder.close()
 
     def _take(self, order: Order) -> None:
-        if order.input.reset:
-            self._rewind(order.sent_ordinal)
-        for pcm in order.input.audio:
+        taken = order.input
+        if taken.reset:
+            self._session.clear_audio()
+            self._committed = False
+            self._go_back(taken.shown_ordinal)
+        elif order.cut_ordinal is not None:
+            self._go_back(order.cut_ordinal)
+        self._keyframe |= taken.keyframe
+        for pcm in taken.audio:
             self._session.push_audio(np.frombuffer(pcm, dtype="<i2"))
-        if order.input.commit:
+        if taken.commit:
             self._session.commit()
             self._committed = True
 
-    def _rewind(self, sent_ordinal: int) -> None:
-        """Forget the audio, and the chunks of which no frame was sent."""
-        unsent = None
-        while self._snapshots and self._snapshots[-1][0] > sent_ordinal:
-            unsent = self._snapshots.pop()
-        if unsent is not None:
-            self._session.restore(unsent[1])
-        self._session.clear_audio()
-        self._committed = False
-        self._loop.clear()
+    def _go_back(self, ordinal: int) -> None:
+        """The viewer saw the frame `ordinal` last (-1: none): what came after it never was."""
+        undone = False
+        while self._places and self._places[-1][0] > ordinal:
+            self._places.pop()
+            undone = True
+        if not undone:
+            return
+        self._loop.interrupt()
+        self._last = None
+        # What the client has not got cannot be what the next picture is predicted from.
+        self._keyframe = True
+        from visavis.engine.history import RewindError
 
-    def _emit_all(
-        self,
-        frames: Iterable[AvatarFrame],
-        order: Order,
-        emit: Callable[[MediaFrame], None],
-        *,
-        keep: bool,
-    ) -> tuple[int, bool]:
-        from visavis.engine.dit.sampler import ChunkAbandoned
-
-        self._snapshots.append((self._ordinal, self._session.snapshot()))
-        count = 0
         try:
-            for frame in frames:
-                if keep:
-                    self._loop.append(frame.pixels)
-                audio = frame.audio.astype("<i2").tobytes()
-                emit(self._encode(frame.pixels, audio, order, idle=keep, last=frame.last))
-                count += 1
-        except ChunkAbandoned:
-            return count, True
-        return count, False
+            self._session.rewind(self._places[-1][1] if self._places else -1)
+        except RewindError as error:  # a client so far behind gets a jump and not an end
+            log.warning("no way back to the frame that was seen", reason=str(error))
 
-    def _encode(
-        self, pixels: NDArray[np.uint8], audio: bytes, order: Order, *, idle: bool, last: bool
-    ) -> MediaFrame:
+    def _speech_chunk(self, order: Order) -> int | None:
+        if order.speech is None:
+            return None
+        return order.speech.choose(
+            ready=self._session.ready_frames,
+            committed=self._committed,
+            longest=self._session.longest_chunk,
+        )
+
+    def _outcome(
+        self,
+        order: Order,
+        end: ChunkEnd | None,
+        chunk_frames: int,
+        *,
+        speech: bool,
+        repeated: int = 0,
+    ) -> Outcome:
+        session = self._session
+        ready, longest = session.ready_frames, session.longest_chunk
+        abandoned = end is not None and end.abandoned
+        finished = self._committed and not ready and not abandoned
+        if finished:
+            self._committed = False
+        ask_again_s = None
+        if order.speech is not None and end is None:
+            ask_again_s = order.speech.wait_s(ready=ready, longest=longest)
+        return Outcome(
+            buffered_samples=session.buffered_samples,
+            longest_chunk=longest,
+            ask_again_s=ask_again_s,
+            finished=finished,
+            abandoned=abandoned,
+            chunk_frames=chunk_frames,
+            frames=end.frames if end is not None else repeated,
+            speech=speech,
+            busy_s=end.busy_s if end is not None else self._encode_s,
+            encode_s=self._encode_s,
+            wait_s=None if end is None else end.wait_s,
+        )
+
+    def _repeat(self, order: Order, emit: Callable[[MediaFrame], None]) -> int:
+        """Idle without the model, as the policy is: how many frames were shown again."""
+        count = 0
+        while count < order.idle_frames:
+            again = self._last if order.idle_policy == "freeze" else None
+            if order.idle_policy == "loop":
+                again = self._loop.next()
+            if again is None:
+                break
+            emit(self._encode(self._session.replay(again), order, idle=True))
+            count += 1
+        return count
+
+    def _encode(self, frame: AvatarFrame, order: Order, *, idle: bool) -> MediaFrame:
         started = time.monotonic()
         # What was queued of another generation is gone, so nothing may be predicted from it.
-        fresh = order.input.generation != self._generation
-        self._generation = order.input.generation
-        video, keyframe = self._encoder.encode(pixels, keyframe=fresh)
+        fresh = order.input.generation != self._generation or self._keyframe
+        self._generation, self._keyframe = order.input.generation, False
+        video, keyframe = self._encoder.encode(frame.pixels, keyframe=fresh)
         self._encode_s += time.monotonic() - started
-        self._last_pixels = pixels
-        frame = MediaFrame(
+        self._last = frame
+        self._places.append((self._ordinal, frame.index))
+        encoded = MediaFrame(
             generation=order.input.generation,
             response=0 if idle else order.input.response,
-            audio=audio,
+            audio=frame.audio.astype("<i2").tobytes(),
             video=video,
             keyframe=keyframe,
-            last=last,
+            last=frame.last,
             ordinal=self._ordinal,
         )
         self._ordinal += 1
-        return frame
-
-    def _silence(self) -> bytes:
-        """Silence of one repeated frame; the lengths add up to the rate."""
-        self._num_repeats += 1
-        samples = (
-            self._num_repeats * self._rate // FPS - (self._num_repeats - 1) * self._rate // FPS
-        )
-        return bytes(2 * samples)
-
-    def _idle(
-        self,
-        order: Order,
-        emit: Callable[[MediaFrame], None],
-        should_stop: Callable[[], bool],
-    ) -> Iterator[AvatarFrame] | None:
-        """Frames to be generated, or None when repeats were emitted."""
-        repeats = order.idle_chunk_frames - 5
-        if order.idle_policy == "freeze" and self._last_pixels is not None:
-            for _ in range(repeats):
-                emit(self._encode(self._last_pixels, self._silence(), order, idle=True, last=False))
-            return None
-        if order.idle_policy == "loop" and len(self._loop) == LOOP_FRAMES:
-            for _ in range(repeats):
-                # 99, 98 ... 0, 1 ... 98, 99: there and back, so that no jump is seen.
-                place = self._loop_position % (2 * LOOP_FRAMES - 2)
-                self._loop_position += 1
-                pixels = self._loop[abs(LOOP_FRAMES - 1 - place)]
-                emit(self._encode(pixels, self._silence(), order, idle=True, last=False))
-            return None
-        self._loop_position = 1
-        return self._session.generate_idle(order.idle_chunk_frames, should_stop=should_stop)
+        return encoded

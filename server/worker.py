@@ -1,7 +1,8 @@
 """The one engine thread: everything that touches the engine runs here, most urgent first.
 
-The event loop submits short pieces of work (one chunk, one avatar) and awaits them; it never
-computes itself. An exception belongs to the piece that raised it and to nobody else.
+The event loop submits short pieces of work (an order for a chunk, an avatar) and awaits them; it
+never computes itself. Between them the thread moves the chunks under way on, one denoising step or
+one frame at a time. An exception belongs to the piece that raised it and to nobody else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 MAX_QUEUED = 256
@@ -21,6 +26,26 @@ MAX_QUEUED = 256
 
 class WorkerBusyError(RuntimeError):
     """The queue is full: more pieces of work wait than sessions should be able to submit."""
+
+
+class Steps(Protocol):
+    """Work that comes in steps: `visavis.engine.batching.ChunkScheduler`, as far as seen here."""
+
+    def wait_s(self) -> float | None:
+        """Seconds until there is a step to take; None while there is none to come."""
+        ...
+
+    def deadline_s(self) -> float:
+        """By when the most urgent step is wanted, infinity when there is none now."""
+        ...
+
+    def tick(self) -> bool:
+        """Take one step."""
+        ...
+
+    def close(self) -> None:
+        """Abandon what is under way."""
+        ...
 
 
 @dataclass(order=True)
@@ -32,13 +57,17 @@ class _Work:
 
 
 class EngineWorker:
-    """A thread with a bounded queue, ordered by deadline and then by arrival."""
+    """A thread with a bounded queue, ordered by deadline and then by arrival.
+
+    `steps`, if set from work on the thread itself, is moved on whenever it is more urgent.
+    """
 
     def __init__(self, name: str = "engine") -> None:
         self._condition = threading.Condition()
         self._queue: list[_Work] = []
         self._counter = itertools.count()
         self._stopping = False
+        self.steps: Steps | None = None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
     def start(self) -> None:
@@ -77,24 +106,51 @@ class EngineWorker:
             self._condition.notify()
         return future
 
+    def nudge(self) -> None:
+        """A step may be due, or no longer wanted, that was neither when the thread last looked."""
+        with self._condition:
+            self._condition.notify()
+
     async def run(self, run: Callable[[], T], *, deadline_s: float) -> T:
         """Await `run` on the engine thread."""
         return await asyncio.wrap_future(self.submit(run, deadline_s=deadline_s))
 
     def _loop(self) -> None:
         while True:
-            with self._condition:
-                while not self._queue and not self._stopping:
-                    self._condition.wait()
-                if self._stopping:
-                    return
-                work = heapq.heappop(self._queue)
-            if not work.future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = work.run()
-            except BaseException as error:  # told to the one who waits, whatever it is
-                work.future.set_exception(error)
-            else:
-                work.future.set_result(result)
+            work = self._next()
+            if self._stopping:
+                break
+            if work is None:
+                self._step()
+            elif work.future.set_running_or_notify_cancel():
+                try:
+                    result = work.run()
+                except BaseException as error:  # told to the one who waits, whatever it is
+                    work.future.set_exception(error)
+                else:
+                    work.future.set_result(result)
             del work
+        if self.steps is not None:
+            self.steps.close()
+
+    def _next(self) -> _Work | None:
+        """Wait for something to do: a piece of work, or None for a step (or the end)."""
+        with self._condition:
+            while not self._queue and not self._stopping:
+                wait_s = self.steps.wait_s() if self.steps is not None else None
+                if wait_s == 0:
+                    return None
+                self._condition.wait(wait_s)
+            if self._stopping:
+                return None
+            steps_first = (
+                self.steps is not None and self.steps.deadline_s() < self._queue[0].deadline_s
+            )
+            return None if steps_first else heapq.heappop(self._queue)
+
+    def _step(self) -> None:
+        assert self.steps is not None
+        try:
+            self.steps.tick()
+        except Exception as error:  # the thread serves every session: it must not end
+            log.error("a step failed", exc_info=error)

@@ -1,0 +1,219 @@
+"""What the engine is told to do, on a clock of its own: soon, without gaps, and never for nothing.
+
+Costs are those measured with the embedded model on two idle cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from virtual_engine import TWO_CORES, VirtualEngine, run_virtually
+
+Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+FIRST, DISCONTINUITY = 2, 16
+
+
+@pytest.fixture
+def virtually(monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda main: run_virtually(monkeypatch, main)
+
+
+def test_live_speech_is_answered_within_a_quarter_second_and_has_no_gap(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await asyncio.sleep(3)
+            for _ in range(3):
+                began_s = asyncio.get_running_loop().time()
+                frames = await client.speak(4.0, live=True)
+                assert frames[0].at_s - began_s <= 0.25
+                assert sum(frame.late_s for frame in frames) == 0
+                assert len(frames) == 100
+                await asyncio.sleep(1.7)
+
+    virtually(main)
+
+
+def test_speech_that_comes_at_once_is_made_in_long_chunks(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await asyncio.sleep(1)
+            began_s, before = asyncio.get_running_loop().time(), len(engine.pipeline.chunks)
+            frames = await client.speak(6.0, live=False)
+            chunks = [job.chunk_frames for job in engine.pipeline.chunks[before:]]
+            assert frames[0].at_s - began_s <= 0.15
+            assert sum(frame.late_s for frame in frames) == 0
+            assert chunks[0] == 17
+            assert chunks[1:5] == [33] * 4
+
+    virtually(main)
+
+
+def test_the_first_frame_comes_soon_whatever_idle_chunk_is_under_way(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            for moment in range(12):
+                await asyncio.sleep(1.5 + 0.09 * moment)
+                began_s = asyncio.get_running_loop().time()
+                frames = await client.speak(0.5, live=True)
+                assert frames[0].at_s - began_s <= 0.3
+                assert len(frames) == 13
+
+    virtually(main)
+
+
+def test_idling_keeps_real_time_for_a_third_of_the_engine(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await asyncio.sleep(20)
+            assert max(frame.late_s for frame in client.sent) == 0
+            assert len(client.sent) >= 500
+            assert engine.worker.busy_s / 20 < 0.33
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("idle", ["loop", "freeze"])
+def test_repeated_idle_frames_cost_the_model_nothing(idle: Any, virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client(idle=idle) as client:
+            await asyncio.sleep(2)
+            made = engine.pipeline.decoded
+            await asyncio.sleep(20)
+            assert engine.pipeline.decoded == made
+            assert max(frame.late_s for frame in client.sent) == 0
+            frames = await client.speak(1.0, live=True)
+            assert len(frames) == 25
+            await asyncio.sleep(3)
+            made = engine.pipeline.decoded
+            await asyncio.sleep(5)
+            assert engine.pipeline.decoded == made
+
+    virtually(main)
+
+
+def test_a_cancel_is_followed_by_the_next_picture_at_once(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            loop = asyncio.get_running_loop()
+            for moment in range(6):
+                await asyncio.sleep(1)
+                speaking = asyncio.create_task(client.speak(6.0, live=False))
+                await asyncio.sleep(0.3 + 0.11 * moment)
+                client.cancel()
+                cancelled_s, made = loop.time(), engine.pipeline.decoded
+                await asyncio.sleep(0.2)
+                fresh = [f for f in client.sent if f.epoch == client.conversation.epoch]
+                assert fresh[0].at_s - cancelled_s <= 0.15
+                assert fresh[0].flags & DISCONTINUITY
+                assert not any(frame.response for frame in fresh)
+                assert engine.pipeline.decoded - made <= 20
+                await speaking
+
+    virtually(main)
+
+
+def test_after_a_cancel_the_face_goes_on_from_the_frame_that_was_seen(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            seen: list[int] = []
+            session: Any = client.stream._session
+            rewind = session.rewind
+            session.rewind = lambda index: (seen.append(index), rewind(index))
+            await asyncio.sleep(1)
+            speaking = asyncio.create_task(client.speak(6.0, live=False))
+            await asyncio.sleep(1.0)
+            shown = client.pacer.shown_pts_us(asyncio.get_running_loop().time()) // 40_000
+            seen.clear()
+            client.cancel()
+            await asyncio.sleep(0.2)
+            # Nothing was cut off twice, so that the numbers of frames and places agree.
+            assert len(seen) == 1
+            assert shown - 1 <= seen[0] <= shown + 1
+            await speaking
+
+    virtually(main)
+
+
+def test_two_sessions_share_the_engine_without_gaps(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine:
+            async with engine.client(seed=1) as one, engine.client(seed=2) as two:
+                await asyncio.sleep(2)
+                spoken = await asyncio.gather(
+                    *(client.speak(5.0, live=False) for client in (one, two))
+                )
+                for frames in spoken:
+                    assert len(frames) == 125
+                    assert sum(frame.late_s for frame in frames) <= 0.04
+            assert engine.load.speaking == 0
+
+    virtually(main)
+
+
+def test_a_speaker_is_not_disturbed_by_sessions_that_idle(virtually: Run) -> None:
+    async def main() -> None:
+        async with (
+            VirtualEngine() as engine,
+            engine.client() as speaker,
+            engine.client(seed=1),
+            engine.client(seed=2),
+        ):
+            await asyncio.sleep(2.3)
+            began_s = asyncio.get_running_loop().time()
+            frames = await speaker.speak(4.0, live=False)
+            assert frames[0].at_s - began_s <= 0.3
+            assert sum(frame.late_s for frame in frames) <= 0.04
+
+    virtually(main)
+
+
+def test_a_slow_engine_takes_fewer_steps_and_says_so(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await asyncio.sleep(1)
+            assert client.producer.degraded == []
+            engine.pipeline.slowness = 5.0
+            speaking = asyncio.create_task(client.speak(40.0, live=False))
+            await asyncio.sleep(25)
+            assert client.producer.degraded == ["steps"]
+            assert client.producer.num_steps == 2
+            engine.pipeline.slowness = 1.0
+            await speaking
+            await client.speak(40.0, live=False)
+            assert client.producer.degraded == []
+
+    virtually(main)
+
+
+def test_a_failing_engine_ends_the_producer_with_its_error(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await asyncio.sleep(1)
+
+            def fail(jobs: object) -> None:
+                raise RuntimeError("out of memory")
+
+            engine.pipeline.denoise = fail  # type: ignore[method-assign]
+            client.conversation.append(bytes(32_000), None, 0.0)
+            client.producer.wake()
+            await asyncio.wait([client.producing], timeout=5)
+            assert isinstance(client.producing.exception(), RuntimeError)
+            engine.forget(client)
+
+    virtually(main)
+
+
+def test_utterances_in_a_row_all_come(virtually: Run) -> None:
+    async def main() -> None:
+        slow = replace(TWO_CORES, frame_s=0.02)
+        async with VirtualEngine(slow) as engine, engine.client() as client:
+            for seconds in (0.04, 1.0, 0.5, 2.02):
+                frames = await client.speak(seconds, live=False)
+                assert len(frames) == -(-round(seconds * 1000) // 40)
+            assert [f.response for f in client.sent if f.flags & FIRST] == [1, 2, 3, 4]
+
+    virtually(main)
