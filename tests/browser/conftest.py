@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -81,7 +83,7 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     script = shutil.which("visavis", path=str(Path(sys.executable).parent))
     if script:
         command = [script, "serve", "--port", str(port)]
-    environment = dict(os.environ, VISAVIS_DATA_DIR=str(folder / "data"))
+    environment = dict(os.environ, VISAVIS_DATA_DIR=str(folder / "data"), VISAVIS_MAX_SESSIONS="4")
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     base = f"http://127.0.0.1:{port}"
@@ -96,6 +98,18 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def speech_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_speech_like(tmp_path_factory.mktemp("speech") / "speech.wav", 4.0)
+
+
+@pytest.fixture(scope="session")
+def a_photo(base_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mirrored copy of the gallery's first portrait, as a stranger's PNG."""
+    with urllib.request.urlopen(f"{base_url}/v1/avatars") as response:
+        first = json.load(response)["data"][0]
+    with urllib.request.urlopen(base_url + first["image_url"]) as response:
+        mirrored = ImageOps.mirror(Image.open(response).convert("RGB"))
+    path = tmp_path_factory.mktemp("photo") / "my_own-photo.png"
+    mirrored.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,7 @@ function clock(seconds: number): string {
 function fileName(avatar: string, extension: string): string {
   const name = avatar
     .normalize("NFKD")
+    .replace(/\p{M}/gu, "")
     .replace(/[^A-Za-z0-9]+/g, "-")
     .replace(/^-|-$/g, "")
     .toLowerCase();

@@ -68,6 +68,7 @@ export async function runProgram(
     if (!(error instanceof ProgramExit)) throw error;
     if (error.code !== 0) throw new Error(`${args[0]} failed: ${program.said.trim()}`);
   }
+  if (program.files.size === 0) throw new Error(`${args[0]} wrote nothing: ${program.said.trim()}`);
   return new Map([...program.files].map(([name, file]) => [name, file.bytes()]));
 }
 

@@ -5,6 +5,7 @@
  */
 import { Emitter } from "./emitter";
 import { type AvatarError, ConnectionLostError, errorFromBody, errorFromClose } from "./errors";
+import { parseEvent } from "./parse";
 import {
   type ClientEvent,
   Flag,
@@ -198,11 +199,11 @@ export class Connection extends Emitter<ConnectionEvents> {
   #onMessage(data: string | ArrayBuffer): void {
     this.#heardAtMs = performance.now();
     try {
-      if (typeof data === "string") this.#onEvent(JSON.parse(data) as ServerEvent);
+      if (typeof data === "string") this.#onEvent(parseEvent(data));
       else this.#onFrame(decodeFrame(data));
     } catch (error) {
       // One broken message is no reason to lose a session; anything else is a bug to be seen.
-      if (!(error instanceof WireError || error instanceof SyntaxError)) throw error;
+      if (!(error instanceof WireError)) throw error;
       const body = { type: "invalid_request_error", code: "invalid_frame", message: error.message };
       this.emit("error", errorFromBody(body));
     }

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Playout, squeeze, type TimedFrame } from "./playout";
 
@@ -91,5 +92,70 @@ describe("squeeze", () => {
 
   it("never delays", () => {
     expect(squeeze([1.01, 1.02], 1, 9)).toEqual([1.01, 1.02]);
+  });
+});
+
+describe("any network", () => {
+  const arrivals = fc.array(
+    fc.record({
+      waitMs: fc.oneof(fc.nat(40), fc.nat(2_000)),
+      idle: fc.boolean(),
+      first: fc.boolean(),
+      discontinuity: fc.boolean(),
+    }),
+    { maxLength: 120 },
+  );
+
+  it("never makes words overlap, and never plans them into the past", () => {
+    fc.assert(
+      fc.property(arrivals, (frames) => {
+        const playout = new Playout();
+        let nowS = 0;
+        let speechEndS = Number.NEGATIVE_INFINITY;
+        for (const [i, { waitMs, ...kind }] of frames.entries()) {
+          nowS += waitMs / 1_000;
+          const { dueS } = playout.place(frame(i, kind), nowS);
+          expect(dueS).toBeGreaterThanOrEqual(nowS);
+          if (kind.idle) continue;
+          expect(dueS).toBeGreaterThanOrEqual(speechEndS - 1e-9);
+          speechEndS = dueS + FRAME_S;
+        }
+      }),
+    );
+  });
+
+  it("that is calm changes nothing: speech keeps its spacing exactly", () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(100), { minLength: 2, maxLength: 80 }), (jitterMs) => {
+        const playout = new Playout();
+        let nowS = 0;
+        let firstS: number | null = null;
+        for (const [i, ms] of jitterMs.entries()) {
+          // Frames of a calm network come at their pace, at most 100 ms late, and in order.
+          nowS = Math.max(nowS, i * FRAME_S + ms / 1_000);
+          const { dueS, underrun } = playout.place(frame(i, { first: i === 0 }), nowS);
+          firstS ??= dueS;
+          expect(underrun).toBe(false);
+          expect(dueS).toBeCloseTo(firstS + i * FRAME_S);
+        }
+      }),
+    );
+  });
+});
+
+describe("squeeze of any queue", () => {
+  it("keeps the order and the limit", () => {
+    const times = fc.array(fc.double({ min: 0, max: 10, noNaN: true }), { maxLength: 30 });
+    fc.assert(
+      fc.property(times, fc.double({ min: 0, max: 9, noNaN: true }), (dues, nowS) => {
+        const sorted = [...dues].sort((a, b) => a - b);
+        const moved = squeeze(sorted, nowS, nowS + 0.3);
+        expect(moved).toEqual([...moved].sort((a, b) => a - b));
+        for (const [i, due] of moved.entries()) {
+          expect(due).toBeLessThanOrEqual(Math.max(sorted[i] as number, 0));
+          if ((sorted[i] as number) > nowS) expect(due).toBeLessThan(nowS + 0.3);
+        }
+      }),
+    );
   });
 });

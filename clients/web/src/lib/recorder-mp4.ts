@@ -114,6 +114,10 @@ class Mp4Writer implements RecordingWriter {
     this.#track = new ContinuousSound(sampleRate);
   }
 
+  get seconds(): number {
+    return this.#track.endS;
+  }
+
   add(frame: PassedFrame): void {
     const hasPicture = frame.wire.video.length > 0;
     if (!this.#begun && !(hasPicture && this.video.canBegin(frame))) return;

@@ -23,6 +23,8 @@ export function openStreamWriter(player: Player): RecordingWriter | null {
 
 class StreamWriter implements RecordingWriter {
   readonly #pieces: Blob[] = [];
+  readonly #startedAtMs = performance.now();
+  #stoppedAtMs: number | null = null;
 
   constructor(
     readonly recorder: MediaRecorder,
@@ -30,6 +32,10 @@ class StreamWriter implements RecordingWriter {
   ) {
     recorder.ondataavailable = ({ data }) => this.#pieces.push(data);
     recorder.start(1000);
+  }
+
+  get seconds(): number {
+    return ((this.#stoppedAtMs ?? performance.now()) - this.#startedAtMs) / 1000;
   }
 
   /** The canvas is filmed as it is; the frames themselves are not needed. */
@@ -42,6 +48,7 @@ class StreamWriter implements RecordingWriter {
         this.recorder.stop();
       });
     }
+    this.#stoppedAtMs = performance.now();
     this.#release();
     return new Blob(this.#pieces, { type: this.recorder.mimeType });
   }

@@ -16,6 +16,8 @@ export interface Recording {
 /** One way to make a file. */
 export interface RecordingWriter {
   readonly extension: string;
+  /** Length of the file so far. */
+  readonly seconds: number;
   /** Takes a frame whose moment has passed; never throws. */
   add(frame: PassedFrame): void;
   finish(): Promise<Blob>;
@@ -32,7 +34,6 @@ const MAX_SECONDS = 3600;
 
 export class Recorder {
   #writer: RecordingWriter | null = null;
-  #startedAtMs = 0;
   #stopListening: () => void = () => {};
   #starting = false;
 
@@ -45,8 +46,9 @@ export class Recorder {
     return this.#writer !== null;
   }
 
+  /** Length of what is recorded; a recording begins with the next keyframe. */
   get seconds(): number {
-    return this.#writer ? (performance.now() - this.#startedAtMs) / 1000 : 0;
+    return this.#writer?.seconds ?? 0;
   }
 
   /** Throws AvatarError `recorder_unsupported` or `recorder_busy`. */
@@ -58,7 +60,6 @@ export class Recorder {
     try {
       const writer = await this.#open();
       this.#writer = writer;
-      this.#startedAtMs = performance.now();
       this.#stopListening = this.player.on("passed", (frame) => {
         if (this.seconds < MAX_SECONDS) writer.add(frame);
       });
@@ -74,10 +75,10 @@ export class Recorder {
     if (!writer) {
       throw new AvatarError({ code: "recorder_idle", message: "no recording runs" });
     }
-    const { seconds } = this;
     this.#forget();
     try {
-      return { blob: await writer.finish(), extension: writer.extension, seconds };
+      const blob = await writer.finish();
+      return { blob, extension: writer.extension, seconds: writer.seconds };
     } catch (error) {
       throw new AvatarError({ code: "recorder_failed", message: String(error) });
     }

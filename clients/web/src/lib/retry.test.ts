@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Backoff, verdictOf } from "./retry";
 
@@ -27,5 +28,27 @@ describe("Backoff", () => {
   it("jitters within half a step and respects the server's wish", () => {
     expect(new Backoff({ baseMs: 500, maxMs: 4_000, random: () => 0 }).next()).toBe(250);
     expect(new Backoff({ baseMs: 500, maxMs: 4_000, random: () => 0 }).next(5)).toBe(5_000);
+  });
+
+  it("waits between half a step and a whole one, whatever the dice say", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })),
+        (dice) => {
+          let thrown = 0;
+          const backoff = new Backoff({
+            baseMs: 500,
+            maxMs: 8_000,
+            random: () => dice[thrown++] as number,
+          });
+          for (let attempt = 0; attempt < dice.length; attempt++) {
+            const step = Math.min(8_000, 500 * 2 ** attempt);
+            const delay = backoff.next();
+            expect(delay).toBeGreaterThanOrEqual(step / 2);
+            expect(delay).toBeLessThanOrEqual(step);
+          }
+        },
+      ),
+    );
   });
 });

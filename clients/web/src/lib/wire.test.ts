@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import vectors from "../../../../tests/protocol/vectors.json";
 import { Flag, Kind } from "./protocol";
@@ -95,5 +96,56 @@ describe("golden messages shared with the server", () => {
 
   it.each(vectors.bad_frames)("$name is refused", ({ message }) => {
     expect(() => decodeFrame(fromHex(message))).toThrow(WireError);
+  });
+});
+
+describe("any bytes", () => {
+  it("decode to a frame whose parts are the message, or are refused as WireError", () => {
+    const header = fc
+      .record({ length: fc.nat(40), audio: fc.nat(20), video: fc.nat(20), surplus: fc.nat(1) })
+      .map(({ length, audio, video, surplus }) => {
+        const bytes = new Uint8Array(32 + audio + video + surplus);
+        const view = new DataView(bytes.buffer);
+        view.setUint16(2, length, true);
+        view.setUint32(24, audio, true);
+        view.setUint32(28, video, true);
+        return bytes;
+      });
+    const bytes = fc.oneof(fc.uint8Array({ maxLength: 128 }), header);
+    fc.assert(
+      fc.property(bytes, (message) => {
+        const { buffer } = new Uint8Array(message);
+        try {
+          const { audio, video } = decodeFrame(buffer);
+          const headerLength = new DataView(buffer).getUint16(2, true);
+          expect(headerLength + audio.length + video.length).toBe(buffer.byteLength);
+        } catch (error) {
+          expect(error).toBeInstanceOf(WireError);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("of a frame come back as they were", () => {
+    const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
+    const part = fc.uint8Array({ maxLength: 64 }).map((bytes) => new Uint8Array(bytes));
+    fc.assert(
+      fc.property(
+        fc.record({
+          kind: fc.nat(255),
+          flags: fc.nat(255),
+          seq: u32,
+          ptsUs: fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+          epoch: u32,
+          response: u32,
+          audio: part,
+          video: part,
+        }),
+        (frame) => {
+          expect(decodeFrame(encodeFrame(frame))).toEqual(frame);
+        },
+      ),
+    );
   });
 });

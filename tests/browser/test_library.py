@@ -1,0 +1,103 @@
+"""The published package as it is: no bundler, no demo page, a recording of what was seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from page_driver import begin_to_speak, figures, open_page, wait_until
+from playwright.sync_api import Page, Route
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+WEB = Path(__file__).resolve().parents[2] / "clients/web"
+CALLER = """<!doctype html><title>caller</title><canvas id="face"></canvas>"""
+CALL = """async ([url, avatar]) => {
+  const { connect, AvatarError, NotFoundError } = await import('/package/index.js');
+  const canvas = document.getElementById('face');
+  const session = connect({ url, avatar, canvas, sampleRate: 16000 });
+  const finished = new Promise((resolve) => session.on('finished', resolve));
+  try { await session.ready; } catch (error) {
+    await session.close();
+    return { refused: error instanceof NotFoundError && error instanceof AvatarError,
+             code: error.code, remedy: error.remedy };
+  }
+  await session.unlock();
+  const tone = Float32Array.from({ length: 16000 }, (_, i) => 0.3 * Math.sin(i / 20));
+  session.sendAudio(tone);
+  session.commit();
+  const { status } = await finished;
+  const stats = session.stats();
+  await session.close();
+  return { status, shown: stats.framesShown, width: canvas.width, state: session.status.state };
+}"""
+
+
+@pytest.fixture
+def caller(page: Page, base_url: str) -> Page:
+    """An empty page of the server's origin from which the package can be imported."""
+    package = WEB / "build"
+    if not (package / "index.js").is_file():
+        pytest.fail("the package is not built: run `npm run build` in clients/web")
+
+    def serve(route: Route) -> None:
+        route.fulfill(path=package / route.request.url.split("/package/")[1])
+
+    page.route("**/package/**", serve)
+    page.route("**/caller", lambda route: route.fulfill(content_type="text/html", body=CALLER))
+    page.goto(f"{base_url}/caller")
+    return page
+
+
+def test_package_speaks_without_a_bundler(caller: Page, base_url: str) -> None:
+    url = base_url.replace("http", "ws") + "/v1/realtime/avatar"
+    result = caller.evaluate(CALL, [url, "clara"])
+    assert result["status"] == "completed"
+    assert result["shown"] >= 25
+    assert result["width"] > 0
+    assert result["state"] == "closed"
+
+
+def test_package_rejects_with_a_typed_error(caller: Page, base_url: str) -> None:
+    url = base_url.replace("http", "ws") + "/v1/realtime/avatar"
+    result = caller.evaluate(CALL, [url, "nobody-here"])
+    assert result["refused"] is True
+    assert result["code"] == "avatar_not_found"
+    assert result["remedy"]
+
+
+@pytest.mark.parametrize("video", ["h264", "jpeg"])
+def test_recording_is_a_video_with_the_speech(
+    page: Page, base_url: str, speech_wav: Path, tmp_path: Path, video: str
+) -> None:
+    open_page(page, f"{base_url}/?video={video}")
+    # A recording begins with a picture that can be decoded alone, so that it starts before.
+    page.get_by_role("button", name="Record a video").click()
+    wait_until(page, "document.getElementById('record-text').textContent > '0:00'")
+    begin_to_speak(page, speech_wav)
+    wait_until(page, "v.utterances === 1")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Stop recording").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    assert path.suffix == ".mp4"
+    with av.open(str(path)) as file:
+        times = [float(frame.time or 0) for frame in file.decode(video=0)]
+    with av.open(str(path)) as file:
+        sound = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
+        seconds = sum(1 for _ in times) / 25
+        assert "visavis" in file.metadata.get("title", "")
+    assert len(times) > 60
+    assert np.all(np.diff(times) > 0)
+    assert np.abs(sound).max() > 0.01
+    assert abs(times[-1] - len(sound) / file_rate(path)) < 0.5
+    assert seconds > 2
+    assert figures(page).last_error is None
+
+
+def file_rate(path: Path) -> int:
+    with av.open(str(path)) as file:
+        rate: int = file.streams.audio[0].rate
+        return rate
