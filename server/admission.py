@@ -1,20 +1,26 @@
-"""Who gets a place: capacity, the list of live sessions, draining."""
+"""Who gets a place: capacity, the waiting line, the list of live sessions, draining."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import ModelHost
+from visavis.server.waiting_line import OnQueued, Ticket, WaitingLine
 
 RETRY_AFTER_S = 5.0
 MIN_MEASURED = 3
+# How often those who wait are told what has changed, and the capacity is looked at again.
+TELL_EVERY_S = 1.0
 
 
 class Drainable(Protocol):
@@ -32,7 +38,9 @@ class Admission:
         self.draining = False
         self._host = host
         self._metrics = metrics
-        self._sessions: set[Drainable] = set()
+        self._sessions: dict[Drainable, float] = {}
+        self._called = 0  # whose turn it is, and who did not take the place yet
+        self._line = WaitingLine(host.max_queued)
         self._empty = asyncio.Event()
         self._empty.set()
         self._first_frames_s: deque[float] = deque(maxlen=256)
@@ -42,8 +50,11 @@ class Admission:
         """Sessions that hold a place."""
         return len(self._sessions)
 
-    def check(self) -> None:
-        """Raises ProtocolError `server_draining`, `model_loading` or `capacity`."""
+    def check_open(self) -> None:
+        """Whether connections are served at all; a full server can still resume sessions.
+
+        Raises ProtocolError `server_draining` or `model_loading`.
+        """
         if self.draining:
             raise ProtocolError(
                 ErrorCode.SERVER_DRAINING,
@@ -51,27 +62,122 @@ class Admission:
                 retry_after_s=RETRY_AFTER_S,
             )
         _ = self._host.engine
-        if self.active >= self._host.max_sessions:
-            raise ProtocolError(
-                ErrorCode.CAPACITY,
-                f"{self.active} of {self._host.max_sessions} sessions are in use; try again later",
-                retry_after_s=RETRY_AFTER_S,
-            )
+
+    @property
+    def sessions(self) -> list[Drainable]:
+        """Those that hold a place."""
+        return list(self._sessions)
+
+    @property
+    def queued(self) -> int:
+        """Sessions that wait for a place."""
+        return len(self._line)
+
+    @property
+    def eta_s(self) -> float | None:
+        """About how long one who came now would wait; 0 with room, None when nobody can tell."""
+        if self._has_room:
+            return 0.0
+        return self._line.eta_s(self.queued + 1, self._ages_s(), self._host.max_sessions)
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._line and self.active + self._called < self._host.max_sessions
+
+    def check(self) -> None:
+        """Raises ProtocolError `server_draining`, `model_loading` or `capacity`."""
+        self.check_open()
+        if not self._has_room:
+            raise self._full()
+
+    def _full(self) -> ProtocolError:
+        eta_s = self.eta_s
+        return ProtocolError(
+            ErrorCode.CAPACITY,
+            f"{self.active} of {self._host.max_sessions} sessions are in use and {self.queued} "
+            "wait; try again later",
+            retry_after_s=RETRY_AFTER_S if eta_s is None else max(1.0, eta_s),
+        )
 
     @contextmanager
     def place(self, session: Drainable) -> Iterator[None]:
-        """Hold a place for `session`. Raises as `check` does."""
+        """Hold a place for `session`, now or not at all. Raises as `check` does."""
         self.check()
-        self._sessions.add(session)
-        self._empty.clear()
-        self._metrics.sessions_active.set(self.active)
+        leave = self._enter(session)
         try:
             yield
         finally:
-            self._sessions.discard(session)
-            self._metrics.sessions_active.set(self.active)
-            if not self._sessions:
-                self._empty.set()
+            leave()
+
+    async def join(self, session: Drainable, on_queued: OnQueued) -> Callable[[], None]:
+        """Take a place for `session`, waiting for it in line if need be.
+
+        `on_queued` is told the position and the estimated seconds at first and when they change. A
+        caller that is cancelled leaves the line.
+
+        Returns:
+            What gives the place back; to be called once.
+
+        Raises:
+            ProtocolError: `server_draining` or `model_loading`, or `capacity` with a full line.
+        """
+        self.check_open()
+        if not self._has_room:
+            if self._line.is_full:
+                raise self._full()
+            await self._wait_in_line(on_queued)
+        return self._enter(session)
+
+    async def _wait_in_line(self, on_queued: OnQueued) -> None:
+        turn = asyncio.Event()
+        ticket = Ticket(turn.set, on_queued)
+        self._line.join(ticket)
+        self._tell()
+        try:
+            while not turn.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TELL_EVERY_S):
+                        await turn.wait()
+                self._call_those_who_fit()
+            self.check_open()
+        except BaseException:
+            self._give_up(ticket)
+            raise
+        self._called -= 1
+
+    def _give_up(self, ticket: Ticket) -> None:
+        if not self._line.leave(ticket):
+            self._called -= 1  # it was called, and passes the place on
+        self._call_those_who_fit()
+
+    def _enter(self, session: Drainable) -> Callable[[], None]:
+        self._sessions[session] = time.monotonic()
+        self._empty.clear()
+        self._metrics.sessions_active.set(self.active)
+        return partial(self._leave, session)
+
+    def _leave(self, session: Drainable) -> None:
+        since_s = self._sessions.pop(session, None)
+        if since_s is not None:
+            self._line.session_ended(time.monotonic() - since_s)
+        self._metrics.sessions_active.set(self.active)
+        if not self._sessions:
+            self._empty.set()
+        self._call_those_who_fit()
+
+    def _call_those_who_fit(self) -> None:
+        while self._line and self.active + self._called < self._host.max_sessions:
+            self._called += 1
+            self._line.call_next()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._metrics.sessions_queued.set(self.queued)
+        self._line.tell(self._ages_s(), self._host.max_sessions)
+
+    def _ages_s(self) -> list[float]:
+        now_s = time.monotonic()
+        return [now_s - since_s for since_s in self._sessions.values()]
 
     def observe_first_frame(self, seconds: float) -> None:
         """A response's first frame was sent so long after its first audio came."""
@@ -93,6 +199,9 @@ class Admission:
         """Admit nobody, ask all to finish, and wait for them, `timeout_s` at most."""
         self.draining = True
         self._metrics.set_engine_state("draining")
+        for ticket in self._line.clear():
+            self._called += 1
+            ticket.call()  # to be told that there will be no place
         for session in list(self._sessions):
             session.drain(timeout_s)
         try:

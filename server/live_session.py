@@ -121,7 +121,7 @@ class LiveSession:
     async def _open(self, setup: SessionSetup) -> ev.SessionUpdated:
         if self._lease is not None:
             self._stack.enter_context(self._lease())
-        self._stack.enter_context(self._admission.place(self))
+        self._stack.callback(await self._admission.join(self, self._queued))
         self.out.post(ev.SessionLoading(stage="avatar", progress=0.0))
         if setup.avatar_id is not None:
             avatar = await self._host.prepare_stored(setup.avatar_id)
@@ -171,6 +171,9 @@ class LiveSession:
     def age_s(self) -> float:
         """Seconds since the greeting."""
         return self._watch.elapsed_s()
+
+    def _queued(self, position: int, eta_s: float | None) -> None:
+        self.out.post(ev.SessionQueued(position=position, eta_s=eta_s))
 
     def change(self, settings: ev.SessionSettings) -> ev.SessionUpdated:
         """A later session.update. Raises ProtocolError `immutable_field`."""

@@ -143,6 +143,11 @@ class ModelHost:
         return self._config.max_sessions or self.load.capacity
 
     @property
+    def max_queued(self) -> int:
+        """Sessions that may wait for a place."""
+        return self._config.max_queued_sessions
+
+    @property
     def scheduler(self) -> ChunkScheduler:
         """The engine's chunks under way. Raises as `engine`."""
         return self.engine.scheduler

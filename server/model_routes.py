@@ -40,8 +40,8 @@ def model_routes(server: Server) -> APIRouter:
         return {
             "active": server.admission.active,
             "max": server.host.max_sessions,
-            "queue": 0,
-            "eta_s": None,
+            "queue": server.admission.queued,
+            "eta_s": server.admission.eta_s,
             "state": "draining" if server.draining else server.host.state,
         }
 
