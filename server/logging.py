@@ -11,7 +11,7 @@ import structlog
 from visavis.server.redaction import redact
 
 # Their debug output is every handshake's headers and every frame's bytes.
-_CHATTY = ("websockets", "websockets.server", "websockets.client", "multipart", "python_multipart")
+_CHATTY = ("uvicorn.error", "websockets.server", "websockets.client", "python_multipart.multipart")
 
 
 def configure_logging(log_format: Literal["auto", "console", "json"], level: str) -> None:
