@@ -4,6 +4,7 @@
 # make bench  what this machine can do;  make eval  how good the model is
 # make adapters  the LiveKit and Pipecat adapters against the real packages
 # make lint   the checks without the tests;  make clean  undo it all
+# make gpu-check  kernels, the 14B model's parts and the embedded model on the GPU here
 
 SHELL := /bin/bash
 VENV := .venv
@@ -30,7 +31,7 @@ DEV := $(VENV)/.done-dev
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
-.PHONY: setup demo test lint bench eval adapters train-setup lock protocol clean
+.PHONY: setup demo test lint bench gpu-check eval adapters train-setup lock protocol clean
 .DELETE_ON_ERROR:
 
 setup: $(RUNTIME) $(PAGE)
@@ -86,6 +87,11 @@ adapters: $(DEV) .venv-adapters/.done
 	$(PYTHON) scripts/setup_venv.py .venv-adapters requirements/adapters.txt \
 		--editable clients/python --check "livekit.agents, pipecat, visavis_client, pytest"
 	@touch $@
+
+# Needs a CUDA build of PyTorch in the environment, and Triton (requirements/gpu.txt); says so and
+# fails without a GPU.
+gpu-check: $(RUNTIME)
+	$(BIN)/python scripts/gpu_check.py
 
 # What the training stages need besides Python packages: a synthesiser and word lists.
 train-setup: $(DEV)
