@@ -115,7 +115,7 @@ protocol:
 	$(BIN)/python scripts/generate_protocol.py
 
 clean:
-	rm -rf $(VENV) .venv-landmarks .venv-adapters $(WEB)/node_modules $(WEB)/dist build *.egg-info src/*.egg-info \
+	rm -rf $(VENV) .venv-landmarks .venv-adapters $(WEB)/node_modules $(WEB)/dist $(WEB)/build build *.egg-info src/*.egg-info \
 		clients/python/*.egg-info clients/python/build .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,9 +48,15 @@ function decodeH264(request: Extract<DecoderRequest, { type: "decode" }>): void 
 }
 
 async function decodeJpeg(request: Extract<DecoderRequest, { type: "decode" }>): Promise<void> {
+  const { id } = request;
   const started = generation;
-  const image = await createImageBitmap(new Blob([request.data], { type: "image/jpeg" }));
-  scope.postMessage({ type: "frame", id: request.id, generation: started, image }, [image]);
+  try {
+    const image = await createImageBitmap(new Blob([request.data], { type: "image/jpeg" }));
+    scope.postMessage({ type: "frame", id, generation: started, image }, [image]);
+  } catch {
+    // Every picture stands alone: one that is broken is left out.
+    scope.postMessage({ type: "skipped", id, generation: started }, []);
+  }
 }
 
 scope.onmessage = ({ data: request }) => {
@@ -66,7 +72,7 @@ scope.onmessage = ({ data: request }) => {
     } else if (decoder) {
       decodeH264(request);
     } else {
-      decodeJpeg(request).catch(fail);
+      void decodeJpeg(request);
     }
   } catch (error) {
     fail(error);

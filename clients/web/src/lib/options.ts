@@ -1,4 +1,5 @@
 /** What a session is told, and what it tells. */
+import type { ConnectionOptions } from "./connection";
 import type { PictureFormat } from "./decoder";
 import type { AvatarError } from "./errors";
 import type { ShownFrame } from "./player";
@@ -46,4 +47,26 @@ export interface SessionEvents {
   expiring: { reason: ExpiryReason; deadlineS: number };
   /** Every event of the server, also those of later versions. */
   event: ServerEvent;
+}
+
+/** The first `session.update` for these options, and how to reach the server. */
+export function connectionOptions(
+  { url, token, seed, idle, quality, backoff }: SessionOptions,
+  avatar: string,
+  picture: PictureFormat,
+  sampleRate: number,
+): ConnectionOptions {
+  return {
+    url,
+    settings: {
+      avatar_id: avatar,
+      ...(seed === undefined ? {} : { seed }),
+      input_audio: { format: "pcm16", rate: sampleRate },
+      output: { video: picture, audio: "pcm16", ...(quality === undefined ? {} : { quality }) },
+      idle: idle ?? "generate",
+      on_disconnect: "hold",
+    },
+    ...(token === undefined ? {} : { token }),
+    ...(backoff === undefined ? {} : { backoff }),
+  };
 }

@@ -35,7 +35,7 @@ export interface PassedFrame {
 export interface PlayerEvents {
   shown: ShownFrame;
   passed: PassedFrame;
-  /** A frame could not be decoded without one that is missing. */
+  /** A frame could not be decoded, most likely for want of one before it. */
   lostThread: { seq: number };
   underrun: number;
   /** The video could not be decoded; the owner may ask the server for another format. */
@@ -61,6 +61,8 @@ const SKIP_S = 0.3;
 const EARLY_S = 0.006;
 /** While the page is hidden no refresh comes: this timer keeps the queues moving. */
 const HIDDEN_TICK_MS = 200;
+/** Frames without their keyframe come in a row: one request answers all. */
+const COMPLAIN_EVERY_MS = 500;
 /** After a stop the face waits for the server's word, but not longer than this. */
 const FREEZE_S = 1;
 
@@ -72,6 +74,7 @@ export class Player extends Emitter<PlayerEvents> {
   readonly #playout = new Playout();
   #queue: QueuedFrame[] = [];
   #nextId = 0;
+  #complainedAtMs = Number.NEGATIVE_INFINITY;
   #minimumEpoch = 0;
   #lastEpoch = 0;
   #mutedThroughEpoch = -1;
@@ -305,7 +308,11 @@ export class Player extends Emitter<PlayerEvents> {
 
   #discard(id: number): void {
     const entry = this.#queue.find((candidate) => candidate.id === id);
-    if (entry) this.emit("lostThread", { seq: entry.wire.seq });
+    const nowMs = performance.now();
+    if (entry && nowMs - this.#complainedAtMs > COMPLAIN_EVERY_MS) {
+      this.#complainedAtMs = nowMs;
+      this.emit("lostThread", { seq: entry.wire.seq });
+    }
     this.#drop((candidate) => candidate.id === id);
   }
 

@@ -487,6 +487,8 @@ export interface SessionResumed {
   session: EffectiveSettings;
   /** The handle for the next time. */
   resume: ResumeOffer;
+  /** `seq` of the last AUDIO_IN taken: send again what came after it. */
+  received_seq?: number | null;
 }
 
 /** Audio has come; at most twice a second. */

@@ -6,7 +6,7 @@ import { Connection } from "./connection";
 import { DEFAULT_H264_CODEC, type PictureFormat, supportsH264 } from "./decoder";
 import { Emitter } from "./emitter";
 import { AvatarError } from "./errors";
-import type { SessionEvents, SessionOptions } from "./options";
+import { connectionOptions, type SessionEvents, type SessionOptions } from "./options";
 import { floatToPcm } from "./pcm";
 import { Player, type ShownFrame } from "./player";
 import type { ServerEvent } from "./protocol";
@@ -208,40 +208,34 @@ export class AvatarSession extends Emitter<SessionEvents> {
     this.recorder.discard();
     await this.microphone.close();
     this.#leave();
+    this.#setStatus({ state: "closed" });
     await this.#player.close();
   }
 
   async #open(): Promise<void> {
     this.#leave();
     if (this.#picture === "auto") this.#picture = (await supportsH264()) ? "h264" : "jpeg";
-    const { url, token, seed, idle, quality, backoff } = this.options;
-    const connection = new Connection({
-      url,
-      settings: {
-        avatar_id: this.#avatar,
-        ...(seed === undefined ? {} : { seed }),
-        input_audio: { format: "pcm16", rate: this.sampleRate },
-        output: {
-          video: this.#picture,
-          audio: "pcm16",
-          ...(quality === undefined ? {} : { quality }),
-        },
-        idle: idle ?? "generate",
-        on_disconnect: "hold",
-      },
-      ...(token === undefined ? {} : { token }),
-      ...(backoff === undefined ? {} : { backoff }),
-    });
-    this.#connection?.close();
+    const connection = new Connection(
+      connectionOptions(this.options, this.#avatar, this.#picture, this.sampleRate),
+    );
+    // Two quick changes of the avatar: the later one counts.
+    this.#leave();
     this.#connection = connection;
-    connection.on("status", (status) => this.#onStatus(status));
+    this.#listenTo(connection);
+    await connection.connect();
+  }
+
+  /** What a connection says that was left is of no interest. */
+  #listenTo(connection: Connection): void {
+    const current = (): boolean => connection === this.#connection;
+    connection.on("status", (status) => current() && this.#onStatus(status));
+    connection.on("error", (error) => current() && this.emit("warning", error));
+    connection.on("event", (event) => current() && this.#onEvent(event));
     connection.on("media", (frame) => {
+      if (!current()) return;
       this.#lastSeq = frame.seq;
       this.#player.push(frame);
     });
-    connection.on("error", (error) => this.emit("warning", error));
-    connection.on("event", (event) => this.#onEvent(event));
-    await connection.connect();
   }
 
   #onStatus(status: ConnectionStatus): void {
@@ -367,8 +361,9 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   #leave(): void {
     this.#forgetTurns();
-    this.#connection?.close();
+    const left = this.#connection;
     this.#connection = null;
+    left?.close();
     this.#player.audio.stop();
     this.#turns.newTimeline();
     this.#lastShown = null;
