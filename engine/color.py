@@ -1,6 +1,10 @@
 """Colour transfer: give each frame the reference's mean and spread in CIE Lab (method section 1.7).
 
 Images are channels-first RGB in [-1, 1]; Lab is channels-last, L in 0..100 (IEC 61966-2-1, D65).
+
+Inside, colours are planes [3, ...], so that every step runs over contiguous memory. The curves are
+a power above a threshold and a line below. Power of what exceeds the threshold plus line of what
+falls short of it needs no choice by pixel; where they meet they are apart by less than 4e-7.
 """
 
 from __future__ import annotations
@@ -16,28 +20,19 @@ RGB_TO_XYZ = (
 WHITE_D65 = (0.95047, 1.0, 1.08883)
 FLAT_STD = 1e-8  # a channel below this has no spread to rescale
 
+_LINEAR_BELOW, _CURVED_BELOW = 0.04045, 0.0031308
+_CUBE_BELOW, _ROOT_BELOW = 0.2068966, 0.008856
+_ROOT_SLOPE = 7.787
+
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """[..., 3] in 0..1 -> Lab [..., 3], same dtype (float32 or float64)."""
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).pow(2.4), rgb / 12.92)
-    matrix = rgb.new_tensor(RGB_TO_XYZ)
-    xyz = linear @ matrix.T / rgb.new_tensor(WHITE_D65)
-    x, y, z = torch.where(
-        xyz > 0.008856, xyz.clamp(min=0.008856).pow(1 / 3), 7.787 * xyz + 16 / 116
-    ).unbind(-1)
-    return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), dim=-1)
+    return _lab_planes(rgb.movedim(-1, 0).contiguous()).movedim(0, -1)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """Lab [..., 3] -> RGB [..., 3] clamped to 0..1."""
-    lightness, a, b = lab.unbind(-1)
-    y = (lightness + 16) / 116
-    f = torch.stack((y + a / 500, y, y - b / 200), dim=-1)
-    xyz = torch.where(f > 0.2068966, f.pow(3), (f - 16 / 116) / 7.787) * lab.new_tensor(WHITE_D65)
-    inverse = torch.linalg.inv(torch.tensor(RGB_TO_XYZ, dtype=torch.float64)).to(lab)
-    linear = xyz @ inverse.T
-    curved = 1.055 * linear.clamp(min=0.0031308).pow(1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, curved, 12.92 * linear).clamp(0, 1)
+    return _rgb_planes(lab.movedim(-1, 0).contiguous()).movedim(0, -1)
 
 
 class ColorMatcher:
@@ -45,7 +40,8 @@ class ColorMatcher:
 
     def __init__(self, reference_CHW: Tensor) -> None:
         """`reference_CHW`: RGB [3, H, W] in [-1, 1]."""
-        self.mean, self.std = _statistics(_frames_to_lab(reference_CHW[None, :, None]))
+        rgb = _unit_planes(reference_CHW[None, :, None])
+        self.mean, self.std = _statistics(_lab_planes(rgb), _flat(rgb))
 
     def __call__(self, video_BCFHW: Tensor, strength: float = 1.0) -> Tensor:
         """Corrected video [B, 3, F, H, W], each frame by its own statistics.
@@ -57,25 +53,70 @@ class ColorMatcher:
             raise ValueError(f"strength={strength}: must be in 0..1; 0 leaves the colours alone")
         if strength == 0:
             return video_BCFHW
-        lab = _frames_to_lab(video_BCFHW)
-        mean, std = _statistics(lab)
-        matched = lab_to_rgb((lab - mean) * (self.std / std) + self.mean)
-        blended = matched.movedim(-1, 1) * 2 - 1
-        return video_BCFHW + (blended - video_BCFHW) * strength if strength < 1 else blended
+        rgb = _unit_planes(video_BCFHW)
+        lab = _lab_planes(rgb)
+        mean, std = _statistics(lab, _flat(rgb))
+        lab.sub_(mean).mul_(self.std / std).add_(self.mean)
+        matched = _rgb_planes(lab).mul_(2).sub_(1).movedim(0, 1)
+        return video_BCFHW + (matched - video_BCFHW) * strength if strength < 1 else matched
 
 
-def _frames_to_lab(video_BCFHW: Tensor) -> Tensor:
-    return rgb_to_lab(((video_BCFHW + 1) / 2).clamp(0, 1).movedim(1, -1))
+def _unit_planes(video_BCFHW: Tensor) -> Tensor:
+    """[3, B, F, H, W] in 0..1."""
+    return ((video_BCFHW + 1) / 2).clamp_(0, 1).movedim(1, 0).contiguous()
 
 
-def _statistics(lab_BFHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation over the picture, [B, F, 1, 1, 3] each.
+def _flat(rgb_CBFHW: Tensor) -> Tensor:
+    """Frames of a single colour, [B, F, 1, 1]."""
+    low, high = rgb_CBFHW.flatten(3).aminmax(dim=-1)
+    return (low == high).all(dim=0)[..., None, None]
 
-    In float64: float32 leaves rounding noise in the spread of a flat frame, which would then be
-    scaled up to the reference's.
+
+def _lab_planes(rgb: Tensor) -> Tensor:
+    """Planes in 0..1 -> planes of L, a, b."""
+    above = rgb.clamp(min=_LINEAR_BELOW).add_(0.055).div_(1.055).pow_(2.4)
+    linear = above.add_(rgb.clamp(max=_LINEAR_BELOW).sub_(_LINEAR_BELOW), alpha=1 / 12.92)
+    white = rgb.new_tensor(WHITE_D65, dtype=torch.float64)[:, None]
+    xyz = _mixed(rgb.new_tensor(RGB_TO_XYZ, dtype=torch.float64) / white, linear)
+    below = xyz.clamp(max=_ROOT_BELOW).sub_(_ROOT_BELOW)
+    f = xyz.clamp_(min=_ROOT_BELOW).pow_(1 / 3).add_(below, alpha=_ROOT_SLOPE)
+    lab = torch.empty_like(f)
+    torch.mul(f[1], 116, out=lab[0]).sub_(16)
+    torch.sub(f[0], f[1], out=lab[1]).mul_(500)
+    torch.sub(f[1], f[2], out=lab[2]).mul_(200)
+    return lab
+
+
+def _rgb_planes(lab: Tensor) -> Tensor:
+    """Planes of L, a, b -> planes in 0..1."""
+    f = torch.empty_like(lab)
+    torch.add(lab[0], 16, out=f[1]).div_(116)
+    torch.add(f[1], lab[1], alpha=1 / 500, out=f[0])
+    torch.sub(f[1], lab[2], alpha=1 / 200, out=f[2])
+    below = f.clamp(max=_CUBE_BELOW).sub_(_CUBE_BELOW)
+    xyz = f.clamp_(min=_CUBE_BELOW).pow_(3).add_(below, alpha=1 / _ROOT_SLOPE)
+    inverse = torch.linalg.inv(torch.tensor(RGB_TO_XYZ, dtype=torch.float64))
+    white = torch.tensor(WHITE_D65, dtype=torch.float64)
+    linear = _mixed((inverse * white).to(lab.device), xyz)
+    below = linear.clamp(max=_CURVED_BELOW).sub_(_CURVED_BELOW)
+    curved = linear.clamp_(min=_CURVED_BELOW).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
+    return curved.add_(below, alpha=12.92).clamp_(0, 1)
+
+
+def _mixed(matrix_33: Tensor, planes: Tensor) -> Tensor:
+    """Each new plane as a sum of the three old ones."""
+    return (matrix_33.to(planes.dtype) @ planes.reshape(3, -1)).view(planes.shape)
+
+
+def _statistics(lab_CBFHW: Tensor, flat_BF11: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation over the picture, [3, B, F, 1, 1] each.
+
+    A channel without spread is not scaled. Matrix products may round equal pixels unequally, which
+    would then be scaled up to the reference's spread: so flat frames are told by their colours.
     """
-    wide = lab_BFHWC.double()
-    mean = wide.mean(dim=(2, 3), keepdim=True)
-    std = (wide - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
-    spread = torch.where(std < FLAT_STD, torch.ones_like(std), std)
-    return mean.to(lab_BFHWC.dtype), spread.to(lab_BFHWC.dtype)
+    wide = lab_CBFHW.double()
+    mean = wide.mean(dim=(3, 4), keepdim=True)
+    norm = torch.linalg.vector_norm(wide - mean, dim=(3, 4), keepdim=True)
+    std = norm / (lab_CBFHW.shape[3] * lab_CBFHW.shape[4]) ** 0.5
+    spread = torch.where((std < FLAT_STD) | flat_BF11, torch.ones_like(std), std)
+    return mean.to(lab_CBFHW.dtype), spread.to(lab_CBFHW.dtype)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visavis.engine.color import ColorMatcher, lab_to_rgb, rgb_to_lab
+from visavis.engine.color import RGB_TO_XYZ, WHITE_D65, ColorMatcher, lab_to_rgb, rgb_to_lab
 from visavis.engine.image import cover_size, fit_image, fit_tensor, to_signed
 
 
@@ -77,3 +77,39 @@ def test_image_fit_has_the_size_and_keeps_the_centre(size: tuple[int, int]) -> N
 
 def test_grey_levels_span_minus_one_to_one() -> None:
     assert to_signed(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_curves_are_the_standards() -> None:
+    """Over all of RGB, thresholds included: the formulas with their two cases, pixel by pixel."""
+    steps = torch.linspace(0, 1, 24, dtype=torch.float64)
+    rgb = torch.cartesian_prod(steps, steps, steps)
+    rgb = torch.cat([rgb, rgb * 0.04, torch.full((1, 3), 0.04045, dtype=torch.float64)])
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    matrix = torch.tensor(RGB_TO_XYZ, dtype=torch.float64)
+    xyz = linear @ matrix.T / torch.tensor(WHITE_D65, dtype=torch.float64)
+    f = torch.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = f.unbind(-1)
+    expected = torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+    torch.testing.assert_close(rgb_to_lab(rgb), expected, atol=2e-4, rtol=0)
+    torch.testing.assert_close(lab_to_rgb(expected), rgb, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_matching_leaves_its_input_alone(dtype: torch.dtype) -> None:
+    video = picture(5).to(dtype)
+    before = video.clone()
+    matched = ColorMatcher(picture(6)[0, :, 0])(video)
+    assert matched.dtype == dtype
+    assert torch.equal(video, before)
+    double = ColorMatcher(picture(6)[0, :, 0].double())(video.double())
+    torch.testing.assert_close(matched.double(), double, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(26, 20), (7, 5), (64, 64)])
+def test_flat_frames_take_the_references_mean(size: tuple[int, int]) -> None:
+    colors = torch.tensor([[0.3, -0.2, 0.7], [-1, -1, -1], [0.1, 0.1, 0.1], [1, 1, 1]])
+    video = colors.T[None, :, :, None, None].expand(-1, -1, -1, *size)
+    matched = ColorMatcher(picture(7)[0, :, 0])(video.contiguous())
+    spread = matched.flatten(3).amax(-1) - matched.flatten(3).amin(-1)
+    assert spread.max() < 1e-5
+    torch.testing.assert_close(matched[:, :, :1].expand_as(matched), matched, atol=1e-4, rtol=0)
