@@ -44,11 +44,11 @@ class EnergyWeights:
     lips_gain: float = 1.15
     smile_brow: float = 0.5
     lids: float = 4.0
-    lids_sum: float = 4.0
+    lids_sum: float = 8.0
     wink: float = 4.0
-    head: float = 4.0
+    head: float = 8.0
     head_change: float = 6.0
-    whole: float = 4.0
+    whole: float = 10.0
     border: float = 2.0
     residual: float = 0.3
     # Error of a control at which a squared error pulls as hard as a norm.

@@ -45,7 +45,7 @@ class EnergyRecipe:
     minutes: float = 30.0
     num_steps: int = 4
     # The first step decides what audio leaves open; it is trained most.
-    exit_shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
+    exit_shares: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
     rate: float = 6e-4  # constant, then falling over the last part of the run
     decay_share: float = 0.45
     final_rate: float = 1e-5
