@@ -43,7 +43,7 @@ class Server:
         )
         self.quotas = Quotas(config.data_dir / "usage.json" if self.auth.required else None)
         self.desk = ResumeDesk(config)
-        self.videos = VideoJobs(config, self.host, self.store)
+        self.videos = VideoJobs(config, self.host, self.store, self.metrics)
         self.metrics.build.info({"version": version("visavis"), "model": config.model})
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from prometheus_client import (
@@ -71,6 +72,10 @@ class Metrics:
         self.ws_bytes = counter("ws_bytes", "WebSocket payload bytes by direction.", ("dir",))
         self.engine_state = gauge("engine_state", "1 for the engine's state.", ("state",))
         self.model_load = gauge("model_load_seconds", "Time to load and warm up the model.")
+        self.gpu_memory = gauge(
+            "gpu_memory_bytes", "Memory that the engine holds on each GPU.", ("device",)
+        )
+        self.videos = counter("videos", "Ended renderings by status.", ("status",))
         self.errors = counter("errors", "Errors sent to clients by code.", ("code",))
         self.build = Info("visavis_build", "Version and model.", registry=registry)
         self.set_engine_state("loading")
@@ -82,6 +87,11 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text exposition."""
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            for index in range(torch.cuda.device_count()):
+                held = torch.cuda.memory_reserved(index)
+                self.gpu_memory.labels(device=str(index)).set(held)
         return generate_latest(self.registry)
 
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from visavis.server.avatars import AvatarStore
 from visavis.server.config import ServerConfig
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.metrics import Metrics
 from visavis.server.model_host import ModelHost
 from visavis.server.principal import Principal
 from visavis.server.video_job import VideoJob, render_job
@@ -34,7 +35,10 @@ class VideoJobs:
     are more than `max_videos`, and all when the server ends.
     """
 
-    def __init__(self, config: ServerConfig, host: ModelHost, store: AvatarStore) -> None:
+    def __init__(
+        self, config: ServerConfig, host: ModelHost, store: AvatarStore, metrics: Metrics
+    ) -> None:
+        self._metrics = metrics
         self._config = config
         self._host = host
         self._store = store
@@ -179,4 +183,5 @@ class VideoJobs:
             job.status = "completed"
         if job.id not in self._jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
+        self._metrics.videos.labels(status=job.status).inc()
         log.info("video ended", video=job.id, status=job.status, frames=job.frames)
