@@ -11,6 +11,7 @@ import torch
 
 from visavis.engine.batching import ChunkScheduler
 from visavis.engine.costs import ChunkCosts, measure_costs
+from visavis.engine.dit.compilation import speed_up
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import Portrait, frame_portrait
 from visavis.engine.face.image import ImageSource
@@ -100,6 +101,8 @@ class AvatarEngine:
         dtype: torch.dtype | str | None = None,
         num_threads: int | None = None,
         group: WorkerGroup | None = None,
+        compiled: bool = False,
+        recorded: bool = False,
     ) -> AvatarEngine:
         """Load a model of the registry.
 
@@ -108,7 +111,10 @@ class AvatarEngine:
             weights: its weights folder, else found as `find_weights` says.
             dtype: float32 or bfloat16 for the transformer; None measures which is faster.
             num_threads: for tensor operations of the whole process; None: torch's choice.
-            group: processes that share the transformer's work, led by this one; its device counts.
+            group: processes that share the transformer's work, led by this one; its device and
+                its own options count.
+            compiled: compile the transformer's blocks.
+            recorded: replay denoising steps as CUDA graphs.
 
         Raises:
             UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError: all
@@ -125,6 +131,8 @@ class AvatarEngine:
         parts = spec.load(spec.dit, folder, target, chosen)
         if group is not None:
             parts = replace(parts, dit=group.lead(parts.dit))
+        else:
+            speed_up(parts.dit, compiled=compiled, recorded=recorded)
         logger.info(
             "loaded %s from %s in %.1f s: %s, %s, %d threads",
             model,

@@ -86,8 +86,8 @@ class Block(nn.Module):
         if routing is not None:
             extremes = None if share is None else share.exchange.extremes(routing, share.layout)
             positions = person_positions(routing, extremes)
-        heard = self.audio_attention(self.norm_audio(x_BND), audio, positions, segments=segments)
-        x_BND = add_gated(x_BND, heard, None)
+        h = self.audio_attention(self.norm_audio(x_BND), audio, positions, segments=segments)
+        x_BND = add_gated(x_BND, h, None)
 
         h = layer_norm(x_BND, scale_ffn, shift_ffn, self.eps, dtype)
         return add_gated(x_BND, self.ffn(h), gate_ffn)

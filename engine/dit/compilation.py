@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
 from visavis.engine.dit.block import Block
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.step_graph import StepGraphs
+
+logger = logging.getLogger(__name__)
+
+
+def speed_up(model: FlashTalkDiT, *, compiled: bool, recorded: bool) -> None:
+    """Set the switches that are on; recording needs a GPU, and is left off without one."""
+    if compiled:
+        compile_blocks(model)
+    if recorded:
+        device = model.head.projection.weight.device
+        if device.type == "cuda":
+            record_steps(model)
+        else:
+            logger.warning("recorded: CUDA graphs need a GPU, not %s; left off", device)
 
 
 def compile_blocks(model: FlashTalkDiT) -> None:

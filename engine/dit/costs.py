@@ -207,6 +207,25 @@ def activation_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 
     """
     spatial = frame_tokens(config, shape.latent_size)
     rows = TokenLayout.shard(shape.frames, spatial, rank=0, world=shape.world).length
-    passes = 4 if shape.world == 1 else 12 if shape.ring == 1 else 16
+    passes = 4 if shape.world == 1 else 9 if shape.ring == 1 else 13
     inner = max(passes * config.dim, 2 * config.ffn_dim) * element_bytes
-    return rows * (2 * config.dim * 4 + config.dim * element_bytes + inner)
+    return rows * (2 * config.dim * 4 + 2 * config.dim * element_bytes + inner)
+
+
+def other_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) -> int:
+    """Bytes read and written between the products in one step, float32 residual stream.
+
+    Each operator of `fused` is one pass: four norms and four gated additions to the stream, q and k
+    normed and turned, the query of the cross-attention normed, its two outputs added, the
+    activation, the audio's softmax.
+    """
+    spatial = frame_tokens(config, shape.latent_size)
+    rows = TokenLayout.shard(shape.frames, spatial, rank=0, world=shape.world).length
+    half, full = element_bytes, 4
+    branches = int(config.has_text) + int(config.has_image)
+    width = 4 * (full + half) + 4 * (2 * full + half) + 2 * 2 * half + 2 * half
+    width += 3 * half * (branches - 1)
+    row = config.dim * width + 2 * half * config.ffn_dim
+    if fold_saves(config, spatial):
+        row += config.num_heads * config.audio_tokens * (2 * half + 4 * full)
+    return config.num_layers * rows * row

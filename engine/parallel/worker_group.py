@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from visavis.engine.dit.compilation import compile_blocks, record_steps
+from visavis.engine.dit.compilation import speed_up
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.parallel.commands import LEADER, STOP, CommandChannel
 from visavis.engine.parallel.following import Follower
@@ -36,7 +36,7 @@ LOAD = "load"
 class GroupOptions:
     """How the group shares a chunk; None: chosen, heads before tokens (`SequencePlan.choose`).
 
-    `compiled` and `recorded` are the switches of `engine.dit.compilation`; the second needs a GPU.
+    `compiled` and `recorded` are the switches of `engine.dit.compilation`.
     """
 
     ulysses_degree: int | None = None
@@ -133,10 +133,7 @@ class WorkerGroup:
             for parameter in model.parameters():
                 dist.broadcast(parameter.data, LEADER)
         parallelize(model, plan)
-        if options.compiled:
-            compile_blocks(model)
-        if options.recorded and self.device.type == "cuda":
-            record_steps(model)
+        speed_up(model, compiled=options.compiled, recorded=options.recorded)
         logger.info(
             "rank %d of %d: ulysses %d, ring %d",
             self.launch.rank,

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from visavis import plan_cli
 from visavis.server import cli as server_cli
 
 # The stages of training in their order; docs/training.md explains them.
@@ -88,6 +89,7 @@ def build_app() -> App:
         version_flags=["--version", "-V"],
     )
     server_cli.register(app)
+    plan_cli.register(app)
     app.command(evaluate, name="eval")
     train = App(name="train", help="Train the embedded model, one stage after the other.")
     for name, (module, text) in STAGES.items():

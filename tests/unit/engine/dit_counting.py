@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -84,3 +85,38 @@ def meta_step(
 def run_step(model: FlashTalkDiT, inputs: tuple[Any, ...], audio: AudioCache, slots: int) -> Tensor:
     latents, time, cond, _, context = inputs
     return model.velocity(latents, time, cond, audio, context, given_slots=slots)
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most memory that results of operators held at a time; what was there before is not seen.
+
+    An operator's own workspace is not seen either.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if _is_tensor(x)}
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if not _is_tensor(x):
+                continue
+            storage = x.untyped_storage()
+            if storage._cdata in given or storage._cdata in self._seen:
+                continue
+            self._seen.add(storage._cdata)
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def _is_tensor(x: object) -> bool:
+    return isinstance(x, Tensor)

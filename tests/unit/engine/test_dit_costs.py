@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dit_counting import OtherBytes, meta_model, meta_step, run_step
+from dit_counting import OtherBytes, PeakBytes, meta_model, meta_step, run_step
 from torch.utils.flop_counter import FlopCounterMode
 
 from visavis.engine.dit.caches import AudioCache
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.costs import (
     ChunkShape,
+    activation_bytes,
     audio_bytes,
     context_bytes,
     original_step_flops,
+    other_bytes,
     parameters,
     process_cost,
 )
@@ -102,6 +104,7 @@ def test_bytes_beside_products_are_at_most_a_quarter_of_the_original() -> None:
     with torch.no_grad(), OtherBytes() as step:
         run_step(model, inputs, audio, CHUNK.motion_slots)
     moved = step.bytes.total() + once.bytes.total() / CHUNK.steps
+    assert other_bytes(RELEASED, CHUNK) == pytest.approx(step.bytes.total(), rel=0.03)
     assert moved <= 0.25 * ORIGINAL_STEP_BYTES, step.bytes.most_common(8)
     # the original starts 3240 of them a step
     assert step.kernels.total() <= 0.25 * 3240, step.kernels.most_common(8)
@@ -127,3 +130,13 @@ def test_memory_of_the_caches_is_that_of_their_tensors() -> None:
     assert held(audio.layers) == audio_bytes(RELEASED, CHUNK)
     biases = sum(kv.text_bias.numel() * 2 for kv in context.layers if kv.text_bias is not None)
     assert held(context.layers) - biases == context_bytes(RELEASED, CHUNK.text_tokens)
+
+
+def test_activations_of_a_step_are_those_of_the_formula() -> None:
+    model = meta_model(replace(RELEASED, num_layers=2))  # the layers follow one another
+    inputs = meta_step(model, CHUNK.frames, CHUNK.latent_size, PROMPT_TOKENS)
+    with torch.no_grad():
+        audio = model.prepare_audio(inputs[3], latent_size=CHUNK.latent_size)
+        with PeakBytes() as held:
+            run_step(model, inputs, audio, 0)
+    assert activation_bytes(RELEASED, CHUNK) == pytest.approx(held.peak, rel=0.1)

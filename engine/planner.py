@@ -1,0 +1,255 @@
+"""What a model needs and how fast it can be, from its configuration and a card's rates alone.
+
+The counts are those of `engine.dit.costs`, which counters on meta tensors confirm; what a GPU makes
+of them is predicted, not measured: launches, uneven progress and the host's work are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from visavis.engine.cards import CardRates
+from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
+from visavis.engine.dit.costs import (
+    ChunkShape,
+    activation_bytes,
+    audio_bytes,
+    context_bytes,
+    frame_tokens,
+    original_step_flops,
+    other_bytes,
+    parameters,
+    process_cost,
+)
+from visavis.engine.parallel.plan import SequencePlan
+from visavis.engine.plan import FPS, MOTION_LATENTS, check_chunk_frames, latent_frames, new_frames
+
+GIB = 2**30
+SPATIAL_STRIDE = 8
+
+# Wan 2.1's VAE, counted on meta tensors (tests/unit/engine/test_planner.py): FLOPs per position
+# of a latent frame, and bytes per pixel that a decode holds.
+VAE_PARAMETERS = 126_892_531
+VAE_FIRST_FLOPS = 1.313e12 / (96 * 56)
+VAE_LATER_FLOPS = 11.104e12 / (96 * 56)
+VAE_ENCODE_FLOPS = 7.770e12 / (96 * 56)  # five frames, the hand-over
+VAE_BYTES_PER_PIXEL = 12_000
+# CLIP ViT-H in float16 and wav2vec2-base in float32: beside the VAE on the process that serves.
+IMAGE_ENCODER_BYTES = 632_000_000 * 2
+SPEECH_ENCODER_BYTES = 95_000_000 * 4
+# umT5-xxl; gone before the transformer is loaded.
+TEXT_ENCODER_BYTES = 5_700_000_000 * 2
+# CUDA context, NCCL's buffers, cuBLAS workspaces, fragmentation: assumed.
+RESERVE_BYTES = int(2.5 * GIB)
+# Between a few GPUs a step is too long for launches to matter.
+RECORD_FROM = 4
+
+
+class PlannerError(ValueError):
+    """A question that the planner cannot answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked: a model on `gpus` cards of `vram` GiB each, at a size in pixels."""
+
+    model: str = "flashtalk-14b"
+    gpus: int = 1
+    vram: float
+    height: int = 768
+    width: int = 448
+    chunk_frames: int = 33
+    steps: int = 4
+    avatars: int = 16
+    text_tokens: int = 33
+
+    def __post_init__(self) -> None:
+        if self.model != "flashtalk-14b":
+            raise PlannerError(
+                f"model={self.model!r}: only flashtalk-14b needs a plan; the others fit anywhere"
+            )
+        for name in ("gpus", "vram", "steps", "avatars"):
+            value = getattr(self, name)
+            if value <= 0:
+                raise PlannerError(f"{name}={value}: must be positive")
+        check_chunk_frames(self.chunk_frames)
+        for name, side in (("height", self.height), ("width", self.width)):
+            if side < 16 or side % 16:
+                raise PlannerError(f"{name}={side}: must be a positive multiple of 16 pixels")
+
+    @property
+    def config(self) -> DiTConfig:
+        return DIT_PRESETS[self.model]
+
+    def shape(self, plan: SequencePlan) -> ChunkShape:
+        """The chunk as the transformer's costs see it."""
+        return ChunkShape(
+            frames=latent_frames(self.chunk_frames),
+            latent_size=(self.height // SPATIAL_STRIDE, self.width // SPATIAL_STRIDE),
+            steps=self.steps,
+            text_tokens=self.text_tokens,
+            motion_slots=MOTION_LATENTS,
+            ulysses=plan.ulysses_degree,
+            ring=plan.ring_degree,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes on the process that serves, which has most: the others hold the transformer alone."""
+
+    transformer: int
+    vae: int
+    encoders: int
+    contexts: int
+    audio: int
+    activations: int
+    decode: int
+    reserve: int = RESERVE_BYTES
+
+    @property
+    def total(self) -> int:
+        """Bytes at the worst moment: a step and a decode do not run at the same time."""
+        fixed = self.transformer + self.vae + self.encoders + self.contexts + self.reserve
+        return fixed + max(self.audio + self.activations, self.decode)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Predicted seconds of a chunk, one after the other; exchange that hides behind work is not in.
+
+    `decode` and `hand_over` are the VAE's, on the process that serves.
+    """
+
+    products: float
+    attention: float
+    between: float
+    exchange: float
+    decode: float
+    hand_over: float
+
+    @property
+    def chunk(self) -> float:
+        """Seconds from the audio to the next chunk's start."""
+        return (
+            self.products
+            + self.attention
+            + self.between
+            + self.exchange
+            + self.decode
+            + self.hand_over
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to run the model, what it takes, and how long a chunk would be under way.
+
+    `flops_ratio`: the transformer's FLOPs per process over the original's at as many processes.
+    """
+
+    plan: SequencePlan
+    memory: Memory
+    times: Times
+    fits: bool
+    realtime_factor: float
+    flops_ratio: float
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Of `visavis serve`, beside model and weights."""
+        flags = ["--device cuda", "--compiled"]
+        if self.plan.world > 1:
+            flags += [
+                f"--ulysses-degree {self.plan.ulysses_degree}",
+                f"--ring-degree {self.plan.ring_degree}",
+            ]
+        if self.plan.world >= RECORD_FROM:
+            flags.append("--recorded")
+        return tuple(flags)
+
+
+def options(request: Request, rates: CardRates) -> tuple[Option, ...]:
+    """Every split of the GPUs whose heads divide, the fastest that fits first."""
+    heads = request.config.num_heads
+    found = []
+    for ulysses in range(1, request.gpus + 1):
+        if request.gpus % ulysses or heads % ulysses:
+            continue
+        plan = SequencePlan(ulysses_degree=ulysses, ring_degree=request.gpus // ulysses)
+        found.append(_option(request, rates, plan))
+    return tuple(sorted(found, key=lambda o: (not o.fits, o.times.chunk)))
+
+
+def _option(request: Request, rates: CardRates, plan: SequencePlan) -> Option:
+    shape = request.shape(plan)
+    memory = _memory(request, shape)
+    times = _times(request, rates, shape)
+    config = request.config
+    worst = max(
+        process_cost(config, shape, rank=rank).flops(shape.steps) for rank in range(plan.world)
+    )
+    return Option(
+        plan=plan,
+        memory=memory,
+        times=times,
+        fits=max(memory.total, TEXT_ENCODER_BYTES + RESERVE_BYTES) <= request.vram * GIB,
+        realtime_factor=times.chunk * FPS / new_frames(request.chunk_frames),
+        flops_ratio=worst / (shape.steps * original_step_flops(config, shape)),
+    )
+
+
+def _memory(request: Request, shape: ChunkShape) -> Memory:
+    config = request.config
+    recorded = 2 if shape.world >= RECORD_FROM else 1  # a recording has its own copy of the caches
+    return Memory(
+        transformer=2 * parameters(config),
+        vae=2 * VAE_PARAMETERS,
+        encoders=IMAGE_ENCODER_BYTES + SPEECH_ENCODER_BYTES,
+        contexts=(request.avatars + recorded - 1) * context_bytes(config, shape.text_tokens),
+        audio=recorded * audio_bytes(config, shape),
+        activations=activation_bytes(config, shape),
+        decode=VAE_BYTES_PER_PIXEL * request.height * request.width,
+    )
+
+
+def _times(request: Request, rates: CardRates, shape: ChunkShape) -> Times:
+    config, steps = request.config, shape.steps
+    costs = [process_cost(config, shape, rank=rank) for rank in range(shape.world)]
+    products = max(steps * cost.products + cost.once_products for cost in costs)
+    attention_s = max(cost.attention for cost in costs) / (rates.attention * 1e12)
+    positions = shape.latent_size[0] * shape.latent_size[1]
+    decode = VAE_FIRST_FLOPS + (shape.frames - 1) * VAE_LATER_FLOPS
+    return Times(
+        products=products / (rates.products * 1e12),
+        attention=steps * attention_s,
+        between=steps * other_bytes(config, shape) / (rates.memory * 1e9),
+        exchange=steps * _exchange_s(config, rates, shape, attention_s),
+        decode=positions * decode / (rates.convolutions * 1e12),
+        hand_over=positions * VAE_ENCODE_FLOPS / (rates.convolutions * 1e12),
+    )
+
+
+def _exchange_s(
+    config: DiTConfig, rates: CardRates, shape: ChunkShape, attention_s: float
+) -> float:
+    """Seconds of a step that a process waits for others.
+
+    The all-to-alls are waited for; a ring's transfers only where they outlast the attention that
+    they run beside, all runs but the last.
+    """
+    if shape.world == 1:
+        return 0.0
+    spatial = frame_tokens(config, shape.latent_size)
+    rows = -(-shape.frames * spatial // shape.world)
+    row = 2 * config.dim
+    all_to_all = 4 * rows * row * (shape.ulysses - 1) / shape.ulysses
+    passed = 2 * rows * row * (shape.ring - 1)
+    calls = 2 if shape.ulysses > 1 else 0
+    waited = config.num_layers * (all_to_all / (rates.link * 1e9) + calls * rates.collective_s)
+    beside = attention_s * (shape.ring - 1) / shape.ring
+    transfers = config.num_layers * (
+        passed / (rates.link * 1e9) + (shape.ring - 1) * rates.collective_s
+    )
+    gathered = 4 * rows * shape.world * config.latent_channels * 4 / (rates.link * 1e9)
+    return waited + max(0.0, transfers - beside) + gathered + rates.collective_s

@@ -1,0 +1,178 @@
+"""The command `plan`: what fits on which GPUs, and how fast it would be."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+from visavis.server import cli as server_cli
+
+if TYPE_CHECKING:
+    from visavis.engine.cards import CardRates
+    from visavis.engine.planner import Option, Request
+
+SHOWN = 4
+
+
+def plan(
+    *,
+    gpus: int = 1,
+    vram: float | None = None,
+    model: str = "flashtalk-14b",
+    card: str = "h100",
+    rates: Path | None = None,
+    height: int = 768,
+    width: int = 448,
+    chunk_frames: int = 33,
+    steps: int = 4,
+    avatars: int = 16,
+    json: Path | None = None,
+) -> None:
+    """Say from the configuration alone what fits, the predicted chunk time, and the flags to use.
+
+    Times are predictions from the rates that are printed with them, without launches and uneven
+    progress; nothing is loaded and no GPU is needed.
+
+    Parameters
+    ----------
+    gpus
+        GPUs that share one chunk.
+    vram
+        Memory of each, in GiB. [default: the card's]
+    model
+        Name of the model.
+    card
+        Whose rates to assume: h100, h800, h200, rtx-5090 or rtx-4090.
+    rates
+        A JSON file of rates measured on your card, in place of the assumed ones.
+    height
+        Height of the picture, in pixels.
+    width
+        Width of the picture, in pixels.
+    chunk_frames
+        Frames of a chunk: 9, 17 or 33.
+    steps
+        Denoising steps a chunk.
+    avatars
+        Prepared avatars that stay in memory.
+    json
+        Also write the plan to this file.
+    """
+    from visavis.engine.cards import card_rates, read_rates
+    from visavis.engine.planner import Request, options
+
+    try:
+        assumed = read_rates(rates) if rates is not None else card_rates(card)
+        request = Request(
+            model=model,
+            gpus=gpus,
+            vram=assumed.vram if vram is None else vram,
+            height=height,
+            width=width,
+            chunk_frames=chunk_frames,
+            steps=steps,
+            avatars=avatars,
+        )
+        found = options(request, assumed)
+        _print(request, assumed, found)
+        if json is not None:
+            json.write_text(json_format.dumps(_report(request, assumed, found), indent=2) + "\n")
+    except (ValueError, OSError) as error:
+        server_cli.fail(str(error))
+    if not found[0].fits:
+        raise SystemExit(1)
+
+
+def _print(request: Request, rates: CardRates, found: tuple[Option, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{request.model}, {request.width}x{request.height}, {request.chunk_frames} frames a "
+        f"chunk, {request.steps} steps, {request.gpus} GPU(s) of {request.vram:g} GiB",
+        highlight=False,
+    )
+    table = Table()
+    table.add_column("ulysses x ring")
+    columns = [_cells(option) for option in found[:SHOWN]]
+    for option in found[:SHOWN]:
+        degrees = f"{option.plan.ulysses_degree} x {option.plan.ring_degree}"
+        table.add_column(degrees, justify="right")
+    for name in columns[0]:
+        table.add_row(name, *(cells[name] for cells in columns))
+    console.print(table)
+    console.print(_advice(request, found[0]), highlight=False, soft_wrap=True)
+    console.print(f"Rates: {rates.source}.", highlight=False)
+
+
+def _cells(option: Option) -> dict[str, str]:
+    memory, times = option.memory, option.times
+    sizes = {
+        "needs, GiB": memory.total,
+        "  transformer": memory.transformer,
+        "  VAE, encoders": memory.vae + memory.encoders,
+        "  avatars' contexts": memory.contexts,
+        "  a chunk's audio": memory.audio,
+        "  activations": memory.activations,
+        "  or: VAE decode": memory.decode,
+        "  reserve": memory.reserve,
+    }
+    seconds = {
+        "a chunk, s (predicted)": times.chunk,
+        "  products": times.products,
+        "  attention": times.attention,
+        "  between them": times.between,
+        "  waiting for others": times.exchange,
+        "  VAE decode, hand-over": times.decode + times.hand_over,
+    }
+    return {
+        "fits": "yes" if option.fits else "no",
+        **{name: f"{size / 2**30:.1f}" for name, size in sizes.items()},
+        **{name: f"{s:.3f}" for name, s in seconds.items()},
+        "of the time it plays": f"{option.realtime_factor:.2f}",
+        "DiT FLOPs of the original": f"{option.flops_ratio:.3f}",
+    }
+
+
+def _advice(request: Request, best: Option) -> str:
+    if not best.fits:
+        short = best.memory.total / 2**30 - request.vram
+        more = "fewer --avatars, a smaller picture or "
+        return (
+            f"Nothing fits: {best.memory.total / 2**30:.1f} GiB are needed, {short:.1f} more than "
+            f"there are. Every GPU holds the whole transformer; take {more}larger cards."
+        )
+    start = "visavis"
+    if request.gpus > 1:
+        start = f"torchrun --nproc-per-node {request.gpus} --no-python visavis"
+    pace = "in real time" if best.realtime_factor <= 1 else "not in real time"
+    return (
+        f"Best, {pace}: {start} serve --model {request.model} --weights FOLDER "
+        f"{' '.join(best.flags)}"
+    )
+
+
+def _report(request: Request, rates: CardRates, found: tuple[Option, ...]) -> dict[str, object]:
+    return {
+        "request": asdict(request),
+        "rates": asdict(rates),
+        "options": [
+            {
+                **asdict(option),
+                "total_bytes": option.memory.total,
+                "chunk_s": option.times.chunk,
+                "flags": option.flags,
+            }
+            for option in found
+        ],
+    }
+
+
+def register(app: App) -> None:
+    """Add this command to the program."""
+    app.command(plan)

@@ -1,0 +1,144 @@
+"""The planner's answers against counters on meta tensors and against what is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from dit_counting import PeakBytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from visavis.engine.cards import CARDS, RatesError, card_rates, read_rates
+from visavis.engine.codec.wan_network import WanConfig, WanNetwork
+from visavis.engine.codec.wan_stream import VideoStream
+from visavis.engine.planner import (
+    GIB,
+    VAE_BYTES_PER_PIXEL,
+    VAE_ENCODE_FLOPS,
+    VAE_FIRST_FLOPS,
+    VAE_LATER_FLOPS,
+    VAE_PARAMETERS,
+    PlannerError,
+    Request,
+    options,
+)
+
+H100 = card_rates("h100")
+
+
+def test_vae_constants_are_those_of_the_network() -> None:
+    """At a tenth of the size; its attention, quadratic in the size, is less than 3 % of it."""
+    rows, columns = 32, 18
+    with torch.device("meta"):
+        network = WanNetwork(WanConfig()).to(torch.bfloat16).eval()
+    assert sum(p.numel() for p in network.parameters()) == VAE_PARAMETERS
+    latent = torch.empty(1, rows, columns, 16, device="meta", dtype=torch.bfloat16)
+    flops, stream = [], VideoStream()
+    with torch.inference_mode():
+        for _ in range(2):
+            with FlopCounterMode(display=False) as counter:
+                network.decoder(latent, stream)
+            flops.append(counter.get_total_flops())
+    stream = VideoStream()
+    with torch.inference_mode(), PeakBytes() as held:
+        for _ in range(3):
+            network.decoder(latent, stream)
+    assert flops[0] == pytest.approx(VAE_FIRST_FLOPS * rows * columns, rel=0.05)
+    assert flops[1] == pytest.approx(VAE_LATER_FLOPS * rows * columns, rel=0.03)
+    assert held.peak == pytest.approx(VAE_BYTES_PER_PIXEL * 64 * rows * columns, rel=0.1)
+    stream = VideoStream()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        for frames in (1, 4):
+            picture = (frames, 8 * rows, 8 * columns, 3)
+            network.encoder(torch.empty(picture, device="meta", dtype=torch.bfloat16), stream)
+    encode = counter.get_total_flops()
+    assert encode == pytest.approx(VAE_ENCODE_FLOPS * rows * columns, rel=0.05)
+
+
+def test_the_released_model_needs_an_80_gib_card() -> None:
+    request = Request(vram=80)
+    (only,) = options(request, H100)
+    assert only.fits
+    assert 37.7e9 < only.memory.transformer < 37.9e9
+    assert not options(replace(request, vram=48), H100)[0].fits
+    # more GPUs do not make the weights smaller
+    assert not options(replace(request, vram=32, gpus=8), H100)[0].fits
+
+
+def test_eight_gpus_do_at_most_087_of_the_original_work_each_and_are_real_time() -> None:
+    splits = options(Request(gpus=8, vram=80), H100)
+    best = splits[0]
+    assert {option.plan.ulysses_degree for option in splits} == {1, 2, 4, 8}
+    assert all(option.fits and option.flops_ratio <= 0.87 for option in splits)
+    assert best.realtime_factor < 1 < options(Request(vram=80), H100)[0].realtime_factor
+
+
+def test_flags_name_the_split_that_was_counted() -> None:
+    for option in options(Request(gpus=6, vram=80), H100):
+        assert 40 % option.plan.ulysses_degree == 0
+        assert option.plan.world == 6
+        assert f"--ulysses-degree {option.plan.ulysses_degree}" in option.flags
+        assert f"--ring-degree {option.plan.ring_degree}" in option.flags
+    assert "--ulysses-degree 1" not in options(Request(vram=80), H100)[0].flags
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    gpus=st.integers(1, 8),
+    height=st.integers(4, 48),
+    width=st.integers(4, 48),
+    chunk=st.sampled_from([9, 17, 33]),
+)
+def test_more_of_anything_costs_more(gpus: int, height: int, width: int, chunk: int) -> None:
+    request = Request(gpus=gpus, vram=80, height=16 * height, width=16 * width, chunk_frames=chunk)
+    here = options(request, H100)[0]
+    larger = options(replace(request, height=request.height + 16), H100)[0]
+    assert larger.times.chunk > here.times.chunk
+    assert larger.memory.activations > here.memory.activations
+    assert here.memory.total > here.memory.transformer
+    faster = replace(H100, products=2 * H100.products)
+    assert options(request, faster)[0].times.chunk < here.times.chunk
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": "embedded"}, "fit anywhere"),
+        ({"gpus": 0}, "gpus=0"),
+        ({"height": 100}, "multiple of 16"),
+        ({"chunk_frames": 20}, "chunk_frames=20"),
+    ],
+)
+def test_questions_without_an_answer_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Request(**{"vram": 80, **wrong})  # type: ignore[arg-type]
+    assert isinstance(caught.value, PlannerError) or "chunk_frames" in wrong
+
+
+def test_measured_rates_are_read_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps(asdict(CARDS["h200"])))
+    assert read_rates(path) == CARDS["h200"]
+    path.write_text(json.dumps({**asdict(CARDS["h200"]), "attention": 0}))
+    with pytest.raises(RatesError, match="attention=0"):
+        read_rates(path)
+    path.write_text(json.dumps({"products": 1, "speed": 2}))
+    with pytest.raises(RatesError, match=r"missing \['attention'.*unknown \['speed'\]"):
+        read_rates(path)
+    path.write_text("[]")
+    with pytest.raises(RatesError, match="needs a JSON object"):
+        read_rates(path)
+    with pytest.raises(RatesError, match="h100"):
+        card_rates("abacus")
+
+
+def test_memory_is_a_sum_of_its_parts() -> None:
+    memory = options(Request(gpus=4, vram=80), H100)[0].memory
+    assert memory.reserve > GIB
+    whole = sum(asdict(memory).values())
+    assert whole - min(memory.audio + memory.activations, memory.decode) == memory.total
