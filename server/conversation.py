@@ -8,8 +8,7 @@ The law that everything here serves: each `response.created` is followed by exac
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
 from visavis.server import events as ev
 from visavis.server.errors import ErrorCode, ProtocolError
@@ -234,16 +233,6 @@ class Conversation:
     def _change_state(self, state: ev.AvatarState) -> ev.ServerEvent:
         self.state = state
         return ev.StateChanged(state=state, pts_us=self.next_pts_us)
-
-    def replace_ready(
-        self, frames: Sequence[MediaFrame], coded: Sequence[tuple[bytes, bool]]
-    ) -> None:
-        """Give ready frames other pictures; those that left the queue meanwhile are skipped."""
-        new = {
-            frame.ordinal: replace(frame, video=video, keyframe=keyframe)
-            for frame, (video, keyframe) in zip(frames, coded, strict=True)
-        }
-        self.ready = deque(new.get(frame.ordinal, frame) for frame in self.ready)
 
     def request_keyframe(self) -> None:
         """The next frame that the engine side makes can be decoded alone."""

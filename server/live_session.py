@@ -29,10 +29,10 @@ from visavis.server.outbound import Outbound
 from visavis.server.pacing import Pacer
 from visavis.server.producer import Producer
 from visavis.server.protocol import FRAME_US
-from visavis.server.recode import recode
+from visavis.server.recode import Recoder, recoded
 from visavis.server.resume import ResumeDesk
 from visavis.server.sent_ring import SentEvent, SentMedia, as_first, with_picture
-from visavis.server.timeline import SEQ_MASK, MediaFrame
+from visavis.server.timeline import SEQ_MASK
 from visavis.server.worker import WorkerBusyError
 
 log = structlog.get_logger(__name__)
@@ -90,6 +90,7 @@ class LiveSession:
         self.conversation: Conversation | None = None
         self.setup: SessionSetup | None = None
         self.effective: ev.EffectiveSettings | None = None
+        self.received_seq: int | None = None
         self._host = host
         self._admission = admission
         self._config = config
@@ -358,8 +359,7 @@ class LiveSession:
         if seq is not None:
             lost = max(0, num_after - len(frames) - ring.num_void_after(seq, timeline.epoch))
         conversation.request_keyframe()
-        ready = list(conversation.ready)
-        missed = await self._with_keyframe(missed, frames, ready)
+        missed, recoder = await self._with_keyframe(missed, frames)
         first = next((item for item in missed if isinstance(item, SentMedia)), None)
         if first is None:
             timeline.mark_discontinuity()
@@ -372,38 +372,39 @@ class LiveSession:
             from_pts_us=first_us,
             session=self.effective,
             resume=self._desk.offer(self.id),
+            received_seq=self.received_seq,
         )
         if request.event_id is not None:
             resumed.source_event_id = request.event_id
-        fresh_after = ready[-1].ordinal if ready else timeline.last_ordinal
-        media.restart(first_us // FRAME_US, time.monotonic(), fresh_after=fresh_after)
+        media.restart(first_us // FRAME_US, time.monotonic(), recoder)
         self.deadlines.active(time.monotonic())
         self.out.rebind(socket, resumed, missed)
         self.wake()
 
     async def _with_keyframe(
-        self,
-        missed: list[SentEvent | SentMedia],
-        frames: list[SentMedia],
-        ready: list[MediaFrame],
-    ) -> list[SentEvent | SentMedia]:
-        """The same, but what comes next can be decoded alone: by a page that was loaded anew."""
-        conversation = self.conversation
-        assert conversation is not None
+        self, missed: list[SentEvent | SentMedia], frames: list[SentMedia]
+    ) -> tuple[list[SentEvent | SentMedia], Recoder | None]:
+        """The same, but what comes next can be decoded alone: by a page that was loaded anew.
+
+        The recoder goes on with what was made before and not sent yet.
+        """
         assert self.setup is not None
         ring = self.out.ring
         replay: dict[int, SentMedia] = {frame.order: frame for frame in frames}
-        if self.setup.output.video in ("h264", "fmp4") and (frames or ready):
-            reference = ring.reference(frames[0]) if frames else ring.pictures_since_keyframe()
-            pictures = [f.video for f in frames] + [f.video for f in ready]
-            size = self._host.engine.frame_size
-            coded = await asyncio.to_thread(recode, reference, pictures, size, fps=FPS)
-            for frame, (video, keyframe) in zip(frames, coded, strict=False):
+        recoder = None
+        if self.setup.output.video in ("h264", "fmp4"):
+            recoder = Recoder(self._host.engine.frame_size, fps=FPS)
+            reference = ring.reference(frames[0] if frames else None)
+            pictures = [frame.video for frame in frames]
+            coded = await asyncio.to_thread(recoded, recoder, reference, pictures)
+            for frame, (video, keyframe) in zip(frames, coded, strict=True):
                 replay[frame.order] = with_picture(frame, video, keyframe=keyframe)
-            conversation.replace_ready(ready, coded[len(frames) :])
+                # What is lost again is predicted from what was sent now.
+                ring.replace(replay[frame.order])
         if frames:
             replay[frames[0].order] = as_first(replay[frames[0].order])
-        return [replay[item.order] if isinstance(item, SentMedia) else item for item in missed]
+        again = [replay[item.order] if isinstance(item, SentMedia) else item for item in missed]
+        return again, recoder
 
 
 def _event_number(event_id: str | None) -> int | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from visavis.server import events as ev
 from visavis.server.conversation import Conversation
 from visavis.server.pacing import Credit, Pacer
 from visavis.server.protocol import FRAME_US
+from visavis.server.recode import Recoder
 from visavis.server.timeline import Stamped
 
 DROPPED_EVERY_S = 1.0
@@ -23,7 +26,7 @@ class MediaSource:
         self._conversation = conversation
         self._pacer = pacer
         self._awaits_keyframe = False
-        self._fresh_after: int | None = None
+        self._recoder: Recoder | None = None
         self._untold = 0
         self._told_s = float("-inf")
 
@@ -53,6 +56,7 @@ class MediaSource:
 
         Raises IndexError when no frame is ready.
         """
+        self._recode()
         index = self._conversation.next_index
         credit = self._pacer.credit(index, now_s)
         with_video = self._with_video(credit)
@@ -65,9 +69,6 @@ class MediaSource:
 
     def _with_video(self, credit: Credit) -> bool:
         frame = self._conversation.ready[0]
-        if self._fresh_after is not None and frame.ordinal > self._fresh_after:
-            self._fresh_after = None
-            self._awaits_keyframe = not frame.keyframe
         if not frame.video:
             return True
         if credit is Credit.FULL and (frame.keyframe or not self._awaits_keyframe):
@@ -88,13 +89,27 @@ class MediaSource:
         count, self._untold = self._untold, 0
         return ev.OutputDropped(frames=count, reason="slow_client")
 
-    def restart(self, first_index: int, now_s: float, *, fresh_after: int) -> None:
+    def _recode(self) -> None:
+        """Until a keyframe comes, a client that came back gets pictures made for it."""
+        if self._recoder is None:
+            return
+        frame = self._conversation.ready[0]
+        if frame.keyframe:
+            self._recoder.close()
+            self._recoder = None
+            return
+        video, keyframe = self._recoder.recode(frame.video)
+        self._conversation.ready[0] = replace(frame, video=video, keyframe=keyframe)
+
+    def restart(self, first_index: int, now_s: float, recoder: Recoder | None) -> None:
         """The client begins again, with frame `first_index`, after a lost connection.
 
-        fresh_after: frames beyond this ordinal cannot be predicted from what the client gets.
+        recoder: has seen all that was sent, for pictures that are predicted from it.
         """
         self._awaits_keyframe = False
-        self._fresh_after = fresh_after
+        if self._recoder is not None:
+            self._recoder.close()
+        self._recoder = recoder
         self._pacer.restart(first_index * FRAME_US, now_s)
         if first_index < self._conversation.next_index:
             self._pacer.sent(first_index, now_s)

@@ -139,7 +139,8 @@ class Producer:
                 turn = await self._host.worker.run(start, deadline_s=order.deadline_s)
                 self._idling = turn.idle
                 self.wake()
-                outcome = await asyncio.wrap_future(turn.ended)
+                # The engine thread ends its turn also when nobody waits for it any more.
+                outcome = await asyncio.shield(asyncio.wrap_future(turn.ended))
                 self._turn, self._idling = None, False
                 self._take(order, outcome)
         finally:

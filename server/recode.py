@@ -1,4 +1,4 @@
-"""H.264 access units anew, from a keyframe on, for a decoder that has seen none of them."""
+"""H.264 access units anew, for a decoder that has not seen what they were predicted from."""
 
 from __future__ import annotations
 
@@ -9,40 +9,51 @@ from numpy.typing import NDArray
 from visavis.server.encoder import H264Encoder
 
 
-def recode(
-    reference: list[bytes], pictures: list[bytes], size: tuple[int, int], *, fps: int
-) -> list[tuple[bytes, bool]]:
-    """Decode `pictures` (Annex B; b"" where one was left out) with the help of `reference`, which
-    begins with a keyframe, and encode them again so that the first one stands alone.
+class Recoder:
+    """Decodes a stream from a keyframe on and encodes it again; its first picture stands alone.
 
-    Returns the new access unit of each picture and whether it is a keyframe; (b"", False) where
-    nothing can be seen. size: (height, width). Takes milliseconds a picture: not for event loops.
+    size: (height, width) in pixels. Each call takes milliseconds.
     """
-    decoder = av.CodecContext.create("h264", "r")
-    assert isinstance(decoder, av.VideoCodecContext)
-    # Frame threads would hold pictures back.
-    decoder.thread_count = 1
+
+    def __init__(self, size: tuple[int, int], *, fps: int) -> None:
+        self._encoder = H264Encoder(size, fps=fps)
+        decoder = av.CodecContext.create("h264", "r")
+        assert isinstance(decoder, av.VideoCodecContext)
+        # Frame threads would hold pictures back.
+        decoder.thread_count = 1
+        self._decoder = decoder
+
+    def see(self, picture: bytes) -> None:
+        """Decode a picture (Annex B) that others are predicted from; b"" is one left out."""
+        self._decode(picture)
+
+    def recode(self, picture: bytes) -> tuple[bytes, bool]:
+        """The picture's new access unit and whether it is a keyframe; (b"", False) when nothing
+        can be seen."""
+        pixels = self._decode(picture)
+        return (b"", False) if pixels is None else self._encoder.encode(pixels, keyframe=False)
+
+    def close(self) -> None:
+        """Free the encoder."""
+        self._encoder.close()
+
+    def _decode(self, picture: bytes) -> NDArray[np.uint8] | None:
+        if not picture:
+            return None
+        try:
+            frames = self._decoder.decode(av.Packet(picture))
+        except av.FFmpegError:
+            return None
+        if not frames:
+            return None
+        pixels: NDArray[np.uint8] = frames[-1].to_ndarray(format="rgb24", src_colorspace="ITU709")
+        return pixels
+
+
+def recoded(
+    recoder: Recoder, reference: list[bytes], pictures: list[bytes]
+) -> list[tuple[bytes, bool]]:
+    """`pictures` anew, after those of `reference`, which begins with a keyframe."""
     for picture in reference:
-        _decode(decoder, picture)
-    encoder = H264Encoder(size, fps=fps)
-    coded: list[tuple[bytes, bool]] = []
-    try:
-        for picture in pictures:
-            pixels = _decode(decoder, picture)
-            coded.append((b"", False) if pixels is None else encoder.encode(pixels, keyframe=False))
-    finally:
-        encoder.close()
-    return coded
-
-
-def _decode(decoder: av.VideoCodecContext, picture: bytes) -> NDArray[np.uint8] | None:
-    if not picture:
-        return None
-    try:
-        frames = decoder.decode(av.Packet(picture))
-    except av.FFmpegError:
-        return None
-    if not frames:
-        return None
-    pixels: NDArray[np.uint8] = frames[-1].to_ndarray(format="rgb24", src_colorspace="ITU709")
-    return pixels
+        recoder.see(picture)
+    return [recoder.recode(picture) for picture in pictures]

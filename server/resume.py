@@ -16,8 +16,9 @@ from visavis.server.resume_handle import HandleSigner
 if TYPE_CHECKING:
     from visavis.server.live_session import Caller, LiveSession
 
-# Close codes after which a session is kept: the client did not mean to end it.
-HELD_CLOSE_CODES = (1001, 1006, 1012)
+# Close codes after which a session is kept: the client did not mean to end it. uvicorn says 1005
+# for a connection that broke off, as for a close frame without a code.
+HELD_CLOSE_CODES = (1001, 1005, 1006, 1012)
 
 
 class ResumeDesk:

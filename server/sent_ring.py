@@ -96,8 +96,9 @@ class SentRing:
         """Media after `seq` that a cancel made void: nobody misses it."""
         return sum(m.header.epoch != epoch and is_after(m.header.seq, seq) for m in self.media)
 
-    def reference(self, first: SentMedia) -> list[bytes]:
-        """Pictures from the last keyframe before `first` up to it, to decode it with."""
+    def reference(self, first: SentMedia | None) -> list[bytes]:
+        """Pictures from the last keyframe before `first` up to it, to decode it with; None: up to
+        the end, to decode what was not sent yet."""
         pictures: list[bytes] = []
         for item in self.media:
             if item is first:
@@ -107,14 +108,12 @@ class SentRing:
             pictures.append(item.video)
         return pictures
 
-    def pictures_since_keyframe(self) -> list[bytes]:
-        """Pictures from the last keyframe on, to decode with what was not sent yet."""
-        pictures: list[bytes] = []
-        for item in self.media:
-            if item.header.flags & Flag.KEYFRAME:
-                pictures.clear()
-            pictures.append(item.video)
-        return pictures
+    def replace(self, media: SentMedia) -> None:
+        """The frame of the same place was sent again with another picture."""
+        for position, item in enumerate(self.media):
+            if item.order == media.order:
+                self.media[position] = media
+                return
 
 
 def is_after(seq: int, other: int) -> bool:

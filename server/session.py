@@ -306,6 +306,7 @@ class RealtimeSession:
         now_s = time.monotonic()
         self._live.deadlines.active(now_s)
         self._live.out.post(*self._live.append(check_pcm16(frame.audio), None, now_s))
+        self._live.received_seq = frame.header.seq
 
     async def _on_update(self, settings: ev.SessionSettings, event: ev.ClientEvent) -> None:
         if self._live.conversation is not None:

@@ -51,7 +51,9 @@ async def credit(target: Target) -> None:
         await peer.send("playback.update", pts_us=first.header.pts_us, seq=first.header.seq)
         await peer.speak(noise(limit_ms * 4 / 1000))
         try:
-            async with asyncio.timeout(limit_ms * 3 / 1000 + 2):
+            # Long enough to see where it stops, and less than the grace of a slow client.
+            grace_s = _limit(peer, "slow_client_s")
+            async with asyncio.timeout(min(limit_ms * 3 / 1000 + 2, 0.8 * grace_s)):
                 while await peer.read() is not None:
                     pass
         except TimeoutError:

@@ -72,6 +72,10 @@ class SessionResumed(ServerEvent, tag="session.resumed", kw_only=True):
     from_pts_us: Annotated[TimelineUs, Meta(description="`pts_us` of the next media message.")]
     session: Annotated[EffectiveSettings, Meta(description="The settings, as before.")]
     resume: Annotated[ResumeOffer, Meta(description="The handle for the next time.")]
+    received_seq: Annotated[
+        int | None,
+        Meta(description="`seq` of the last AUDIO_IN taken: send again what came after it."),
+    ] = None
 
 
 class AudioAppended(ServerEvent, tag="input_audio_buffer.appended", kw_only=True):

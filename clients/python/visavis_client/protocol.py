@@ -638,6 +638,8 @@ class SessionResumed(ServerEvent):
     session: EffectiveSettings
     # The handle for the next time.
     resume: ResumeOffer
+    # `seq` of the last AUDIO_IN taken: send again what came after it.
+    received_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from visavis.server.conversation import FRAME_US, Conversation, MediaFrame
+from visavis.server.encoder import H264Encoder
 from visavis.server.media_source import MediaSource
 from visavis.server.pacing import OVERDUE_S, Pacer
+from visavis.server.protocol import Flag
+from visavis.server.recode import Recoder
 
 RATE = 16_000
 LIMIT_US = 200_000
@@ -97,11 +104,21 @@ def test_a_client_that_keeps_up_loses_nothing() -> None:
     assert line.source.dropped == 0
 
 
-def test_after_a_resume_what_was_not_recoded_waits_for_a_keyframe() -> None:
+def test_after_a_resume_pictures_are_made_anew_until_a_keyframe_comes() -> None:
+    encoder = H264Encoder((64, 64))
+    flat = np.zeros((64, 64, 3), np.uint8)
+    units = [encoder.encode(flat + n, keyframe=False)[0] for n in range(4)]
     line = Line()
-    line.offer(3, keyframe=True)
-    line.send_all(0.0)
-    line.offer(2)
-    line.source.restart(line.talk.next_index, 5.0, fresh_after=3)
     line.offer(1, keyframe=True)
-    assert line.send_all(5.0) == [True, False, True]
+    line.send_all(0.0)
+    recoder = Recoder((64, 64), fps=25)
+    recoder.see(units[0])
+    line.source.restart(line.talk.next_index, 5.0, recoder)
+    keyframes = []
+    for unit in units[1:]:
+        line.offer(1)
+        line.talk.ready[0] = replace(line.talk.ready[0], video=unit)
+        keyframes.append(Flag.KEYFRAME in line.source.take(5.0).header.flags)
+    assert keyframes == [True, False, False]
+    line.offer(1, keyframe=True)
+    assert line.source.take(5.0).frame.video == b"picture"

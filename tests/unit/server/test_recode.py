@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from visavis.server.encoder import H264Encoder
 from visavis.server.fmp4 import Fmp4Writer, nal_units
 from visavis.server.protocol import FRAME_US, Flag, Header, Kind
-from visavis.server.recode import recode
+from visavis.server.recode import Recoder, recoded
 
 SIZE = (64, 96)
 
@@ -40,13 +40,17 @@ def decoded(units: list[bytes]) -> list[NDArray[np.uint8]]:
     return [f.to_ndarray(format="rgb24", src_colorspace="ITU709") for f in frames]
 
 
+def recode(reference: list[bytes], units: list[bytes]) -> list[tuple[bytes, bool]]:
+    return recoded(Recoder(SIZE, fps=25), reference, units)
+
+
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.abs(a.astype(float) - b.astype(float)).mean())
 
 
 def test_recoded_pictures_can_be_decoded_alone_and_look_the_same() -> None:
     units, frames = encoded(20), pictures(20)
-    coded = recode(units[:8], units[8:], SIZE, fps=25)
+    coded = recode(units[:8], units[8:])
     assert [keyframe for _, keyframe in coded] == [True] + 11 * [False]
     shown = decoded([video for video, _ in coded])
     assert len(shown) == 12
@@ -56,14 +60,14 @@ def test_recoded_pictures_can_be_decoded_alone_and_look_the_same() -> None:
 
 def test_a_picture_that_was_left_out_stays_out() -> None:
     units = encoded(6)
-    coded = recode(units[:2], [b"", units[2]], SIZE, fps=25)
+    coded = recode(units[:2], [b"", units[2]])
     assert coded[0] == (b"", False)
     assert coded[1][1]
 
 
 def test_without_a_keyframe_nothing_can_be_seen() -> None:
     units = encoded(6)
-    assert all(video == b"" for video, _ in recode([], units[1:3], SIZE, fps=25))
+    assert all(video == b"" for video, _ in recode([], units[1:3]))
 
 
 def test_nal_units_split_at_both_start_codes() -> None:
