@@ -78,3 +78,64 @@ def test_stopping_cancels_what_waits(worker: EngineWorker, gate: threading.Event
         waiting.result(5)
     with pytest.raises(WorkerBusyError):
         worker.submit(lambda: None, deadline_s=0.0)
+
+
+class CountedSteps:
+    """So many steps of some urgency, each noted; a real scheduler seen from the thread."""
+
+    def __init__(self, count: int, deadline_s: float, order: list[str]) -> None:
+        self.left, self.urgency_s, self.order = count, deadline_s, order
+        self.closed = threading.Event()
+        self.done = threading.Event()
+
+    def wait_s(self) -> float | None:
+        return 0.0 if self.left else None
+
+    def deadline_s(self) -> float:
+        return self.urgency_s if self.left else float("inf")
+
+    def tick(self) -> bool:
+        self.left -= 1
+        self.order.append("step")
+        if not self.left:
+            self.done.set()
+        return True
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_steps_run_between_pieces_of_work_by_urgency(
+    worker: EngineWorker, gate: threading.Event
+) -> None:
+    order: list[str] = []
+    steps = CountedSteps(3, 5.0, order)
+    worker.steps = steps
+    futures = [
+        worker.submit(lambda: order.append("now"), deadline_s=1.0),
+        worker.submit(lambda: order.append("later"), deadline_s=9.0),
+    ]
+    gate.set()
+    for future in futures:
+        future.result(5)
+    assert order == ["now", "step", "step", "step", "later"]
+
+
+def test_a_failing_step_does_not_end_the_thread(worker: EngineWorker) -> None:
+    class Failing(CountedSteps):
+        def tick(self) -> bool:
+            super().tick()
+            raise RuntimeError("broken")
+
+    steps = Failing(2, 0.0, [])
+    worker.steps = steps
+    worker.nudge()
+    assert steps.done.wait(5)
+    assert worker.submit(lambda: 3, deadline_s=0.0).result(5) == 3
+
+
+def test_stopping_abandons_the_steps(worker: EngineWorker) -> None:
+    steps = CountedSteps(0, 0.0, [])
+    worker.steps = steps
+    worker.stop()
+    assert steps.closed.is_set()

@@ -1,0 +1,85 @@
+"""Capacity from measured costs, and quality that follows the load slowly."""
+
+import pytest
+
+from visavis.engine.costs import ChunkCosts
+from visavis.server.engine_load import DEGRADE_AFTER_S, RESTORE_AFTER_S, EngineLoad
+
+COSTS = ChunkCosts(
+    steps_s={9: {1: 0.011}, 17: {1: 0.014}, 33: {1: 0.021}},
+    prepare_s=0.002,
+    first_frame_s=0.008,
+    frame_s=0.0065,
+)
+
+
+def load(costs: ChunkCosts | None = COSTS, **settings: object) -> EngineLoad:
+    return EngineLoad(costs, num_steps=4, **settings)  # type: ignore[arg-type]
+
+
+def slow_down(account: EngineLoad, factor: float) -> None:
+    for _ in range(60):
+        account.observe(33, busy_s=factor * COSTS.chunk_s(33, account.num_steps), wait_s=None)
+
+
+def test_nothing_is_promised_beyond_what_was_measured() -> None:
+    account = load()
+    worst = COSTS.realtime_factor(4, chunk_frames=17)
+    assert account.capacity == int(0.9 / worst)
+    assert load(None).capacity == 1
+
+
+def test_a_machine_that_became_slower_takes_fewer() -> None:
+    account = load()
+    before = account.capacity
+    slow_down(account, 2.0)
+    assert account.capacity == before // 2
+    slow_down(account, 50.0)
+    assert account.capacity == 1
+
+
+def test_the_first_chunk_is_longer_when_many_speak() -> None:
+    account = load()
+    account.speaking = 1
+    assert account.first_frames == 4
+    account.speaking = 3
+    assert account.first_frames == 12
+
+
+def test_starts_under_load_are_expected_to_take_as_long_as_they_did() -> None:
+    account = load()
+    idle = account.start_s()[17]
+    for _ in range(40):
+        account.observe(17, busy_s=0.0, wait_s=3 * COSTS.start_s(17, 4))
+    assert account.start_s()[17] == pytest.approx(3 * idle, rel=0.01)
+
+
+def test_quality_falls_after_a_while_and_returns_after_a_longer_one() -> None:
+    account = load()
+    account.speaking = 5
+    assert account.load() > 1
+    assert not account.update(0.0)
+    assert account.update(DEGRADE_AFTER_S)
+    assert (account.degraded, account.num_steps) == (["steps"], 2)
+    account.speaking = 1
+    assert not account.update(10.0)
+    assert not account.update(10.0 + RESTORE_AFTER_S - 0.1)
+    assert account.update(10.0 + RESTORE_AFTER_S)
+    assert (account.degraded, account.num_steps) == ([], 4)
+
+
+def test_a_moment_of_load_changes_nothing() -> None:
+    account = load()
+    account.speaking = 5
+    account.update(0.0)
+    account.speaking = 1
+    account.update(0.5)
+    account.speaking = 5
+    assert not account.update(DEGRADE_AFTER_S)
+
+
+def test_what_may_not_be_lowered_is_not() -> None:
+    account = load(allowed=())
+    account.speaking = 9
+    assert not account.update(0.0)
+    assert not account.update(99.0)
