@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
-from visavis.server import bench_cli
+from visavis.server import bench_cli, conformance_cli, group
 from visavis.server.config import ServerConfig
 
 
@@ -48,6 +48,10 @@ def serve(
     device: str | None = None,
     num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
     num_steps: Annotated[int | None, Parameter(name=["--num-steps", "--steps"])] = None,
+    ulysses_degree: int | None = None,
+    ring_degree: int | None = None,
+    compiled: Annotated[bool | None, Parameter(negative="")] = None,
+    recorded: Annotated[bool | None, Parameter(negative="")] = None,
     max_sessions: int | None = None,
     admin_port: Annotated[int | None, Parameter(name=["--admin-port", "--metrics-port"])] = None,
     admin_host: str | None = None,
@@ -80,6 +84,14 @@ def serve(
         CPU threads of the engine. [default: chosen by the machine]
     num_steps
         Denoising steps a chunk. [default: the model's]
+    ulysses_degree
+        Under torchrun: processes that divide the heads. [default: as many as divide them]
+    ring_degree
+        Under torchrun: groups of them that divide the tokens. [default: the rest]
+    compiled
+        Compile the transformer's blocks.
+    recorded
+        Replay denoising steps as CUDA graphs; pays on four and more GPUs.
     max_sessions
         Sessions at a time. [default: measured at start-up]
     admin_port
@@ -112,6 +124,10 @@ def serve(
         device=device,
         num_threads=num_threads,
         num_steps=num_steps,
+        ulysses_degree=ulysses_degree,
+        ring_degree=ring_degree,
+        compiled=compiled,
+        recorded=recorded,
         max_sessions=max_sessions,
         admin_port=admin_port,
         admin_host=admin_host,
@@ -127,9 +143,16 @@ def serve(
     for name in SECRET_SETTINGS:
         os.environ.pop(f"VISAVIS_{name.upper()}", None)
     from visavis.server.logging import configure_logging
-    from visavis.server.serving import make_server
 
     configure_logging(config.log_format, config.log_level)
+    if group.follows():
+        try:
+            group.follow(config)
+        except ValueError as error:
+            fail(str(error))
+        return
+    from visavis.server.serving import make_server
+
     try:
         server = make_server(config, open_page=open_page)
     except ValueError as error:
@@ -278,3 +301,4 @@ def register(app: App) -> None:
     bench.command(bench_engine, name="engine")
     bench_cli.register(bench)
     app.command(bench)
+    conformance_cli.register(app)

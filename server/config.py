@@ -52,6 +52,10 @@ class ServerConfig(BaseSettings):
     device: str = "cpu"
     num_threads: int | None = Field(None, ge=1)
     num_steps: int | None = Field(None, ge=1, le=50)
+    ulysses_degree: int | None = Field(None, ge=1)
+    ring_degree: int | None = Field(None, ge=1)
+    compiled: bool = False
+    recorded: bool = False
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     web_dir: Path = _REPOSITORY / "clients" / "web" / "dist"

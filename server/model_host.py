@@ -21,6 +21,7 @@ from visavis.server.encoder import open_encoder
 from visavis.server.engine_load import LOAD_TARGET, MAX_MEASURED_SESSIONS, EngineLoad
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import OutputMedia
+from visavis.server.group import join_group
 from visavis.server.metrics import Metrics, Stopwatch
 from visavis.server.stream import EngineStream
 from visavis.server.worker import EngineWorker
@@ -49,6 +50,9 @@ def load_engine(config: ServerConfig) -> AvatarEngine:
         weights=config.weights,
         device=config.device,
         num_threads=config.num_threads,
+        group=join_group(config),
+        compiled=config.compiled,
+        recorded=config.recorded,
     )
 
 
