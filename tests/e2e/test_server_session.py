@@ -215,7 +215,7 @@ async def test_playback_updates_tell_what_was_heard(live: LiveServer) -> None:
     assert done["played_ms"] == done["sent_ms"] == 1000
 
 
-async def test_without_credit_media_stops(live: LiveServer) -> None:
+async def test_without_credit_pictures_stop_and_then_sound(live: LiveServer) -> None:
     async with client_of(live) as client:
         await client.configure()
         await client.send("playback.update", pts_us=0)
@@ -223,7 +223,11 @@ async def test_without_credit_media_stops(live: LiveServer) -> None:
         await client.send("input_audio_buffer.commit")
         with pytest.raises(TimeoutError):
             await client.until("response.done", timeout_s=3.0)
-        assert client.media[-1].pts_us <= 1_500_000 + FRAME_US
+    pictures = [frame for frame in client.media if frame.video]
+    assert pictures[-1].pts_us <= 1_500_000 + FRAME_US
+    assert client.media[-1].pts_us <= 2 * 1_500_000 + FRAME_US
+    dropped = sum(event["frames"] for event in client.of_type("output.dropped"))
+    assert 0 < dropped <= len(client.media) - len(pictures)
 
 
 async def test_image_in_the_session_itself(live: LiveServer) -> None:
