@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from visavis.engine.plan import CHUNK_LENGTHS, new_frames
@@ -31,7 +30,7 @@ FEW_FRAMES, MORE_FRAMES = new_frames(CHUNK_LENGTHS[0]), new_frames(CHUNK_LENGTHS
 class EngineLoad:
     """One engine's account: how many may speak, how long a start takes, when to lower quality.
 
-    num_steps: denoising steps as configured. allowed: what may be lowered.
+    num_steps: denoising steps as configured, which are lowered under load where that is allowed.
     """
 
     def __init__(
@@ -39,13 +38,13 @@ class EngineLoad:
         costs: ChunkCosts | None,
         *,
         num_steps: int,
-        allowed: Collection[Degradation] = ("steps",),
+        may_lower_steps: bool = True,
     ) -> None:
         self.speaking = 0
         self.degraded: list[Degradation] = []
         self._costs = costs
         self._full_steps = num_steps
-        self._allowed = allowed
+        self._may_lower = may_lower_steps
         self._slowness = 1.0  # of work, against the warm-up
         self._waiting = 1.0  # of starts, against an engine that does nothing else
         self._since_s: float | None = None
@@ -103,7 +102,7 @@ class EngineLoad:
 
         Returns whether something changed.
         """
-        if self._costs is None or "steps" not in self._allowed:
+        if self._costs is None or not self._may_lower:
             return False
         if self.degraded:
             wanted, after_s = self.load(self._full_steps) < RESTORE_LOAD, RESTORE_AFTER_S

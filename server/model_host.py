@@ -123,7 +123,7 @@ class ModelHost:
         self.load = EngineLoad(
             engine.costs,
             num_steps=self._config.num_steps or engine.num_steps,
-            allowed=() if self._config.degrade == "none" else ("steps",),
+            may_lower_steps=self._config.degrade == "steps",
         )
         await self.worker.run(self._attach, deadline_s=0.0)
         self.state = "ready"

@@ -59,7 +59,9 @@ async def test_load_measures_what_it_says_and_no_more(live: LiveServer, tmp_path
 
 
 async def test_the_ramp_ends_where_the_server_is_full(tmp_path: Path) -> None:
-    with running(make_config(tmp_path, max_sessions=1), load_painting_engine) as server:
+    with running(
+        make_config(tmp_path, max_sessions=1, max_queued_sessions=0), load_painting_engine
+    ) as server:
         plan = LoadPlan(seconds=4.0, ramp_seconds=3.0, avatar=GALLERY_ID, video="none")
         report = await run_load(server.ws, plan, pid=None)
     assert report.sessions_at_slo == 1

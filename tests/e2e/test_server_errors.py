@@ -176,7 +176,9 @@ async def test_no_session_update_in_time(tmp_path: Path) -> None:
 
 
 async def test_full_server_refuses_after_accepting(tmp_path: Path) -> None:
-    with running(make_config(tmp_path, max_sessions=1), load_painting_engine) as server:
+    with running(
+        make_config(tmp_path, max_sessions=1, max_queued_sessions=0), load_painting_engine
+    ) as server:
         async with client_of(server) as first:
             await first.configure()
             async with client_of(server) as second:

@@ -79,7 +79,7 @@ def test_a_moment_of_load_changes_nothing() -> None:
 
 
 def test_what_may_not_be_lowered_is_not() -> None:
-    account = load(allowed=())
+    account = load(may_lower_steps=False)
     account.speaking = 9
     assert not account.update(0.0)
     assert not account.update(99.0)

@@ -1,0 +1,79 @@
+"""A full server: who comes next waits, knows where and for how long, and may go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from live_server import GALLERY_ID, LiveServer, client_of, make_config, noise, running
+from stand_in import load_painting_engine
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    config = make_config(tmp_path_factory.mktemp("small"), max_sessions=1, max_queued_sessions=2)
+    with running(config, load_painting_engine) as server:
+        yield server
+
+
+async def capacity(server: LiveServer) -> dict[str, object]:
+    async with httpx.AsyncClient() as http:
+        answer: dict[str, object] = (await http.get(f"{server.http}/v1/realtime/capacity")).json()
+        return answer
+
+
+async def until_queue(server: LiveServer, length: int) -> None:
+    async with asyncio.timeout(10):
+        while (await capacity(server))["queue"] != length:
+            await asyncio.sleep(0.02)  # noqa: ASYNC110  # the server is in another thread
+
+
+async def test_the_next_one_waits_and_then_speaks(small: LiveServer) -> None:
+    async with client_of(small) as second:
+        async with client_of(small) as first:
+            await first.configure()
+            await second.send(
+                "session.update", session={"avatar_id": GALLERY_ID, "output": {"video": "jpeg"}}
+            )
+            queued = await second.until("session.queued")
+            assert queued["position"] == 1
+            now = await capacity(small)
+            assert (now["active"], now["max"], now["queue"]) == (1, 1, 1)
+        await second.until("session.updated")
+        pcm = noise(8_000)
+        await second.send_audio(pcm)
+        await second.send("input_audio_buffer.commit")
+        done = await second.until("response.done")
+    assert done["status"] == "completed"
+    assert b"".join(frame.audio for frame in second.speech()) == pcm
+    await until_queue(small, 0)
+
+
+async def test_one_who_goes_frees_its_place_in_line_at_once(small: LiveServer) -> None:
+    async with client_of(small) as first:
+        await first.configure()
+        async with client_of(small) as third:
+            async with client_of(small) as second:
+                for number, client in enumerate((second, third), 1):
+                    await client.send("session.update", session={"avatar_id": GALLERY_ID})
+                    assert (await client.until("session.queued"))["position"] == number
+            moved = await third.until("session.queued")
+            assert moved["position"] == 1
+            assert (await capacity(small))["queue"] == 1
+        await until_queue(small, 0)
+
+
+async def test_a_full_line_refuses(small: LiveServer) -> None:
+    update = {"avatar_id": GALLERY_ID}
+    async with client_of(small) as first, client_of(small) as second, client_of(small) as third:
+        await first.configure()
+        for client in (second, third):
+            await client.send("session.update", session=update)
+            await client.until("session.queued")
+        async with client_of(small) as fourth:
+            await fourth.send("session.update", session=update)
+            error = (await fourth.until("error"))["error"]
+            assert error["code"] == "capacity"
+            assert error["retry_after_s"] >= 1
