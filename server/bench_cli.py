@@ -178,7 +178,56 @@ def bench_preset(
         _fail(error)
 
 
+def bench_quantize(
+    *,
+    model: str = "embedded",
+    weights: Path | None = None,
+    device: str = "cpu",
+    portrait: Path | None = None,
+    precision: list[str] | None = None,
+    chunks: int = 1000,
+    json: Path | None = None,
+) -> None:
+    """Measure what eight-bit weights cost in picture quality, errors adding up from chunk to chunk.
+
+    Parameters
+    ----------
+    model
+        Name of the model.
+    weights
+        Folder of the model's weights, if not the bundled one.
+    device
+        Where to compute: cpu or cuda.
+    portrait
+        Picture of the face that talks. [default: the first of the server's gallery]
+    precision
+        int8, fp8, int8-dynamic, fp8-dynamic, or bfloat16 for comparison; may be repeated.
+        [default: int8, fp8 and bfloat16]
+    chunks
+        Chunks of 28 frames that each session makes.
+    json
+        Also write the figures to this file.
+    """
+    from visavis.server.bench_quantize import (
+        first_portrait,
+        measure_quality,
+        print_quality,
+        write_quality_json,
+    )
+
+    wanted = precision or ["int8", "fp8", "bfloat16"]
+    try:
+        picture = portrait or first_portrait()
+        found = measure_quality(model, weights, device, picture, chunks, wanted)
+        print_quality(found)
+        if json is not None:
+            write_quality_json(found, json)
+    except (ValueError, OSError) as error:
+        _fail(error)
+
+
 def register(bench: App) -> None:
     """Add these commands to `visavis bench`."""
+    bench.command(bench_quantize, name="quantize")
     bench.command(bench_load, name="load")
     bench.command(bench_soak, name="soak")
