@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -130,7 +130,7 @@ class AvatarEngine:
             group.announce(model, folder, chosen)
         parts = spec.load(spec.dit, folder, target, chosen)
         if group is not None:
-            parts = replace(parts, dit=group.lead(parts.dit))
+            parts = group.lead(parts)
         else:
             speed_up(parts.dit, compiled=compiled, recorded=recorded)
         logger.info(

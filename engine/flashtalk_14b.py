@@ -26,7 +26,7 @@ from transformers import (
 from visavis.engine.audio.wav2vec import Wav2VecFeatures
 from visavis.engine.audio.wav2vec_front_end import Wav2VecFrontEnd
 from visavis.engine.codec.wan import WanCodec
-from visavis.engine.codec.wan_vae import WanVAE
+from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, WanVAE
 from visavis.engine.dit.checkpoint import ORIGINAL_STEM, load_original
 from visavis.engine.dit.config import DiTConfig
 from visavis.engine.dit.model import FlashTalkDiT
@@ -118,6 +118,24 @@ def load_transformer(
     folder = _checked(folder)
     config = _dit_config(folder, sizes or EncoderSizes())
     return load_original(config, folder, dtype=dtype, device=device).requires_grad_(False)
+
+
+def load_vae(
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    sizes: EncoderSizes | None = None,
+) -> tuple[WanVAE, tuple[int, int]]:
+    """The folder's VAE alone, and the size of its latents (h, w); otherwise as `load_transformer`.
+
+    Raises:
+        WeightsError, CheckpointError: as in `load_flashtalk_14b`.
+    """
+    folder, sizes = _checked(folder), sizes or EncoderSizes()
+    vae = WanVAE.load(folder / VAE_FILE, config=sizes.vae, dtype=dtype, device=device)
+    height, width = sizes.frame_size
+    return vae, (height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
 
 
 def _checked(folder: Path | None) -> Path:

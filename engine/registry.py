@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -14,6 +14,9 @@ from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.weights import SPEECH_CONFIG_FILE, load_dit
+
+if TYPE_CHECKING:
+    from visavis.engine.codec.wan_vae import WanVAE
 
 Framing = Literal["face", "picture"]
 """What of an avatar's picture is shown: the face in its canonical square, or all that fits."""
@@ -24,6 +27,9 @@ LoadParts = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], ModelP
 
 LoadTransformer = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], FlashTalkDiT]
 """As `LoadParts`, the transformer alone: what a process that follows another needs."""
+
+LoadVAE = Callable[[Path | None, torch.device, torch.dtype], tuple["WanVAE", tuple[int, int]]]
+"""The same for a VAE that a group shares, with the size of its latents (h, w)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,7 @@ class ModelSpec:
     dit: DiTConfig
     load: LoadParts
     load_dit: LoadTransformer = load_dit
+    load_vae: LoadVAE | None = None
     weights: str | None
     framing: Framing = "face"
     num_steps: int = 4
@@ -89,6 +96,14 @@ def _flashtalk_14b_transformer(
     return load_transformer(folder, device, dtype)
 
 
+def _flashtalk_14b_vae(
+    folder: Path | None, device: torch.device, dtype: torch.dtype
+) -> tuple[WanVAE, tuple[int, int]]:
+    from visavis.engine.flashtalk_14b import load_vae
+
+    return load_vae(folder, device, dtype)
+
+
 MODELS: dict[str, ModelSpec] = {
     "embedded": ModelSpec(
         dit=DIT_PRESETS["embedded"],
@@ -100,6 +115,7 @@ MODELS: dict[str, ModelSpec] = {
         dit=DIT_PRESETS["flashtalk-14b"],
         load=_flashtalk_14b,
         load_dit=_flashtalk_14b_transformer,
+        load_vae=_flashtalk_14b_vae,
         weights="flashtalk-14b",
         framing="picture",
     ),

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from visavis.engine.parallel.launch import IDLE_LIMIT
 
 LEADER = 0
+STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to do, and with what. Arguments must be picklable but for their tensors."""
+    """What to do, and with what: tensors, tuples with tensors in them, and what can be pickled."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -52,13 +52,9 @@ class CommandChannel:
 
     def send(self, name: str, *arguments: Any) -> None:
         """Leader: give all followers a command; returns when it is on its way."""
-        leaves, structure = tree_flatten(arguments)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        header = [
-            _Slot(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
-            for leaf in leaves
-        ]
-        dist.broadcast_object_list([(name, header, structure)], LEADER, group=self._control)
+        tensors: list[Tensor] = []
+        header = (name, _without_tensors(arguments, tensors))
+        dist.broadcast_object_list([header], LEADER, group=self._control)
         for tensor in tensors:
             dist.broadcast(tensor.to(self.device).contiguous(), LEADER)
 
@@ -66,14 +62,17 @@ class CommandChannel:
         """Follower: wait for the next command."""
         box: list[Any] = [None]
         dist.broadcast_object_list(box, LEADER, group=self._control)
-        name, header, structure = box[0]
-        leaves = []
-        for leaf in header:
-            if isinstance(leaf, _Slot):
-                leaf = torch.empty(leaf.shape, dtype=leaf.dtype, device=self.device)
-                dist.broadcast(leaf, LEADER)
-            leaves.append(leaf)
-        return Command(name, tuple(tree_unflatten(leaves, structure)))
+        name, arguments = box[0]
+        return Command(name, self._with_tensors(arguments))
+
+    def _with_tensors(self, value: Any) -> Any:
+        if isinstance(value, _Slot):
+            tensor = torch.empty(value.shape, dtype=value.dtype, device=self.device)
+            dist.broadcast(tensor, LEADER)
+            return tensor
+        if isinstance(value, tuple):
+            return tuple(self._with_tensors(part) for part in value)
+        return value
 
     def close(self) -> None:
         """Leader: let the followers end. Safe to call twice."""
@@ -82,4 +81,11 @@ class CommandChannel:
         self._open = False
 
 
-STOP = "stop"
+def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
+    """The value with slots for its tensors and those in its tuples, which go to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _Slot(tuple(value.shape), value.dtype)
+    if isinstance(value, tuple):
+        return tuple(_without_tensors(part, tensors) for part in value)
+    return value

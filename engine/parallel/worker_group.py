@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import atexit
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
+from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.compilation import speed_up
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.model_parts import ModelParts
 from visavis.engine.parallel.commands import LEADER, STOP, CommandChannel
-from visavis.engine.parallel.following import Follower
+from visavis.engine.parallel.following import Follower, Handler
 from visavis.engine.parallel.launch import Launch, join, torchrun_launch
 from visavis.engine.parallel.leading import LeadingTransformer
 from visavis.engine.parallel.plan import ParallelError, SequencePlan
 from visavis.engine.parallel.sequence import parallelize
 from visavis.engine.registry import model_spec
 from visavis.engine.runtime import choose_device
+
+if TYPE_CHECKING:
+    from visavis.engine.codec.wan_vae import WanVAE
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +100,30 @@ class WorkerGroup:
         )
         self.channel.send(LOAD, self._assignment)
 
-    def lead(self, model: FlashTalkDiT) -> LeadingTransformer:
-        """Leader: the transformer that takes the followers along, after `announce`.
+    def lead(self, parts: ModelParts) -> ModelParts:
+        """Leader: the parts that take the followers along, after `announce`.
 
-        Raises:
-            ParallelError: the model's heads do not divide as the options say.
+        A picture's VAE is shared by tiles. Raises:
+            ParallelError: the model's heads do not divide as the options say, or the picture has
+                not enough rows and columns.
         """
         if self._assignment is None:
             raise ParallelError("nothing was announced, so the followers have no transformer")
-        self._share(model, self._assignment)
+        self._share(parts.dit, self._assignment)
+        if model_spec(self._assignment.model).load_vae is not None:
+            self._share_pictures(parts.codec)
         atexit.register(self.channel.close)
-        return LeadingTransformer(model, self.channel)
+        return replace(parts, dit=LeadingTransformer(parts.dit, self.channel))
+
+    def _share_pictures(self, codec: LatentCodec[Any]) -> None:
+        from visavis.engine.codec.wan import WanCodec
+        from visavis.engine.parallel.halo import PictureGrid
+        from visavis.engine.parallel.halo_vae import HaloVAE
+        from visavis.engine.parallel.shared_vae import LeadingVAE
+
+        assert isinstance(codec, WanCodec)  # a spec with `load_vae` has this codec
+        grid = PictureGrid.best(codec.latent_size, self.launch.world)
+        codec.vae = LeadingVAE(HaloVAE(codec.vae, grid), self.channel)
 
     def follow(self) -> None:
         """Follower: load what the leader announces, then compute with it until it stops.
@@ -118,8 +138,20 @@ class WorkerGroup:
         spec = model_spec(assignment.model)
         model = spec.load_dit(spec.dit, assignment.folder, self.device, assignment.dtype)
         logger.info("follower %d has %s on %s", self.launch.rank, assignment.model, self.device)
+        vae = None
+        if spec.load_vae is not None:
+            vae = spec.load_vae(assignment.folder, self.device, assignment.dtype)
         self._share(model, assignment)
-        Follower(model, self.channel).run()
+        handlers = {} if vae is None else self._following_vae(*vae)
+        Follower(model, self.channel, handlers).run()
+
+    def _following_vae(self, vae: WanVAE, latent_size: tuple[int, int]) -> Mapping[str, Handler]:
+        from visavis.engine.parallel.halo import PictureGrid
+        from visavis.engine.parallel.halo_vae import HaloVAE
+        from visavis.engine.parallel.shared_vae import FollowingVAE
+
+        grid = PictureGrid.best(latent_size, self.launch.world)
+        return FollowingVAE(HaloVAE(vae, grid)).handlers
 
     def _share(self, model: FlashTalkDiT, assignment: Assignment) -> None:
         options = assignment.options

@@ -12,15 +12,20 @@ import torch.distributed as dist
 from dit_exactness import small_inputs, small_model
 from drawn_face import drawn_portrait
 from gloo_group import run_group
+from test_halo_vae import decoded, small_vae
+from test_halo_vae import inputs as vae_inputs
 from test_sequence_parallel import CONFIG
 
 from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
 from visavis.engine.parallel.commands import CommandChannel
 from visavis.engine.parallel.following import Follower
+from visavis.engine.parallel.halo import PictureGrid
+from visavis.engine.parallel.halo_vae import HaloVAE
 from visavis.engine.parallel.launch import Launch, torchrun_launch
 from visavis.engine.parallel.leading import LeadingTransformer
 from visavis.engine.parallel.plan import ParallelError, SequencePlan
 from visavis.engine.parallel.sequence import parallelize
+from visavis.engine.parallel.shared_vae import FollowingVAE, LeadingVAE
 from visavis.engine.parallel.worker_group import GroupOptions, WorkerGroup
 
 
@@ -117,3 +122,32 @@ def test_environment_of_torchrun_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert torchrun_launch() == Launch(rank=2, world=4, local_rank=2)
     assert os.environ["WORLD_SIZE"] == "4"
+
+
+def pictures(rank: int) -> dict[str, float]:
+    """The whole decode, one that is given up, a fork and a hand-over."""
+    vae = small_vae()
+    latents, video = vae_inputs((5, 6))
+    whole, encoded = decoded(vae, latents), vae.encode(video)
+    channel = CommandChannel(torch.device("cpu"))
+    shared = HaloVAE(vae, PictureGrid.best((5, 6), dist.get_world_size()))
+    if rank:
+        following = FollowingVAE(shared)
+        model = small_model(CONFIG, torch.float32)
+        Follower(model, channel, following.handlers).run()
+        return {"kept": len(following._decodings)}
+    leading = LeadingVAE(shared, channel)
+    next(leading.decode(latents))
+    gc.collect()
+    found = {"decode": (decoded(leading, latents) - whole).abs().max().item()}
+    gc.collect()
+    found["encode"] = (leading.encode(video) - encoded).abs().max().item()
+    channel.close()
+    return found
+
+
+def test_a_led_vae_decodes_latent_by_latent_and_forgets_what_is_gone() -> None:
+    leader, follower = run_group(2, pictures)
+    assert leader["decode"] < 1e-5
+    assert leader["encode"] < 1e-5
+    assert follower["kept"] == 0

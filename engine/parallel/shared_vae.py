@@ -1,0 +1,114 @@
+"""The VAE of a group that one process leads: it calls, all compute their tiles.
+
+Letters: B batch, C channels, T latent frames, h w latent size, F frames, H W frame size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from visavis.engine.codec.wan_stream import Border
+from visavis.engine.codec.wan_vae import SPATIAL_STRIDE
+from visavis.engine.parallel.commands import CommandChannel
+from visavis.engine.parallel.following import Handler
+from visavis.engine.parallel.halo_vae import HaloDecoding, HaloVAE
+from visavis.engine.parallel.leading import Handle
+
+
+class LeadingVAE(HaloVAE):
+    """`HaloVAE` of the process that leads: the followers (`FollowingVAE`) make the same calls.
+
+    A decode goes on latent by latent, as its frames are asked for: one that is given up leaves
+    nobody waiting.
+    """
+
+    def __init__(self, vae: HaloVAE, channel: CommandChannel) -> None:
+        """`vae`: this process's tile; taken over."""
+        self.__dict__.update(vae.__dict__)
+        self.channel = channel
+        self._numbers = itertools.count()
+        self._freed: list[int] = []
+
+    def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
+        """As `HaloVAE.encode`."""
+        self._check(video_BCFHW, SPATIAL_STRIDE)
+        self.tell("vae-encode", video_BCFHW)
+        return super().encode(video_BCFHW, border)
+
+    def begin(self, batch: int = 1, border: Border | None = None) -> HaloDecoding:
+        """As `HaloVAE.begin`."""
+        handle = self.handle()
+        self.tell("vae-begin", handle.number, batch)
+        return LeadingDecoding(super().begin(batch, border), self, handle)
+
+    def handle(self) -> Handle:
+        """A number under which the followers keep a decoding."""
+        return Handle(next(self._numbers), self._freed.append)
+
+    def tell(self, name: str, *arguments: object) -> None:
+        """Send a command, and which decodings are no longer needed."""
+        freed = tuple(self._freed)
+        del self._freed[: len(freed)]
+        self.channel.send(name, freed, *arguments)
+
+
+class LeadingDecoding(HaloDecoding):
+    """A decoding that the followers carry on with this process."""
+
+    def __init__(self, own: HaloDecoding, vae: LeadingVAE, handle: Handle) -> None:
+        super().__init__(own, vae.tile)
+        self._leader, self._handle = vae, handle
+
+    def fork(self) -> HaloDecoding:
+        """As `WanDecoding.fork`."""
+        handle = self._leader.handle()
+        self._leader.tell("vae-fork", handle.number, self._handle.number)
+        return LeadingDecoding(super().fork(), self._leader, handle)
+
+    def push(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        """As `HaloDecoding.push`."""
+        for latent in latents_BCTHW.split(1, dim=2):  # type: ignore[no-untyped-call]
+            self._leader.tell("vae-push", self._handle.number, latent)
+            yield from super().push(latent)
+
+
+class FollowingVAE:
+    """The follower's side; `handlers` are commands for its `Follower`."""
+
+    def __init__(self, vae: HaloVAE) -> None:
+        self._vae = vae
+        self._decodings: dict[int, HaloDecoding] = {}
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Commands by name."""
+        return {
+            "vae-encode": self._encode,
+            "vae-begin": self._begin,
+            "vae-fork": self._fork,
+            "vae-push": self._push,
+        }
+
+    def _free(self, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            self._decodings.pop(number, None)
+
+    def _encode(self, freed: tuple[int, ...], video_BCFHW: Tensor) -> None:
+        self._free(freed)
+        self._vae.encode(video_BCFHW)
+
+    def _begin(self, freed: tuple[int, ...], number: int, batch: int) -> None:
+        self._free(freed)
+        self._decodings[number] = self._vae.begin(batch)
+
+    def _fork(self, freed: tuple[int, ...], number: int, of: int) -> None:
+        self._free(freed)
+        self._decodings[number] = self._decodings[of].fork()
+
+    def _push(self, freed: tuple[int, ...], number: int, latent_BCTHW: Tensor) -> None:
+        self._free(freed)
+        for _ in self._decodings[number].push(latent_BCTHW):
+            pass
