@@ -1,7 +1,7 @@
 """Every kernel against its reference, and attention against every backend that can serve it.
 
     python -m visavis.kernels.bench [--only attention] [--json FILE]
-    ncu --nvtx --nvtx-include "attention triton/" python -m visavis.kernels.bench --once
+    ncu --nvtx --nvtx-include "regex:attention triton .*/" python -m visavis.kernels.bench --once
 
 With --dry-run tiny sizes run on the CPU: it shows that the command works and measures nothing.
 """
