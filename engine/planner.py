@@ -21,6 +21,7 @@ from visavis.engine.dit.costs import (
     parameters,
     process_cost,
 )
+from visavis.engine.parallel.halo import PictureGrid
 from visavis.engine.parallel.plan import SequencePlan
 from visavis.engine.plan import FPS, MOTION_LATENTS, check_chunk_frames, latent_frames, new_frames
 
@@ -34,6 +35,8 @@ VAE_FIRST_FLOPS = 1.313e12 / (96 * 56)
 VAE_LATER_FLOPS = 11.104e12 / (96 * 56)
 VAE_ENCODE_FLOPS = 7.770e12 / (96 * 56)  # five frames, the hand-over
 VAE_BYTES_PER_PIXEL = 12_000
+# Convolutions that need a border, by rows and by columns: per latent in a group.
+VAE_EXCHANGES = 66
 # CLIP ViT-H in float16 and wav2vec2-base in float32: beside the VAE on the process that serves.
 IMAGE_ENCODER_BYTES = 632_000_000 * 2
 SPEECH_ENCODER_BYTES = 95_000_000 * 4
@@ -96,7 +99,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes on the process that serves, which has most: the others hold the transformer alone."""
+    """Bytes on the process that serves, which has most: the others hold no encoders."""
 
     transformer: int
     vae: int
@@ -118,7 +121,7 @@ class Memory:
 class Times:
     """Predicted seconds of a chunk, one after the other; exchange that hides behind work is not in.
 
-    `decode` and `hand_over` are the VAE's, on the process that serves.
+    `decode` and `hand_over` are the VAE's, whose picture the processes share.
     """
 
     products: float
@@ -209,7 +212,7 @@ def _memory(request: Request, shape: ChunkShape) -> Memory:
         contexts=(request.avatars + recorded - 1) * context_bytes(config, shape.text_tokens),
         audio=recorded * audio_bytes(config, shape),
         activations=activation_bytes(config, shape),
-        decode=VAE_BYTES_PER_PIXEL * request.height * request.width,
+        decode=int(VAE_BYTES_PER_PIXEL * request.height * request.width * _tile_share(shape)),
     )
 
 
@@ -218,16 +221,24 @@ def _times(request: Request, rates: CardRates, shape: ChunkShape) -> Times:
     costs = [process_cost(config, shape, rank=rank) for rank in range(shape.world)]
     products = max(steps * cost.products + cost.once_products for cost in costs)
     attention_s = max(cost.attention for cost in costs) / (rates.attention * 1e12)
-    positions = shape.latent_size[0] * shape.latent_size[1]
+    positions = shape.latent_size[0] * shape.latent_size[1] * _tile_share(shape)
     decode = VAE_FIRST_FLOPS + (shape.frames - 1) * VAE_LATER_FLOPS
+    borders_s = VAE_EXCHANGES * rates.collective_s if shape.world > 1 else 0.0
     return Times(
         products=products / (rates.products * 1e12),
         attention=steps * attention_s,
         between=steps * other_bytes(config, shape) / (rates.memory * 1e9),
         exchange=steps * _exchange_s(config, rates, shape, attention_s),
-        decode=positions * decode / (rates.convolutions * 1e12),
-        hand_over=positions * VAE_ENCODE_FLOPS / (rates.convolutions * 1e12),
+        decode=positions * decode / (rates.convolutions * 1e12) + shape.frames * borders_s,
+        hand_over=positions * VAE_ENCODE_FLOPS / (rates.convolutions * 1e12)
+        + MOTION_LATENTS * borders_s,
     )
+
+
+def _tile_share(shape: ChunkShape) -> float:
+    """The largest process's part of the picture."""
+    grid = PictureGrid.best(shape.latent_size, shape.world)
+    return max(grid.heights) * max(grid.widths) / (shape.latent_size[0] * shape.latent_size[1])
 
 
 def _exchange_s(
