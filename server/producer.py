@@ -15,10 +15,11 @@ from visavis.engine.plan import CHUNK_LENGTHS, ENGINE_RATE, FPS, new_frames
 from visavis.server import events as ev
 from visavis.server.chunk_policy import MARGIN_S, ChunkPolicy
 from visavis.server.config import ServerConfig
-from visavis.server.conversation import FRAME_US, Conversation, MediaFrame
+from visavis.server.conversation import Conversation, MediaFrame
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import ModelHost
 from visavis.server.pacing import FRAME_S, Pacer
+from visavis.server.production_stats import ProductionStats
 from visavis.server.stream import EngineStream, Order, Outcome
 
 log = structlog.get_logger(__name__)
@@ -37,26 +38,6 @@ IDLE_REPEATS = 6
 RESAMPLING_S = 0.015
 LONGEST_WAIT_S = 0.25
 SHORTEST_WAIT_S = 0.005
-
-
-class ProductionStats:
-    """Running figures for session.stats, smoothed over about ten chunks."""
-
-    def __init__(self) -> None:
-        self.realtime_factor: float | None = None
-        self.frames_per_s = 0.0
-        self.encode_ms = 0.0
-
-    def add(self, outcome: Outcome) -> None:
-        """Take in a turn that made frames."""
-        factor = outcome.busy_s / (outcome.frames * FRAME_S)
-        encode_ms = outcome.encode_s * 1000 / outcome.frames
-        if self.realtime_factor is None:
-            self.realtime_factor, self.encode_ms = factor, encode_ms
-        else:
-            self.realtime_factor += 0.1 * (factor - self.realtime_factor)
-            self.encode_ms += 0.1 * (encode_ms - self.encode_ms)
-        self.frames_per_s = 1e6 / FRAME_US / max(self.realtime_factor, 1e-6)
 
 
 class Producer:
@@ -187,6 +168,18 @@ class Producer:
         generate_s = outcome.busy_s - outcome.encode_s
         self._metrics.chunk_generate.labels(stage="engine").observe(max(0.0, generate_s))
         self._metrics.chunk_generate.labels(stage="encode").observe(outcome.encode_s)
+        self._metrics.tracing.record(
+            "visavis.chunk",
+            outcome.busy_s,
+            {
+                "visavis.speech": outcome.speech,
+                "visavis.frames": outcome.frames,
+                "visavis.encode_s": outcome.encode_s,
+                "visavis.wait_s": outcome.wait_s or 0.0,
+                "visavis.realtime_factor": outcome.busy_s / played_s,
+                "gen_ai.server.time_per_output_chunk": outcome.busy_s / outcome.frames,
+            },
+        )
         if outcome.speech:
             self._metrics.chunk_realtime_factor.observe(outcome.busy_s / played_s)
         load = self._host.load
