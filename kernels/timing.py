@@ -95,7 +95,7 @@ def _one(run: Callable[[], object], device: torch.device) -> float:
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     begin.record()
     run()
     end.record()
@@ -109,8 +109,8 @@ def range_of(label: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    torch.cuda.nvtx.range_push(label)
+    torch.cuda.nvtx.range_push(label)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        torch.cuda.nvtx.range_pop()
+        torch.cuda.nvtx.range_pop()  # type: ignore[no-untyped-call]

@@ -101,7 +101,7 @@ def _cudnn_refusal(call: AttentionCall) -> str | None:
     refusal = _gpu_refusal(call) or _row_refusal(call)
     if refusal is not None:
         return refusal
-    if not torch.backends.cudnn.is_available():
+    if not torch.backends.cudnn.is_available():  # type: ignore[no-untyped-call]
         return "this PyTorch has no cuDNN"
     if torch.cuda.get_device_capability(call.q.device) < (8, 0):
         return "it needs compute capability 8.0"

@@ -21,7 +21,7 @@ def layer_norm(
         weight: [W], or [B, 1, W] to modulate each sample in its own way; `bias` likewise.
     """
     if runs_triton("layer_norm", (x_BNW, weight, bias)):
-        from visavis.kernels.modulate import launch  # needs Triton
+        import visavis.kernels.modulate.launch as launch  # needs Triton
 
         return launch.layer_norm(x_BNW, weight, bias, eps, dtype)
     return plain_layer_norm(x_BNW, weight, bias, eps, dtype)
@@ -41,7 +41,7 @@ def layer_norm_modulate(
 def gated_residual(x_BNW: Tensor, h_BNW: Tensor, gate: Tensor | None) -> Tensor:
     """x + h * gate -> [B, N, W] in the dtype of x; the gate [B, 1, W] or [W], None means 1."""
     if runs_triton("gated_residual", (x_BNW, h_BNW, gate)):
-        from visavis.kernels.modulate import launch  # needs Triton
+        import visavis.kernels.modulate.launch as launch  # needs Triton
 
         return launch.gated_residual(x_BNW, h_BNW, gate)
     return plain_gated_residual(x_BNW, h_BNW, gate)
@@ -61,7 +61,7 @@ def gated_residual_layer_norm(
     One pass instead of two: the sum is read from registers, four passes over memory for five.
     """
     if runs_triton("gated_residual_layer_norm", (x_BNW, h_BNW, gate, weight, bias)):
-        from visavis.kernels.modulate import launch  # needs Triton
+        import visavis.kernels.modulate.launch as launch  # needs Triton
 
         return launch.gated_residual_layer_norm(x_BNW, h_BNW, gate, weight, bias, eps, dtype)
     out = plain_gated_residual(x_BNW, h_BNW, gate)

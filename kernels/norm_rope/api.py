@@ -17,7 +17,7 @@ def rms_norm(x_BNW: Tensor, weight_W: Tensor, eps: float) -> Tensor:
     The quotient is rounded to the dtype of x before the weight is applied.
     """
     if runs_triton("rms_norm", (x_BNW, weight_W)):
-        from visavis.kernels.norm_rope import launch  # needs Triton
+        import visavis.kernels.norm_rope.launch as launch  # needs Triton
 
         return launch.rms_norm(x_BNW, weight_W, eps)
     return plain_rms_norm(x_BNW, weight_W, eps)
@@ -32,7 +32,7 @@ def rms_norm_rotate(
         cos_NR: float32 [N, R], and `sin_NR`: the angles of token n and pair r.
     """
     if runs_triton("rms_norm_rotate", (x_BNW, weight_W)):
-        from visavis.kernels.norm_rope import launch  # needs Triton
+        import visavis.kernels.norm_rope.launch as launch  # needs Triton
 
         return launch.rms_norm_rotate(x_BNW, weight_W, eps, heads, cos_NR, sin_NR)
     return plain_rms_norm_rotate(x_BNW, weight_W, eps, heads, cos_NR, sin_NR)
@@ -59,7 +59,7 @@ def rms_norm_rope(
             "use rms_norm_rotate for each"
         )
     if runs_triton("rms_norm_rope", (q_BNW, k_BNW, weight_q_W, weight_k_W)):
-        from visavis.kernels.norm_rope import launch  # needs Triton
+        import visavis.kernels.norm_rope.launch as launch  # needs Triton
 
         return launch.rms_norm_rope(
             q_BNW, k_BNW, weight_q_W, weight_k_W, eps, heads, cos_NR, sin_NR

@@ -95,4 +95,5 @@ def _launch(
             BOTH=k_BNW is not None,
             num_warps=warps(padded),
         )
-    return out_q.unflatten(-1, (heads, size)), out_k.unflatten(-1, (heads, size))
+    shape = (*q.shape[:-1], heads, size)
+    return out_q.view(shape), out_k.view(shape)

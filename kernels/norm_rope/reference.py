@@ -23,7 +23,7 @@ def plain_rotate(x_BNHD: Tensor, cos_NR: Tensor, sin_NR: Tensor) -> Tensor:
     In float32 or wider, rounded once to the dtype of x.
     """
     wide = x_BNHD.to(torch.promote_types(x_BNHD.dtype, torch.float32))
-    even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = wide.reshape(*wide.shape[:-1], -1, 2).unbind(-1)
     cos, sin = cos_NR.unsqueeze(-2), sin_NR.unsqueeze(-2)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     return turned.flatten(-2).to(x_BNHD.dtype)
@@ -34,4 +34,4 @@ def plain_rms_norm_rotate(
 ) -> Tensor:
     """`plain_rms_norm`, then `plain_rotate` -> [B, N, H, D]."""
     normed = plain_rms_norm(x_BNW, weight_W, eps)
-    return plain_rotate(normed.unflatten(-1, (heads, -1)), cos_NR, sin_NR)
+    return plain_rotate(normed.reshape(*normed.shape[:-1], heads, -1), cos_NR, sin_NR)
