@@ -46,8 +46,8 @@ class Recoder:
             return None
         if not frames:
             return None
-        pixels: NDArray[np.uint8] = frames[-1].to_ndarray(format="rgb24", src_colorspace="ITU709")
-        return pixels
+        pixels = frames[-1].to_ndarray(format="rgb24", src_colorspace="ITU709")
+        return pixels.astype(np.uint8, copy=False)
 
 
 def recoded(

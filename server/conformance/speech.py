@@ -60,7 +60,9 @@ async def life(target: Target) -> None:
         for item in peer.log:
             if isinstance(item, Media):
                 if item.header.response == index:
-                    marks += [f.name for f in (Flag.FIRST, Flag.LAST) if f in item.header.flags]
+                    marks += [
+                        str(f.name) for f in (Flag.FIRST, Flag.LAST) if f in item.header.flags
+                    ]
             elif item["type"].startswith("response."):
                 marks.append(item["type"])
         expected = ["response.created", "response.started", "FIRST", "LAST", "response.done"]
