@@ -101,15 +101,8 @@ class Conversation:
         """
         if self._closed or not pcm or self._responses.was_cancelled(response_id):
             return []
+        self.check_room(pcm)
         samples = len(pcm) // 2
-        added_ms = samples * 1000 / self.rate
-        if self.buffered_ms + added_ms > self.max_buffered_input_ms:
-            raise ProtocolError(
-                ErrorCode.INPUT_BUFFER_OVERFLOW,
-                f"{self.buffered_ms:.0f} ms are buffered and {added_ms:.0f} ms came, the limit is "
-                f"{self.max_buffered_input_ms} ms; the chunk was refused, send it again later",
-                retry_after_s=round(added_ms / 1000, 3),
-            )
         events: list[ev.ServerEvent] = []
         response = self._responses.open_input
         if response is None:
@@ -132,6 +125,17 @@ class Conversation:
             received_ms = response.received_samples * 1000 / self.rate
             events.append(ev.AudioAppended(received_ms=received_ms, buffered_ms=self.buffered_ms))
         return events
+
+    def check_room(self, pcm: bytes) -> None:
+        """Whether there is room for `pcm`. Raises ProtocolError `input_buffer_overflow`."""
+        added_ms = len(pcm) // 2 * 1000 / self.rate
+        if self.buffered_ms + added_ms > self.max_buffered_input_ms:
+            raise ProtocolError(
+                ErrorCode.INPUT_BUFFER_OVERFLOW,
+                f"{self.buffered_ms:.0f} ms are buffered and {added_ms:.0f} ms came, the limit is "
+                f"{self.max_buffered_input_ms} ms; the chunk was refused, send it again later",
+                retry_after_s=round(added_ms / 1000, 3),
+            )
 
     def commit(self, response_id: str | None) -> list[ev.ServerEvent]:
         """End the open utterance. Raises ProtocolError `input_buffer_empty` when there is none."""

@@ -214,6 +214,8 @@ class LiveSession:
         """Audio of the client. Raises ProtocolError as Conversation.append and InputMeter do."""
         assert self.conversation is not None
         assert self._meter is not None
+        # First what would never fit: no pause makes room for it.
+        self.conversation.check_room(pcm)
         self._meter.take(len(pcm) / 2 / self.conversation.rate, now_s)
         return self.conversation.append(pcm, response_id, now_s)
 

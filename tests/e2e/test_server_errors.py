@@ -182,6 +182,7 @@ async def test_full_server_refuses_after_accepting(tmp_path: Path) -> None:
         async with client_of(server) as first:
             await first.configure()
             async with client_of(server) as second:
+                await second.send("session.update", session={"avatar_id": "drawn"})
                 code, reason, error = await closing(second)
             assert (code, reason) == (4429, "capacity")
             assert error is not None
