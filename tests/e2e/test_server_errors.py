@@ -237,10 +237,10 @@ async def test_failing_engine_fails_one_session(tmp_path: Path) -> None:
         session = open_session(avatar, seed=seed, **options)
         if seed == 13:
 
-            def generate(**_: Any) -> Any:
+            def begin(**_: Any) -> Any:
                 raise FloatingPointError("not a number")
 
-            session.generate = generate
+            session.begin = begin
         return session
 
     engine.open_session = open_broken
