@@ -19,7 +19,7 @@ from visavis.server.http_errors import protocol_error_response
 from visavis.server.metrics import Stopwatch
 from visavis.server.outbound import Outbound
 from visavis.server.principal import Principal
-from visavis.server.protocol import SUBPROTOCOL
+from visavis.server.protocol import SUBPROTOCOL, check_subprotocols
 from visavis.server.session import RealtimeSession
 
 log = structlog.get_logger(__name__)
@@ -75,6 +75,7 @@ def realtime_routes(server: Server) -> APIRouter:
     @router.websocket("/v1/realtime/avatar")
     async def realtime(socket: WebSocket) -> None:
         try:
+            check_subprotocols(socket.scope.get("subprotocols", []))
             principal = server.auth.socket(socket)
             server.check_open()
         except ProtocolError as error:
