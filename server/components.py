@@ -28,8 +28,8 @@ class Server:
         self.config = config
         # Before admission is closed, so that a load balancer looks away first.
         self.leaving = False
-        self.metrics = Metrics()
         self.tracing = Tracing.from_config(config)
+        self.metrics = Metrics(self.tracing)
         self.images = ImageDecoder(sandbox=config.image_sandbox)
         self.store = AvatarStore(config.data_dir / "avatars", config.gallery)
         self.host = ModelHost(

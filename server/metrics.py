@@ -15,6 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from visavis.server.tracing import Tracing
+
 _FAST = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _CHUNK = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
 _RATIO = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 4.0)
@@ -23,9 +25,13 @@ ENGINE_STATES = ("loading", "ready", "failed", "draining")
 
 
 class Metrics:
-    """Every metric of the server, each registered under the prefix `visavis_`."""
+    """Every metric of the server, each registered under the prefix `visavis_`.
 
-    def __init__(self) -> None:
+    tracing: where spans of the same moments go, nowhere by default.
+    """
+
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing or Tracing()
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
 

@@ -38,7 +38,7 @@ class Tracing:
 
     def __init__(self, provider: Any | None = None) -> None:
         self._provider = provider
-        self._tracer = (
+        self._tracer: Any = (
             provider.get_tracer("visavis", version("visavis")) if provider is not None else None
         )
 
