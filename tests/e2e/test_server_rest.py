@@ -149,7 +149,7 @@ def test_built_page_is_served_and_metrics_move_to_their_port(tmp_path: Path) -> 
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text("<h1>hello</h1>")
-    config = make_config(tmp_path, web_dir=page, metrics_port=0)
+    config = make_config(tmp_path, web_dir=page, admin_port=0)
     with running(config, load_painting_engine) as server:
         assert "hello" in http.get(f"{server.http}/").text
         assert http.get(f"{server.http}/metrics").status_code == 404
