@@ -9,6 +9,7 @@ const TICK_MS = 500;
 export class RecordButton {
   readonly #button = byId("record", HTMLButtonElement);
   readonly #text = byId("record-text", HTMLElement);
+  readonly #label = byId("record-label", HTMLElement);
   #busy = false;
 
   constructor(
@@ -60,7 +61,8 @@ export class RecordButton {
     this.#button.setAttribute("aria-pressed", String(active));
     const text = active ? clock(seconds) : "Record";
     if (this.#text.textContent !== text) this.#text.textContent = text;
-    this.#button.setAttribute("aria-label", active ? "Stop recording" : "Record a video");
+    const label = active ? "Stop recording" : "a video";
+    if (this.#label.textContent !== label) this.#label.textContent = label;
   }
 }
 

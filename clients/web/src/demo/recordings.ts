@@ -91,11 +91,11 @@ export class Recordings {
       type: "button",
       class: active ? "recording is-active" : "recording",
       "data-recording": source.id,
-      "aria-label": `${active ? "Stop" : "Play"} ${source.title}`,
       disabled: !this.#enabled && !active,
     });
     button.append(
       element("span", { class: "recording-icon" }, icon(active ? STOP : PLAY, true)),
+      element("span", { class: "visually-hidden" }, active ? "Stop " : "Play "),
       element("span", { class: "recording-title" }, source.title),
       element("span", { class: "recording-note" }, note),
     );
