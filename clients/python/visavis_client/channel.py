@@ -21,18 +21,22 @@ from visavis_client.events import parse_event
 from visavis_client.outbox import Outbox
 from visavis_client.protocol import (
     ClientEvent,
+    ErrorCode,
     ErrorEvent,
+    ErrorType,
     Kind,
     ResumeOffer,
     ServerEvent,
     SessionCreated,
     SessionQueued,
+    SessionResume,
     SessionResumed,
 )
 from visavis_client.resume import Reconnector
 from visavis_client.server_errors import closes, server_error
 
 E = TypeVar("E", bound=ServerEvent)
+T = TypeVar("T")
 Receiver = Callable[[ServerEvent | wire.Message | ServerError], Awaitable[None]]
 CLOSE_S = 2.0
 
@@ -73,6 +77,7 @@ class Channel:
         self._reconnector = reconnector
         self._offer: ResumeOffer | None = None
         self._last_seq: int | None = None
+        self._last_event_id: str | None = None
         self._leaving = False
         self._ready = asyncio.Event()
         self._ready.set()
@@ -88,27 +93,20 @@ class Channel:
         self._offer = offer
 
     async def greeting(self, queue_timeout_s: float) -> SessionCreated:
-        """The server's first event; each place in its queue is waited for anew, in all no longer
-        than `queue_timeout_s`. Raises ServerError when it refuses, TimedOutError."""
-        try:
-            async with asyncio.timeout(max(queue_timeout_s, self.timeout_s)):
-                while True:
-                    self._queued.clear()
-                    try:
-                        greeting = asyncio.shield(self._greeting)
-                        return await self._within(greeting, SessionCreated.TYPE)
-                    except TimedOutError:
-                        if not self._queued.is_set():
-                            raise
-        except TimeoutError as error:
-            if isinstance(error, TimedOutError):
-                raise
-            raise TimedOutError(
-                f"there was no place within {queue_timeout_s:g} s", remedy="try again later"
-            ) from None
+        """The server's first event.
 
-    async def ask(self, event: ClientEvent, reply: type[E]) -> E:
-        """Send an event and await its reply. Raises ServerError, TimedOutError."""
+        Raises ServerError when it refuses, CapacityError when there was no place within
+        `queue_timeout_s`, TimedOutError when it says nothing.
+        """
+        return await self._within(self._greeting, SessionCreated.TYPE, queue_timeout_s)
+
+    async def ask(
+        self, event: ClientEvent, reply: type[E], *, queue_timeout_s: float | None = None
+    ) -> E:
+        """Send an event and await its reply, for `queue_timeout_s` when told to queue.
+
+        Raises ServerError, TimedOutError; and CapacityError as `greeting`.
+        """
         self._num_requests += 1
         event_id = f"c{self._num_requests}"
         future: asyncio.Future[E] = asyncio.get_running_loop().create_future()
@@ -116,7 +114,7 @@ class Channel:
         self._waiting[event_id] = _Request(text, reply, future)
         try:
             await self._send(text, kept=True)
-            return await self._within(future, reply.TYPE)
+            return await self._within(future, reply.TYPE, queue_timeout_s)
         finally:
             self._waiting.pop(event_id, None)
 
@@ -142,33 +140,48 @@ class Channel:
         await asyncio.wait([self._reader])
 
     async def _send(self, message: str | bytes, *, kept: bool = False) -> None:
-        """Send on the socket of the day; what is `kept` elsewhere is sent again by the resume."""
+        """Send on the socket of the day; what is `kept` elsewhere is sent again by a resume."""
+        before = self.resumes
         while True:
             await self._ready.wait()
             if self.over is not None:
                 raise self.over
+            if kept and self.resumes != before:
+                return
             socket = self._socket
             try:
                 await socket.send(message)
                 return
             except ConnectionClosed:
                 # The reader notices in the same moment, and knows whether it goes on.
-                while self._socket is socket and not self._reader.done():
+                while self._socket is socket and self._ready.is_set() and self.over is None:
                     await asyncio.wait([self._reader], timeout=0.02)
-                if self.over is None and kept:
-                    await self._ready.wait()
-                    if self.over is None:
-                        return
 
-    async def _within(self, future: asyncio.Future[E], what: str) -> E:
+    async def _within(
+        self, future: asyncio.Future[T], what: str, queue_timeout_s: float | None = None
+    ) -> T:
+        queued = asyncio.create_task(self._queued.wait())
+        waiting: set[asyncio.Future[Any]] = {future}
+        if queue_timeout_s is not None:
+            waiting.add(queued)
         try:
-            async with asyncio.timeout(self.timeout_s):
-                return await future
-        except TimeoutError:
-            raise TimedOutError(
-                f"no {what} came within {self.timeout_s:g} s",
-                remedy="read frames while waiting, or give a longer timeout_s",
-            ) from None
+            await asyncio.wait(waiting, timeout=self.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return future.result()
+            if queue_timeout_s is None or not queued.done():
+                raise TimedOutError(
+                    f"no {what} came within {self.timeout_s:g} s",
+                    remedy="read frames while waiting, or give a longer timeout_s",
+                )
+            await asyncio.wait({future}, timeout=queue_timeout_s)
+            if future.done():
+                return future.result()
+            message = f"all places are taken, and none became free within {queue_timeout_s:g} s"
+            raise server_error(
+                {"code": ErrorCode.CAPACITY, "type": ErrorType.CAPACITY, "message": message}
+            )
+        finally:
+            queued.cancel()
 
     # What comes in
 
@@ -208,7 +221,12 @@ class Channel:
         if not self._reconnector.may_resume(self._socket.close_code):
             return False
         try:
-            resumed = await self._reconnector.resume(self._offer, self._last_seq)
+            request = SessionResume(
+                handle=self._offer.handle,
+                last_seq=self._last_seq,
+                last_event_id=self._last_event_id,
+            )
+            resumed = await self._reconnector.resume(request, self._offer.ttl_s)
         except ServerError as error:
             self._last_error = error
             return False
@@ -216,24 +234,25 @@ class Channel:
             return False
         self._socket, event = resumed
         self._offer = event.resume
-        self.resumes += 1
         await self._receive(event)
-        return await self._send_again(event)
-
-    async def _send_again(self, event: SessionResumed) -> bool:
-        received = event.raw.get("received_seq")
-        missing = self.outbox.missing(received if isinstance(received, int) else None)
+        # In one step: from here on, whoever sends does it himself.
+        missing = list(self.outbox.missing(event.received_seq))
+        requests = list(self._waiting.values())
+        self.resumes += 1
         try:
             for message in missing:
                 await self._socket.send(message.data)
                 message.sent = True
-            for request in list(self._waiting.values()):
-                await self._socket.send(request.text)
+            for waiting in requests:
+                await self._socket.send(waiting.text)
         except ConnectionClosed:
             return await self._go_on()
         return True
 
     async def _on_event(self, event: ServerEvent) -> None:
+        self._last_event_id = event.event_id or self._last_event_id
+        if isinstance(event, SessionResumed):
+            return  # of an earlier time, among what was missed
         await self._receive(event)
         if isinstance(event, ErrorEvent):
             await self._on_error(server_error(event.error))

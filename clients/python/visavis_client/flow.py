@@ -1,9 +1,11 @@
-"""The two bounded buffers of a session: frames not read yet, and audio not spoken yet."""
+"""The bounds of a session: frames not read yet, audio not spoken yet, audio a second."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from visavis_client.errors import TimedOutError
@@ -163,3 +165,37 @@ class InputCredit:
         """Nothing of that response waits any more."""
         self._outstanding.pop(response, None)
         self._changed.set()
+
+
+class InputRate:
+    """Keeps to the server's `max_input_rate`: a bucket that leaks, with a margin for jitter.
+
+    rate: seconds of audio a second; None for no limit. burst_s: what may come at once.
+    """
+
+    # The server counts a message for no less than this.
+    SMALLEST_S = 0.001
+    MARGIN = 0.9
+
+    def __init__(
+        self,
+        rate: float | None,
+        burst_s: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate = None if rate is None else self.MARGIN * rate
+        self._burst_s = self.MARGIN * burst_s
+        self._clock = clock
+        self._level_s = 0.0
+        self._then_s = clock()
+
+    def wait_s(self, audio_s: float) -> float:
+        """Count a message of that length, and say how long to wait before sending it."""
+        if self._rate is None:
+            return 0.0
+        now_s = self._clock()
+        self._level_s = max(0.0, self._level_s - (now_s - self._then_s) * self._rate)
+        self._then_s = now_s
+        self._level_s += max(audio_s, self.SMALLEST_S)
+        return max(0.0, (self._level_s - self._burst_s) / self._rate)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from visavis_client import wire
 from visavis_client.errors import AvatarError, ServerError
-from visavis_client.flow import FrameQueue, InputCredit
+from visavis_client.flow import FrameQueue, InputCredit, InputRate
 from visavis_client.frames import frame_of
 from visavis_client.outbox import Outbox
 from visavis_client.protocol import (
@@ -36,6 +36,7 @@ class Inbox:
     ) -> None:
         self.queue = FrameQueue(max_frames)
         self.credit = InputCredit(0)
+        self.input_rate = InputRate(None, 0.0)
         self.codec_config: bytes | None = None
         self.num_utterances = 0
         self.outbox: Outbox | None = None
@@ -47,8 +48,6 @@ class Inbox:
         self._epoch = 0
         self._last_seq = 0
         self._gap = False
-        self._all_frames_of = 0
-        self._done = 0
         self._over = False
         self._on_queue = on_queue
 
@@ -115,8 +114,6 @@ class Inbox:
         output = self.settings.output
         frame = frame_of(message, codec=output.video, rate=output.audio_rate, gap=self._gap)
         self._gap = False
-        if frame.last:
-            self._all_frames_of = frame.response
         await self.queue.put(frame)
 
     async def _on_event(self, event: ServerEvent) -> None:
@@ -148,11 +145,9 @@ class Inbox:
             # The server counts a chunk's audio until the chunk is whole, when its frames are here.
             spare_ms = max(limit_ms - self._created.timing.chunk_ms, limit_ms / 4)
             self.credit.limit = int(spare_ms * settings.input_audio.rate / 1000)
+            self.input_rate = InputRate(self._created.limits.max_input_rate, limit_ms / 1000)
 
     async def _on_done(self, event: ResponseDone) -> None:
-        if event.response_index <= self._done:
-            return  # said already, when a connection was lost
-        self._done = event.response_index
         self.credit.done(event.response_index)
         self._forget_sent()
         if event.response_index == self.num_utterances:
@@ -166,16 +161,3 @@ class Inbox:
         if event.lost_frames:
             self._gap = True
             self.credit.lost(event.lost_frames * self.settings.input_audio.rate // FPS)
-        if self._all_frames_of > self._done:
-            # Its response.done may have been lost with the connection; it comes once, from here.
-            await self._on_done(
-                ResponseDone(
-                    response_id="",
-                    response_index=self._all_frames_of,
-                    status="completed",
-                    generated_ms=0.0,
-                    sent_ms=0.0,
-                    played_ms=None,
-                    reason="connection_lost",
-                )
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -110,32 +111,50 @@ class Rest:
 
     # Sessions and tokens
 
-    def create_client_secret(self, **claims: Any) -> ClientSecret:
+    def create_client_secret(
+        self,
+        *,
+        avatar_id: str | None = None,
+        origin: str | None = None,
+        max_duration_s: float | None = None,
+        ttl_s: int | None = None,
+    ) -> ClientSecret:
         """A short-lived token for a page, so that no API key goes to browsers.
 
-        `claims` are those of docs/protocol.md, such as avatar_id, origin and max_duration_s.
+        It may be bound to one avatar and one origin; a session opened with it lasts at most
+        `max_duration_s`; it opens sessions for `ttl_s` seconds from now.
         """
+        claims = {
+            "avatar_id": avatar_id,
+            "origin": origin,
+            "max_duration_s": max_duration_s,
+            "ttl_s": ttl_s,
+        }
         given = {name: value for name, value in claims.items() if value is not None}
         data = json.dumps(given).encode()
         body = self._json("POST", "/v1/realtime/client_secrets", data, JSON)
         return ClientSecret(str(body["value"]), float(body["expires_at"]), body)
 
     def list_sessions(self) -> list[SessionInfo]:
-        """The live sessions; needs an administrator's key."""
+        """The live sessions; only on the server's admin address."""
         items = self._json("GET", "/v1/realtime/sessions")["data"]
         return [SessionInfo(str(item["id"]), item) for item in items]
 
     def end_session(self, session_id: str) -> None:
-        """End somebody's session; needs an administrator's key."""
+        """End somebody's session; only on the server's admin address."""
         self._call("DELETE", _path("realtime/sessions", session_id))
 
     # Rendering
 
-    def create_video(self, audio: File, *, avatar: str, **fields: Any) -> VideoInfo:
+    def create_video(self, audio: File, *, avatar: str, seed: int = 0) -> VideoInfo:
         """Begin to render a recording, a path or a file's bytes, to an MP4 file."""
-        values = {name: str(value) for name, value in fields.items() if value is not None}
-        body, kind = multipart({"avatar_id": avatar, **values}, {"audio": _file(audio, "speech")})
+        fields = {"avatar_id": avatar, "seed": str(seed)}
+        body, kind = multipart(fields, {"audio": _file(audio, "speech")})
         return _video(self._json("POST", "/v1/videos", body, kind))
+
+    def list_videos(self) -> list[VideoInfo]:
+        """The renderings of this key, oldest first."""
+        return [_video(item) for item in self._json("GET", "/v1/videos")["data"]]
 
     def get_video(self, video_id: str) -> VideoInfo:
         """How far a rendering is."""
@@ -200,7 +219,7 @@ class Rest:
             raise TimedOutError(
                 f"{self.base} did not answer within {self._timeout_s:g} s", remedy="try again later"
             ) from error
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             why = getattr(error, "reason", error)
             raise ConnectionFailedError(
                 f"{self.base} cannot be reached: {why}", remedy="start it with `visavis serve`"

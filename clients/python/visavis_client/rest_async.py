@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from visavis_client.rest import File, Rest
 from visavis_client.rest_types import AvatarInfo, ClientSecret, SessionInfo, VideoInfo
@@ -44,9 +43,22 @@ class ClientSecrets:
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
 
-    async def create(self, **claims: Any) -> ClientSecret:
+    async def create(
+        self,
+        *,
+        avatar_id: str | None = None,
+        origin: str | None = None,
+        max_duration_s: float | None = None,
+        ttl_s: int | None = None,
+    ) -> ClientSecret:
         """See Rest.create_client_secret."""
-        return await asyncio.to_thread(self._rest.create_client_secret, **claims)
+        return await asyncio.to_thread(
+            self._rest.create_client_secret,
+            avatar_id=avatar_id,
+            origin=origin,
+            max_duration_s=max_duration_s,
+            ttl_s=ttl_s,
+        )
 
 
 class Sessions:
@@ -70,9 +82,13 @@ class Videos:
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
 
-    async def create(self, audio: File, *, avatar: str, **fields: Any) -> VideoInfo:
+    async def create(self, audio: File, *, avatar: str, seed: int = 0) -> VideoInfo:
         """See Rest.create_video."""
-        return await asyncio.to_thread(self._rest.create_video, audio, avatar=avatar, **fields)
+        return await asyncio.to_thread(self._rest.create_video, audio, avatar=avatar, seed=seed)
+
+    async def list(self) -> list[VideoInfo]:
+        """See Rest.list_videos."""
+        return await asyncio.to_thread(self._rest.list_videos)
 
     async def get(self, video_id: str) -> VideoInfo:
         """See Rest.get_video."""

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from visavis_client.errors import AvatarError, ConnectionFailedError, TimedOutError
 from visavis_client.events import parse_event
-from visavis_client.protocol import ErrorEvent, ResumeOffer, SessionResume, SessionResumed
+from visavis_client.protocol import ErrorEvent, SessionResume, SessionResumed
 from visavis_client.retry import Retry, worth_retrying
 from visavis_client.server_errors import server_error
 
@@ -42,33 +42,29 @@ class Reconnector:
         return close_code is None or close_code in RESUMABLE
 
     async def resume(
-        self, offer: ResumeOffer, last_seq: int | None
+        self, request: SessionResume, ttl_s: float
     ) -> tuple[ClientConnection, SessionResumed]:
         """A socket on which the session goes on, and the server's word about it.
 
-        Raises the last error: ServerError `resume_expired` and the like at once, others after
-        `offer.ttl_s` seconds.
+        Raises the last error: ResumeExpiredError and the like at once, others after `ttl_s`.
         """
-        deadline_s = self._clock() + offer.ttl_s
+        deadline_s = self._clock() + ttl_s
         waits_s = self._waits.waits_s()
         while True:
             wait_s = next(waits_s)
             await asyncio.sleep(wait_s)
             try:
-                return await self._attempt(offer.handle, last_seq)
+                return await self._attempt(request)
             except AvatarError as error:
                 if not worth_retrying(error) or self._clock() + wait_s > deadline_s:
                     raise
 
-    async def _attempt(
-        self, handle: str, last_seq: int | None
-    ) -> tuple[ClientConnection, SessionResumed]:
+    async def _attempt(self, request: SessionResume) -> tuple[ClientConnection, SessionResumed]:
         socket = await self._dial()
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 # Not after the greeting: a full server has none for a new session.
-                event = SessionResume(handle=handle, last_seq=last_seq)
-                await socket.send(json.dumps(event.to_json()))
+                await socket.send(json.dumps(request.to_json()))
                 return socket, await _resumed(socket)
         except BaseException as error:
             await socket.close()

@@ -96,7 +96,9 @@ class AvatarSession:
         """
         self._created = await self._channel.greeting(queue_timeout_s)
         self._inbox.greeted(self._created)
-        await self._channel.ask(SessionUpdate(session=settings), SessionUpdated)
+        await self._channel.ask(
+            SessionUpdate(session=settings), SessionUpdated, queue_timeout_s=queue_timeout_s
+        )
         self._renew_offer()
         if self._playback == "read":
             self._reporting = asyncio.create_task(self._reporter.run())
@@ -217,6 +219,7 @@ class AvatarSession:
             samples = len(piece) // SAMPLE_BYTES
             utterance = self._inbox.num_utterances
             await credit.take(utterance, samples, self._channel.timeout_s)
+            await asyncio.sleep(self._inbox.input_rate.wait_s(samples / self.rate))
             if cancels != self._cancels:
                 credit.done(utterance)
                 return

@@ -20,7 +20,7 @@ from visavis_client.errors import (
     SessionClosedError,
     TimedOutError,
 )
-from visavis_client.flow import FrameQueue, InputCredit
+from visavis_client.flow import FrameQueue, InputCredit, InputRate
 from visavis_client.frames import AvatarFrame, FrameDecoder
 from visavis_client.link import split_url
 
@@ -118,6 +118,39 @@ async def test_credit_that_never_comes_is_an_error() -> None:
     await credit.take(1, 100, timeout_s=1)
     with pytest.raises(TimedOutError, match="read frames in another task"):
         await credit.take(1, 1, timeout_s=0.01)
+
+
+def test_audio_keeps_to_the_servers_rate() -> None:
+    now_s = 0.0
+    rate = InputRate(8.0, 30.0, clock=lambda: now_s)
+    waits = [rate.wait_s(0.25) for _ in range(108)]
+    assert waits == [0.0] * 108  # 27 s: a first buffer full, and a margin
+    sent_s = 0.0
+    for _ in range(400):
+        wait_s = rate.wait_s(0.25)
+        now_s += wait_s
+        sent_s += 0.25
+    assert sent_s / now_s == pytest.approx(0.9 * 8.0, rel=0.05)
+    assert InputRate(None, 0.0).wait_s(1_000.0) == 0.0
+
+
+def test_speech_that_was_read_and_idle_frames_count_as_played() -> None:
+    async def check() -> None:
+        queue = FrameQueue(8)
+        assert queue.position_us is None
+        await queue.put(frame(0))
+        await queue.put(frame(1))
+        assert queue.position_us == 40_000
+        await queue.put(frame(2, response=1))
+        await queue.put(frame(3, response=1))
+        assert queue.position_us == 40_000
+        for _ in range(3):
+            await queue.get()
+        assert queue.position_us == 80_000
+        await queue.get()
+        assert queue.position_us == 120_000
+
+    asyncio.run(check())
 
 
 def test_wav_files_are_read_and_mixed_to_one_channel(tmp_path: Path) -> None:

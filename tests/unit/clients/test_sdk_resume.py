@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from visavis_client import AvatarSession, SessionClosedError, connect, wire
 from visavis_client.events import SessionResumed
 from visavis_client.protocol import Flag, Kind
-from visavis_client.server_errors import ResumeExpiredError
+from visavis_client.server_errors import CapacityError, ResumeExpiredError
 
 Script = Callable[["Connection"], Awaitable[None]]
 EFFECTIVE = {
@@ -200,27 +200,46 @@ async def test_a_commit_whose_answer_was_lost_is_no_error() -> None:
         assert committed.duration_ms == 100
 
 
-async def test_the_end_of_an_utterance_that_was_lost_with_the_connection_comes_once() -> None:
+async def test_events_that_were_missed_are_asked_for() -> None:
     async def first(c: Connection) -> None:
         await c.greet()
         committed = await c.until("input_audio_buffer.commit")
         await c.reply("input_audio_buffer.committed", committed, response_id="r", duration_ms=40)
         await c.frame(0, flags=Flag.FIRST | Flag.LAST)
+        await c.send("session.stats", rtf=None, gen_fps=0, queue_ms=0, encode_ms=0, dropped=0)
         await asyncio.sleep(0.05)
         c.drop()
 
     async def second(c: Connection) -> None:
-        await c.until("session.resume")
+        asked = await c.until("session.resume")
+        assert (asked["last_seq"], asked["last_event_id"]) == (0, "s")
         await c.resumed(from_seq=1)
         await done(c)
-        ping = await c.until("session.ping")
-        await c.reply("session.pong", ping, t=0, server_time_us=0)
 
     async with session_with(first, second) as session:
         frames = [frame async for frame in session.speak(bytes(1_280))]
         assert len(frames) == 1
-        await session.ping()
         assert session.resumes == 1
+
+
+async def test_a_full_server_lets_wait_and_says_the_place() -> None:
+    async def only(c: Connection) -> None:
+        await c.send("session.queued", position=2, eta_s=0.1)
+        await c.send("session.queued", position=1, eta_s=None)
+        await c.greet()
+
+    places: list[int] = []
+    async with session_with(only, on_queue=lambda event: places.append(event.position)):
+        assert places == [2, 1]
+
+
+async def test_who_does_not_want_to_wait_is_told_at_once() -> None:
+    async def only(c: Connection) -> None:
+        await c.send("session.queued", position=2)
+
+    with pytest.raises(CapacityError, match="within 0 s"):
+        async with session_with(only, queue_timeout_s=0):
+            pass
 
 
 async def test_a_cancel_during_the_gap_voids_what_was_read_before() -> None:

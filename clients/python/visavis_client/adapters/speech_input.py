@@ -53,4 +53,4 @@ def mono(pcm: bytes, channels: int) -> bytes:
     import numpy as np
 
     samples = np.frombuffer(pcm, "<i2").reshape(-1, channels).astype(np.int32)
-    return (samples.sum(axis=1) // channels).astype("<i2").tobytes()
+    return bytes((samples.sum(axis=1) // channels).astype("<i2").tobytes())
