@@ -40,7 +40,7 @@ def examples() -> list[str]:
     return [block for block in blocks if "read_wav(" in block]
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_readme_example_runs(
     live: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -58,6 +58,8 @@ def test_the_readme_example_runs(
         frames = sorted(tmp_path.glob("frame*.jpg"))
         assert len(frames) == 13
         assert all(frame.read_bytes().startswith(b"\xff\xd8") for frame in frames)
+    if number == 2:
+        assert (tmp_path / "out.mp4").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(("rate", "samples"), [(16_000, 20_001), (44_100, 30_000), (8_000, 1)])
