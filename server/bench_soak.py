@@ -189,6 +189,7 @@ def own_server(*arguments: str, realtime: bool) -> Iterator[tuple[str, int]]:
     environment = dict(os.environ)
     if not realtime:
         environment["VISAVIS_SPEECH_LEAD_MS"] = str(24 * 3600 * 1000)
+        environment["VISAVIS_MAX_INPUT_RATE"] = "10000"
     code = "from visavis.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "--port", str(port), *arguments]
     process = subprocess.Popen([*command, "--log-level", "warning"], env=environment)

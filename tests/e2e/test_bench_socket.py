@@ -72,7 +72,7 @@ async def test_the_ramp_ends_where_the_server_is_full(tmp_path: Path) -> None:
 
 
 async def test_soak_counts_every_frame(tmp_path: Path) -> None:
-    config = make_config(tmp_path, speech_lead_ms=10_000_000)
+    config = make_config(tmp_path, speech_lead_ms=10_000_000, max_input_rate=10_000)
     with running(config, load_painting_engine) as server:
         report = await run_soak(
             server.http, minutes=1.0001, realtime=False, video="none", pid=os.getpid()
