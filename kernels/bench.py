@@ -216,8 +216,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 _show(entry, found)
     if arguments.json is not None:
         name = "cpu (dry run)" if arguments.dry_run else torch.cuda.get_device_name(device)
-        document = {"device": name, "torch": torch.__version__, "timings": []}
-        document["timings"] = [asdict(x) | {"tflops": x.tflops, "gbytes": x.gbytes} for x in found]
+        timings = [asdict(x) | {"tflops": x.tflops, "gbytes": x.gbytes} for x in found]
+        document = {"device": name, "torch": torch.__version__, "timings": timings}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

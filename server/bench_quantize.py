@@ -96,7 +96,7 @@ def first_portrait() -> Path:
     Raises:
         ValueError: the gallery holds none.
     """
-    config = ServerConfig()
+    config = ServerConfig.model_validate({})
     for avatar in AvatarStore(config.data_dir / "avatars", config.gallery).list():
         if avatar.builtin:
             return avatar.source

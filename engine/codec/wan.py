@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import CLIPVisionModel
 
 from visavis.engine.codec.base import DecodedFrames
+from visavis.engine.codec.wan_network import TEMPORAL_STRIDE
 from visavis.engine.codec.wan_prefix import EarlyFrames, decode_early, decode_rest
-from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVAE
+from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, WanVAE
 from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.encoders.image import encode_image
@@ -113,7 +114,7 @@ class WanCodec:
         if not self.decodes_early:
             return None
         if self.vae.device.type == "cuda" and self._stream is None:
-            self._stream = torch.cuda.Stream(self.vae.device)
+            self._stream = torch.cuda.Stream(self.vae.device)  # type: ignore[no-untyped-call]
         return decode_early(self.vae, motion_latents, self._stream)
 
     def decode_signed(

@@ -11,6 +11,7 @@ Letters: T frames, H W picture size, C input and O output channels.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,13 +61,13 @@ class Filter(nn.Module):
     def _derive(self, kind: object) -> Kernels:
         raise LookupError(f"{type(self).__name__} has no kernels of kind {kind!r}")
 
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._source = ()
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
-    def _load_from_state_dict(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._source = ()
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
 
 
 class PointwiseFilter(Filter):

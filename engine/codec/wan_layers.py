@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from visavis.engine.codec.wan_conv import (
     PAST,
-    TAPS,
     CausalFilter,
     Filter,
     Kernels,
@@ -26,6 +25,7 @@ from visavis.engine.codec.wan_conv import (
     pictures,
 )
 from visavis.engine.codec.wan_stream import VideoStream
+from visavis.engine.codec.wan_winograd import TAPS
 
 _SMALLEST_NORM = 1e-12
 

@@ -94,8 +94,11 @@ class WanConfig:
                 raise WanConfigError(f"{name}: unknown; must be one of {', '.join(sorted(known))}")
             if name in absent and value != absent[name]:
                 raise WanConfigError(f"{name}={value!r}: Wan 2.1 has {absent[name]!r} there")
-        values = {name: config[name] for name in known & set(config)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {}
+        for name in known & set(config):
+            value = config[name]
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
 
 class Encoder(nn.Module):

@@ -107,9 +107,10 @@ class WanVAE:
     def _encode_one(self, video_CFHW: Tensor, border: Border | None) -> Tensor:
         network, stream = self.network, VideoStream(border)
         frames = video_CFHW.to(self.device, self.dtype).permute(1, 2, 3, 0)
-        later = frames[1:].split(TEMPORAL_STRIDE)
-        encoded = torch.cat([network.encoder(part, stream) for part in (frames[:1], *later)])
-        mode = network.quant_conv(encoded)[..., : self.latent_channels].float()
+        starts = range(1, len(frames), TEMPORAL_STRIDE)
+        parts = [frames[:1], *(frames[start : start + TEMPORAL_STRIDE] for start in starts)]
+        encoded = torch.cat([network.encoder(part, stream) for part in parts])
+        mode: Tensor = network.quant_conv(encoded)[..., : self.latent_channels].float()
         return ((mode - self.mean) / self.std).permute(3, 0, 1, 2).contiguous()
 
     def begin(self, batch: int = 1, border: Border | None = None) -> WanDecoding:

@@ -8,8 +8,10 @@ Letters: T frames, H W size of a tile, L its pixels, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -179,7 +181,7 @@ class TileBorder:
         for margin, arrived in arrivals:
             margin.copy_(arrived)
 
-    def _operation(self, kind: object, tensor: Tensor, peer: int) -> dist.P2POp:
+    def _operation(self, kind: Callable[..., Any], tensor: Tensor, peer: int) -> dist.P2POp:
         to = peer if self.group is None else dist.get_global_rank(self.group, peer)
         return dist.P2POp(kind, tensor, to, self.group)
 

@@ -89,5 +89,5 @@ def _join(part: Tensor, tile: TileBorder, scale: int) -> Tensor:
     for rank, own in enumerate(tile.gather_tiles(pixels)):
         rows, columns = tile.grid.box(rank, scale)
         size = (rows.stop - rows.start, columns.stop - columns.start)
-        whole[..., rows, columns] = own.movedim(0, -1).unflatten(-1, size)
+        whole[..., rows, columns] = own.movedim(0, -1).reshape(*leading, *size)
     return whole

@@ -76,12 +76,12 @@ def drift(
         made = run.advance(sessions)
         for n, span in spans.items():
             if chunk in span:
-                for pictures, codes, session in zip(seen[n], made, sessions, strict=True):
+                for clip, codes, session in zip(seen[n], made, sessions, strict=True):
                     some = codes[:: len(codes) // FRAMES_LOOKED_AT][:FRAMES_LOOKED_AT]
-                    pictures.append(run.render(some, session))
+                    clip.append(run.render(some, session))
     factors, moved, film = {}, {}, {}
     for n, pictures in seen.items():
-        clips = [np.concatenate(parts) for parts in pictures]
+        clips = [np.concatenate(list(parts)) for parts in pictures]
         factors[n] = np.stack(
             [
                 measure(frames, portrait, landmarker)
@@ -145,4 +145,5 @@ def _aligned(points: NDArray[np.float64], target: NDArray[np.float64]) -> NDArra
     a = (points - points.mean(axis=0)) @ np.array([1, 1j])
     b = (target - target.mean(axis=0)) @ np.array([1, 1j])
     turned = a * (np.vdot(a, b) / np.vdot(a, a))
-    return np.column_stack([turned.real, turned.imag]) + target.mean(axis=0)
+    aligned: NDArray[np.float64] = np.column_stack([turned.real, turned.imag])
+    return aligned + target.mean(axis=0)
