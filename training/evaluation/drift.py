@@ -145,5 +145,5 @@ def _aligned(points: NDArray[np.float64], target: NDArray[np.float64]) -> NDArra
     a = (points - points.mean(axis=0)) @ np.array([1, 1j])
     b = (target - target.mean(axis=0)) @ np.array([1, 1j])
     turned = a * (np.vdot(a, b) / np.vdot(a, a))
-    aligned: NDArray[np.float64] = np.column_stack([turned.real, turned.imag])
-    return aligned + target.mean(axis=0)
+    aligned: NDArray[np.float64] = np.column_stack([turned.real, turned.imag]) + target.mean(axis=0)
+    return aligned
