@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -64,7 +65,9 @@ class Reconnector:
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 # Not after the greeting: a full server has none for a new session.
-                await socket.send(json.dumps(request.to_json()))
+                # One that is shutting down may have closed already; its reason waits to be read.
+                with suppress(ConnectionClosed):
+                    await socket.send(json.dumps(request.to_json()))
                 return socket, await _resumed(socket)
         except BaseException as error:
             await socket.close()
