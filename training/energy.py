@@ -30,7 +30,7 @@ from visavis.training.control_probe import FACE, LIPS, ControlProbe, Controls
 
 _SMILE_BROW = [FACE.index(name) for name in ("smile", "brow")]
 _LIDS = [FACE.index(name) for name in ("blink_l", "blink_r")]
-_FLOOR = 1e-6
+_FLOOR = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

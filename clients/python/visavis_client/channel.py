@@ -28,6 +28,7 @@ from visavis_client.protocol import (
     ResumeOffer,
     ServerEvent,
     SessionCreated,
+    SessionExpiring,
     SessionQueued,
     SessionResume,
     SessionResumed,
@@ -254,6 +255,12 @@ class Channel:
         if isinstance(event, SessionResumed):
             return  # of an earlier time, among what was missed
         await self._receive(event)
+        if (
+            isinstance(event, SessionExpiring)
+            and event.reason == "server_draining"
+            and not event.resumable
+        ):
+            self._offer = None
         if isinstance(event, ErrorEvent):
             await self._on_error(server_error(event.error))
         elif isinstance(event, SessionCreated) and not self._greeting.done():
