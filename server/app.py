@@ -11,7 +11,6 @@ from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
-from visavis.server.video_routes import video_routes
 
 from visavis.server.admin import admin_routes
 from visavis.server.avatar_routes import avatar_routes
@@ -22,6 +21,7 @@ from visavis.server.http_errors import FORM_OVERHEAD_BYTES, BodyLimit, install_e
 from visavis.server.model_host import EngineLoader, load_engine
 from visavis.server.model_routes import model_routes
 from visavis.server.realtime_routes import realtime_routes
+from visavis.server.video_routes import video_routes
 
 _NO_PAGE = """<!doctype html><meta charset="utf-8"><title>visavis</title>
 <style>body{font:16px/1.5 system-ui;max-width:40em;margin:15vh auto;padding:0 1em}</style>
