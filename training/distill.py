@@ -37,8 +37,9 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, STUDENTS, TEACHERS, StudentRecipe
+from visavis.training.resumable_run import CHECKPOINT
 from visavis.training.rollout import ChunkConditions, Network, chunk_audio, exit_early, hand_over
-from visavis.training.train_teacher import CHECKPOINT, TrainingData
+from visavis.training.train_teacher import TrainingData
 from visavis.training.validation import CHUNK_FRAMES
 
 app = App(help=__doc__)

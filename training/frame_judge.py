@@ -1,8 +1,6 @@
 """Judges of generated frames that live in an environment and a process of their own.
 
-Their libraries pin an older numpy, and nothing of the model was trained with them. Protocol on
-stdin: three little-endian uint32 (frames, height, width), then RGB bytes; on stdout: float32
-[frames, values], NaN where no face was found.
+What they are and how they are talked to: frame_judge_worker.py.
 """
 
 import os
@@ -10,12 +8,13 @@ import struct
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 PYTHON_VARIABLE: Final = "VISAVIS_LANDMARK_PYTHON"
+WORKER: Final = Path(__file__).with_name("frame_judge_worker.py")
 DEFAULT_PYTHON: Final = Path(".venv-landmarks/bin/python")
 
 
@@ -26,7 +25,9 @@ class JudgeError(RuntimeError):
 class FrameJudge:
     """The worker process, as a context manager. `values` float32 come back for every frame."""
 
-    def __init__(self, worker: Path, values: int, python: Path | None = None) -> None:
+    def __init__(
+        self, kind: Literal["landmarks", "identity"], values: int, python: Path | None = None
+    ) -> None:
         chosen = python or Path(os.environ.get(PYTHON_VARIABLE, DEFAULT_PYTHON))
         if not chosen.exists():
             raise JudgeError(
@@ -35,7 +36,7 @@ class FrameJudge:
             )
         self._values = values
         self._process = subprocess.Popen(
-            [str(chosen), str(worker)],
+            [str(chosen), str(WORKER), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -17,8 +17,7 @@ from visavis.engine.audio.front_end import WINDOW_REACH
 from visavis.engine.audio.mel import SILENCE_LEVEL
 from visavis.engine.audio.speech_encoder import SpeechEncoder
 from visavis.engine.audio.speech_front_end import load_speech_encoder
-
-_OFFSETS = torch.arange(-WINDOW_REACH, WINDOW_REACH + 1)
+from visavis.engine.audio.window import audio_windows
 
 
 class Hearing:
@@ -58,7 +57,4 @@ class Hearing:
         """
         features = mel_BNLC if self._encoder is None else self._encoder(mel_BNLC).features
         features = features[:, self.lead - WINDOW_REACH :]
-        frames = features.shape[1]
-        centre = torch.arange(WINDOW_REACH, frames)
-        index = (centre[:, None] + _OFFSETS).clamp(0, frames - 1)
-        return features[:, index]
+        return torch.stack([audio_windows(sample, start=WINDOW_REACH) for sample in features])

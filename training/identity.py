@@ -1,4 +1,4 @@
-"""Who is to be seen: face embeddings by an independent network (see identity_worker.py)."""
+"""Who is to be seen: face embeddings by an independent network (see frame_judge_worker.py)."""
 
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from visavis.training.frame_judge import FrameJudge
 
 EMBEDDING: Final = 128
-WORKER: Final = Path(__file__).with_name("identity_worker.py")
 
 Embeddings = NDArray[np.float32]
 
@@ -18,7 +17,7 @@ class IdentityJudge(FrameJudge):
     """The worker process, as a context manager."""
 
     def __init__(self, python: Path | None = None) -> None:
-        super().__init__(WORKER, EMBEDDING, python)
+        super().__init__("identity", EMBEDDING, python)
 
     def embed(self, frames_NHWC: NDArray[np.uint8]) -> Embeddings:
         """Embeddings [N, 128], NaN where no face was found."""

@@ -1,4 +1,4 @@
-"""Landmarks of generated frames by an independent detector (see landmark_worker.py)."""
+"""Landmarks of generated frames by an independent detector (see frame_judge_worker.py)."""
 
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from visavis.training.frame_judge import FrameJudge
 
 POINTS: Final = 478
-WORKER: Final = Path(__file__).with_name("landmark_worker.py")
 
 _INNER_LIPS: Final = ((13, 14), (312, 317), (82, 87))
 _EYE_CORNERS: Final = (33, 263)
@@ -23,7 +22,7 @@ class IndependentLandmarker(FrameJudge):
     """The worker process, as a context manager."""
 
     def __init__(self, python: Path | None = None) -> None:
-        super().__init__(WORKER, POINTS * 2, python)
+        super().__init__("landmarks", POINTS * 2, python)
 
     def detect(self, frames_NHWC: NDArray[np.uint8]) -> Landmarks:
         """Landmarks [N, 478, 2] in pixels, NaN where no face was found."""

@@ -9,7 +9,6 @@ Legend: B windows, N frames, K controls.
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,12 +20,13 @@ from torch import Tensor
 
 from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.checkpoints import step_seed
 from visavis.training.dit_data import SpeechClips
-from visavis.training.ema import Ema
+from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
+from visavis.training.resumable_run import ResumableRun, cosine_fall, warmth
 from visavis.training.speech.visemes import MOUTH_CONTROLS
-from visavis.training.train_teacher import CHECKPOINT, HELD_CLIPS
+from visavis.training.train_teacher import HELD_CLIPS
 
 app = App(help=__doc__)
 
@@ -58,19 +58,18 @@ class SpeechEncoderRecipe:
     save_minutes: float = 2.0
 
 
-class SpeechEncoderRun:
-    """Everything a run carries from step to step."""
+class SpeechEncoderRun(ResumableRun[SpeechEncoder]):
+    """The encoder's run."""
+
+    recipe: SpeechEncoderRecipe
 
     def __init__(self, recipe: SpeechEncoderRecipe) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
-        self.model = SpeechEncoder(SpeechEncoderConfig(outputs=len(MOUTH_CONTROLS)))
-        self.ema = Ema(self.model, recipe.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
+        model = SpeechEncoder(SpeechEncoderConfig(outputs=len(MOUTH_CONTROLS)))
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
         )
-        self.step = 0
-        self.elapsed = 0.0
+        super().__init__(recipe, model, optimizer, Workers())
 
     def advance(self, clips: SpeechClips) -> dict[str, float]:
         """One optimiser step."""
@@ -78,51 +77,20 @@ class SpeechEncoderRun:
         rng = np.random.default_rng(step_seed(recipe.seed, self.step))
         mel, truth = _windows(clips, recipe, rng)
         done = min(1.0, self.elapsed / (60 * recipe.minutes))
-        falling = max(0.0, (done - (1 - recipe.decay_share)) / recipe.decay_share)
-        cosine = 0.5 * (1 + math.cos(math.pi * falling))
-        rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * cosine
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
+        rate = cosine_fall(done, recipe.rate, recipe.final_rate, recipe.decay_share)
+        self.set_rate(rate * warmth(self.step, recipe.warm_up_steps))
         loss = mouth_loss(self.model(mel).mouth, truth, recipe.change_weight)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.model)
-        self.step += 1
-        return {"loss": float(loss.detach()), "grad_norm": float(norm)}
+        norm = self.update(loss)
+        return {"loss": float(loss.detach()), "grad_norm": norm}
 
     def averaged(self) -> SpeechEncoder:
         """A copy of the model with the averaged weights."""
-        copy = SpeechEncoder(self.model.config)
-        self.ema.copy_to(copy)
-        return copy.eval().requires_grad_(False)
+        return self.average_into(SpeechEncoder(self.model.config))
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint, and the averaged weights where the engine can load them."""
-        save_checkpoint(
-            folder / CHECKPOINT,
-            {
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-                "recipe": asdict(self.recipe),
-            },
-        )
+        super().save(folder)
         write_speech_encoder(self.averaged(), folder / "weights")
-
-    def resume(self, folder: Path) -> bool:
-        """Go on from the folder's checkpoint, if there is one."""
-        if not (folder / CHECKPOINT).exists():
-            return False
-        state = load_checkpoint(folder / CHECKPOINT)
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
-        return True
 
 
 def mouth_loss(mouth_BNK: Tensor, truth_BNK: Tensor, change_weight: float) -> Tensor:

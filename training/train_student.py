@@ -10,7 +10,7 @@ when deployed, and its samples are distributed as the data, blinks and sway incl
 `distill.py` can follow, to correct it on its own history.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +19,19 @@ from cyclopts import App
 from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.checkpoints import step_seed
 from visavis.training.control_probe import ControlProbe
 from visavis.training.distill import averaged_model
 from visavis.training.dit_data import WindowBatch
-from visavis.training.ema import Ema
 from visavis.training.energy import EnergyWeights, energy_score
 from visavis.training.hearing import Hearing
 from visavis.training.own_history import own_history_batch
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import TEACHERS
+from visavis.training.resumable_run import ResumableRun, warmth
 from visavis.training.rollout import ChunkConditions, exit_early
-from visavis.training.train_teacher import CHECKPOINT, TrainingData
+from visavis.training.train_teacher import TrainingData
 
 app = App(help=__doc__)
 
@@ -101,23 +101,19 @@ def student_loss(
     return energy_score(samples[0], samples[1], truth, probe.of(batch.portraits), slots, weights)
 
 
-class StudentRun:
-    """Everything a run carries from step to step."""
+class StudentRun(ResumableRun[FlashTalkDiT]):
+    """The student's run; it begins with the teacher's weights."""
+
+    recipe: EnergyRecipe
 
     def __init__(self, recipe: EnergyRecipe, teacher: FlashTalkDiT, workers: Workers) -> None:
-        self.recipe, self.workers = recipe, workers
-        self.model = FlashTalkDiT(teacher.config, attention_impl="plain")
-        self.model.load_state_dict(teacher.state_dict())
-        self.ema = Ema(self.model, recipe.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=recipe.rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
+        model = FlashTalkDiT(teacher.config, attention_impl="plain")
+        model.load_state_dict(teacher.state_dict())
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
+        super().__init__(recipe, model, optimizer, workers)
         self.weights = EnergyWeights()
-        self.step = 0
-        self.elapsed = 0.0
 
     def advance(self, data: TrainingData) -> dict[str, float]:
         """One optimiser step."""
@@ -149,51 +145,17 @@ class StudentRun:
         done = min(1.0, self.elapsed / (60 * recipe.minutes))
         left = min(1.0, (1 - done) / recipe.decay_share)
         rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * left
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
+        self.set_rate(rate * warmth(self.step, recipe.warm_up_steps))
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             loss = student_loss(
                 self.model, batch, exit_step, recipe, generator, self.weights, data.probe
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.elapsed = self.workers.average_gradients(self.model, self.elapsed)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.model)
-        self.step += 1
-        return {f"score_{exit_step}": float(loss.detach()), "grad_norm": float(norm)}
+        norm = self.update(loss)
+        return {f"score_{exit_step}": float(loss.detach()), "grad_norm": norm}
 
     def averaged(self) -> FlashTalkDiT:
         """A copy of the model with the averaged weights."""
-        copy = FlashTalkDiT(self.model.config)
-        self.ema.copy_to(copy)
-        return copy.eval().requires_grad_(False)
-
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(
-            folder / CHECKPOINT,
-            {
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-                "recipe": asdict(self.recipe),
-            },
-        )
-
-    def resume(self, folder: Path) -> bool:
-        """Go on from the folder's checkpoint, if there is one."""
-        if not (folder / CHECKPOINT).exists():
-            return False
-        state = load_checkpoint(folder / CHECKPOINT)
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
-        return True
+        return self.average_into(FlashTalkDiT(self.model.config))
 
 
 def train(job: StudentRun, data: TrainingData, folder: Path) -> None:

@@ -7,9 +7,8 @@ Resumes by itself when the run's folder holds a checkpoint. Writes `checkpoint.p
 TensorBoard curves and contact sheets there.
 """
 
-import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from cyclopts import App
 from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.checkpoints import step_seed
 from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import (
     FocusSpec,
@@ -27,7 +26,6 @@ from visavis.training.dit_data import (
     SpeechClips,
     WindowBatch,
 )
-from visavis.training.ema import Ema
 from visavis.training.flow_matching import (
     FlowLosses,
     add_noise,
@@ -41,11 +39,11 @@ from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.puppets.basis import WEIGHTS, control_weights
 from visavis.training.recipes import MODELS, TEACHERS, TeacherRecipe
+from visavis.training.resumable_run import ResumableRun, cosine_fall, warmth
 from visavis.training.rollout import ChunkConditions, Network
 from visavis.training.validation import ValidationSet
 
 app = App(help=__doc__)
-CHECKPOINT = "checkpoint.pt"
 FOCUS_COMPONENTS = tuple(
     WEIGHTS.index(name)
     for name in ("jaw", "upper_lip", "lower_lip", "wide", "narrow", "blink_l", "blink_r")
@@ -109,10 +107,8 @@ def count_shards(speech: Path) -> int:
 def learning_rate(recipe: TeacherRecipe, step: int, elapsed: float) -> float:
     """Linear warm-up, constant, cosine over the last `decay_share` of the run."""
     done = min(1.0, max(step / recipe.steps, elapsed / (60 * recipe.minutes)))
-    falling = max(0.0, (done - (1 - recipe.decay_share)) / max(recipe.decay_share, 1e-9))
-    cosine = 0.5 * (1 + math.cos(math.pi * falling))
-    rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * cosine
-    return rate * min(1.0, (step + 1) / recipe.warm_up_steps)
+    rate = cosine_fall(done, recipe.rate, recipe.final_rate, recipe.decay_share)
+    return rate * warmth(step, recipe.warm_up_steps)
 
 
 def teacher_losses(
@@ -142,51 +138,20 @@ def teacher_losses(
     )
 
 
-class TeacherRun:
-    """Everything a run carries from step to step."""
+class TeacherRun(ResumableRun[FlashTalkDiT]):
+    """The teacher's run, in a folder of its own."""
+
+    recipe: TeacherRecipe
 
     def __init__(self, recipe: TeacherRecipe, folder: Path, workers: Workers) -> None:
-        self.recipe, self.folder, self.workers = recipe, folder, workers
+        self.folder = folder
         torch.manual_seed(recipe.seed)
-        self.model = FlashTalkDiT(MODELS[recipe.model], attention_impl="plain")
-        self.network: Network = (
-            torch.compile(self.model, dynamic=False) if recipe.compile else self.model
+        model = FlashTalkDiT(MODELS[recipe.model], attention_impl="plain")
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
-        self.ema = Ema(self.model, recipe.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=recipe.rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-        )
-        self.step = 0
-        self.elapsed = 0.0
-
-    def resume(self) -> bool:
-        """Go on from the folder's checkpoint, if there is one."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return False
-        state = load_checkpoint(path)
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
-        return True
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            {
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-                "recipe": asdict(self.recipe),
-            },
-        )
+        super().__init__(recipe, model, optimizer, workers)
+        self.network: Network = torch.compile(model, dynamic=False) if recipe.compile else model
 
     def advance(self, data: TrainingData) -> dict[str, float]:
         """One optimiser step."""
@@ -200,28 +165,19 @@ class TeacherRun:
             rng, recipe.batch, frames, first_chunk_share=recipe.first_chunk_share
         )
         rate = learning_rate(recipe, self.step, self.elapsed)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.set_rate(rate)
         losses = teacher_losses(self.network, batch, recipe, generator)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self.elapsed = self.workers.average_gradients(self.model, self.elapsed)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.model)
-        self.step += 1
+        norm = self.update(losses.total)
         return {
             "loss": float(losses.velocity.detach()),
             "temporal": float(losses.temporal.detach()),
-            "grad_norm": float(norm),
+            "grad_norm": norm,
             "rate": rate,
         }
 
     def averaged(self) -> FlashTalkDiT:
         """A copy of the model with the averaged weights, for sampling."""
-        copy = FlashTalkDiT(self.model.config)
-        self.ema.copy_to(copy)
-        return copy.eval().requires_grad_(False)
+        return self.average_into(FlashTalkDiT(self.model.config))
 
 
 def sample_validation(run: TeacherRun, data: TrainingData, *, num_steps: int = 4) -> Tensor:
@@ -274,7 +230,7 @@ def _housekeeping(
             data.validation.sheet(sampled, run.folder / f"sheet-{run.step:06d}.png", title)
     if finished or run.elapsed - last["save"] > 60 * recipe.save_minutes:
         last["save"] = run.elapsed
-        run.save()
+        run.save(run.folder)
 
 
 @app.default
@@ -311,7 +267,7 @@ def main(
             chunks=chosen.validation_chunks,
         )
         job = TeacherRun(chosen, out, workers)
-        resumed = job.resume()
+        resumed = job.resume(out)
         log.info(
             "%s at step %d: %.2f M parameters, %d clips, %d portraits, %d processes",
             "resumed" if resumed else "starting",

@@ -62,10 +62,10 @@ def compare(
     truth = np.concatenate(
         [to_pictures(quantise(puppet.render(part))) for part in torch.split(codes, BATCH)]
     )
-    true_points, points = landmarker.detect(truth), landmarker.detect(talk.frames)
-    opening, true_opening = mouth_opening(points), mouth_opening(true_points)
-    eyes, true_eyes = eye_openings(points), eye_openings(true_points)
-    pose, true_pose = head_pose(points), head_pose(true_points)
+    true_points = landmarker.detect(truth)
+    opening, true_opening = talk.opening, mouth_opening(true_points)
+    eyes, true_eyes = eye_openings(talk.points), eye_openings(true_points)
+    pose, true_pose = head_pose(talk.points), head_pose(true_points)
     portrait = to_pictures(puppet.reference.portrait)
     (embedded,) = identity.embed(portrait)
     similarities = [

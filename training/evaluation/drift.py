@@ -32,10 +32,9 @@ COLLAPSED: Final = 4.0  # drift beyond which a chunk counts as collapsed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """Per checkpoint: `factors` [sessions, F] in units of what is noticeable, `film` one frame
-    [H, W, 3] of the first session; `moved` [sessions] mean spread of the pixels over time."""
+    [H, W, 3] of the first session."""
 
     factors: dict[int, NDArray[np.float64]]
-    moved: dict[int, NDArray[np.float64]]
     film: dict[int, NDArray[np.uint8]]
 
     def value(self, chunk: int) -> NDArray[np.float64]:
@@ -79,7 +78,7 @@ def drift(
                 for clip, codes, session in zip(seen[n], made, sessions, strict=True):
                     some = codes[:: len(codes) // FRAMES_LOOKED_AT][:FRAMES_LOOKED_AT]
                     clip.append(run.render(some, session))
-    factors, moved, film = {}, {}, {}
+    factors, film = {}, {}
     for n, pictures in seen.items():
         clips = [np.concatenate(list(parts)) for parts in pictures]
         factors[n] = np.stack(
@@ -88,9 +87,8 @@ def drift(
                 for frames, portrait in zip(clips, portraits, strict=True)
             ]
         )
-        moved[n] = np.array([float(frames.std(axis=0).mean()) for frames in clips])
         film[n] = clips[0][-1]
-    return Drift(factors=factors, moved=moved, film=film)
+    return Drift(factors=factors, film=film)
 
 
 def measure(

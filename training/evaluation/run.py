@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -111,6 +111,11 @@ def evaluate(
     landmarker = FaceLandmarker()
     framed = {path.stem: frame_portrait(path, landmarker=landmarker) for path in paths}
     avatars = {name: engine.prepare_avatar(portrait) for name, portrait in framed.items()}
+
+    @cache
+    def puppet(name: str) -> Puppet:
+        return Puppet.of(name, framed[name])
+
     speed = chunk_realtime_factor(engine, avatars[paths[0].stem])
     codec = MotionCodec.load(find_weights("embedded", weights))
     with (
@@ -122,9 +127,8 @@ def evaluate(
         trips = []
         rng = np.random.default_rng(plan.seed)
         for path in paths[: plan.round_trip_portraits]:
-            puppet = Puppet.of(path.stem, framed[path.stem])
             controls = random_controls(rng, plan.round_trip_frames)
-            trips.append(round_trip(codec, puppet, controls, judge))
+            trips.append(round_trip(codec, puppet(path.stem), controls, judge))
             progress.advance(task)
         task = progress.add_task("talking", total=plan.talks)
         talks, comparisons = [], []
@@ -140,8 +144,7 @@ def evaluate(
             )
             talks.append(talk)
             if speaks(clip):
-                puppet = Puppet.of(name, framed[name])
-                comparisons.append(compare(talk, puppet, judge, identity))
+                comparisons.append(compare(talk, puppet(name), judge, identity))
             progress.advance(task)
         task = progress.add_task("endurance", total=1)
         longest = endure(

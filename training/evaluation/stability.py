@@ -134,10 +134,9 @@ DISTURBANCES: Final[dict[str, Disturbance]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
     """Residual after chunks 1, 2, 5, 10 over what the disturbance did to the hand-over, by kind:
-    [S, 4]. `pushed_px` [S] is the size of that, in pixels of flow."""
+    [S, 4]."""
 
     residual: dict[str, NDArray[np.float64]]
-    pushed_px: dict[str, NDArray[np.float64]]
 
 
 RECOVERY_CHUNKS: Final = (1, 2, 5, 10)
@@ -146,32 +145,29 @@ RECOVERY_CHUNKS: Final = (1, 2, 5, 10)
 def recover(run: LongRun, sessions: Sequence[Callable[[], LongSession]]) -> Recovery:
     """Disturb the motion frames after two chunks; twins with the same noise go on undisturbed."""
     residual: dict[str, list[list[float]]] = {name: [] for name in DISTURBANCES}
-    pushed: dict[str, list[float]] = {name: [] for name in DISTURBANCES}
     for make in sessions:
         group = [make() for _ in range(len(DISTURBANCES) + 1)]
         run.advance(group)
         codes = run.advance(group)
-        run.push(group[0], codes[0], lambda frames: frames)
-        for (name, disturb), session in zip(DISTURBANCES.items(), group[1:], strict=True):
+        undisturbed, *disturbed = group
+        run.push(undisturbed, codes[0], lambda frames: frames)
+        pushed = []
+        for disturb, session in zip(DISTURBANCES.values(), disturbed, strict=True):
             run.push(session, codes[0], disturb)
-            start = _distance(group[0].state.poses, session.state.poses)
-            pushed[name].append(start)
-            residual[name].append([])
+            pushed.append(_distance(undisturbed.state.poses, session.state.poses))
+        left: dict[str, list[float]] = {name: [] for name in DISTURBANCES}
         for chunk in range(1, RECOVERY_CHUNKS[-1] + 1):
-            made = run.advance(group)
-            if chunk not in RECOVERY_CHUNKS:
-                continue
-            for name, codes_of in zip(DISTURBANCES, made[1:], strict=True):
-                left = _distance(made[0][-MOTION_FRAMES:], codes_of[-MOTION_FRAMES:])
-                residual[name][-1].append(left / max(pushed[name][-1], 1e-6))
-    return Recovery(
-        residual={name: np.array(rows) for name, rows in residual.items()},
-        pushed_px={name: np.array(values) for name, values in pushed.items()},
-    )
+            run.advance(group)
+            if chunk in RECOVERY_CHUNKS:
+                for name, session, start in zip(left, disturbed, pushed, strict=True):
+                    distance = _distance(undisturbed.state.poses, session.state.poses)
+                    left[name].append(distance / max(start, 1e-6))
+        for name, shares in left.items():
+            residual[name].append(shares)
+    return Recovery(residual={name: np.array(rows) for name, rows in residual.items()})
 
 
-def _distance(first: Sequence[Tensor] | Tensor, second: Sequence[Tensor] | Tensor) -> float:
+def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Root mean square difference of codes."""
-    a = first if isinstance(first, Tensor) else torch.stack(list(first))
-    b = second if isinstance(second, Tensor) else torch.stack(list(second))
-    return float((a - b).square().mean().sqrt())
+    difference = torch.stack(list(first)) - torch.stack(list(second))
+    return float(difference.square().mean().sqrt())

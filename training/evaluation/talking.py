@@ -10,6 +10,7 @@ from visavis.engine.session import AvatarSession
 from visavis.training.evaluation.statistics import boundary_jump_ratio, sharpness
 from visavis.training.landmarks import (
     IndependentLandmarker,
+    Landmarks,
     eye_opening,
     face_found,
     mouth_opening,
@@ -20,11 +21,13 @@ from visavis.training.speech.phonemes import SAMPLE_RATE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
-    """One portrait speaking one clip; openings [N], frames uint8 [N, H, W, 3]."""
+    """One portrait speaking one clip; openings [N], frames uint8 [N, H, W, 3], their landmarks
+    `points` [N, 478, 2]."""
 
     portrait: str
     clip: EvalClip
     frames: NDArray[np.uint8]
+    points: Landmarks
     opening: NDArray[np.float64]
     eyes: NDArray[np.float64]
     face_found: float
@@ -51,6 +54,7 @@ def speak(
         portrait=portrait,
         clip=clip,
         frames=frames,
+        points=points,
         opening=mouth_opening(points),
         eyes=eye_opening(points),
         face_found=face_found(points),

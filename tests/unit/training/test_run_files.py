@@ -62,9 +62,9 @@ def test_average_follows_a_constant_and_restores() -> None:
 def test_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     run = TeacherRun(smoke_teacher(), tmp_path, Workers())
     run.step, run.elapsed = 12, 34.5
-    run.save()
+    run.save(tmp_path)
     again = TeacherRun(replace(smoke_teacher(), seed=9), tmp_path, Workers())
-    assert again.resume()
+    assert again.resume(tmp_path)
     assert (again.step, again.elapsed) == (12, 34.5)
     for a, b in zip(run.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)

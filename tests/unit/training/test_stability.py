@@ -68,12 +68,11 @@ def test_each_factor_notices_its_own_fault() -> None:
 
 def test_ratios_and_collapse_come_from_the_factors() -> None:
     factors = {1: np.full((2, 5), 1.0), 10: np.array([[1.5] * 5, [6.0] * 5])}
-    drift = Drift(factors=factors, moved={}, film={})
+    drift = Drift(factors=factors, film={})
     assert drift.ratio(10) == pytest.approx(3.75)
     assert drift.collapsed(10) == 0.5
     recovery = Recovery(
-        residual={name: np.full((2, 4), 0.05 * i) for i, name in enumerate(DISTURBANCES)},
-        pushed_px={},
+        residual={name: np.full((2, 4), 0.05 * i) for i, name in enumerate(DISTURBANCES)}
     )
     figures = stability_figures(drift, recovery)
     assert figures["drift_ratio_10"] == pytest.approx(3.75)
