@@ -17,7 +17,8 @@ from visavis.engine.dit.conditioning import Float32LayerNorm
 from visavis.engine.dit.config import DiTConfig
 from visavis.engine.dit.fused import wide_softmax
 from visavis.engine.dit.layout import Segment
-from visavis.engine.dit.rope import line_tables, rotate
+from visavis.engine.dit.rope import line_tables
+from visavis.kernels.norm_rope.reference import plain_rotate
 
 # Positions on one axis that tell two people apart (MultiTalk, arXiv 2505.22647 section 3.3):
 # a token of person 1 lies in the first range, of person 2 in the second, of neither at the middle.
@@ -159,7 +160,7 @@ class AudioCrossAttention(nn.Module):
             half = tokens_BTAC.shape[2] // 2
             centres = [sum(bounds) / 2 for bounds in PERSON_RANGES]
             positions = torch.tensor(centres, device=k.device).repeat_interleave(half)
-            k = rotate(k, *line_tables(positions, k.shape[-1]))
+            k = plain_rotate(k, *line_tables(positions, k.shape[-1]))
         return AudioKV(k, v)
 
     def fold(self, audio: AudioKV) -> AudioFold:
@@ -191,7 +192,7 @@ class AudioCrossAttention(nn.Module):
             return self._absorbed(x_BND, audio, segments)
         q = self.q(x_BND).unflatten(-1, (self.heads, -1))
         if positions_BN is not None:
-            q = rotate(q, *line_tables(positions_BN, q.shape[-1]))
+            q = plain_rotate(q, *line_tables(positions_BN, q.shape[-1]))
         if segments is None:
             per_frame = q.unflatten(1, (audio.k.shape[1], -1)).flatten(0, 1)
             out = attend(per_frame, audio.k.flatten(0, 1), audio.v.flatten(0, 1), self.impl)

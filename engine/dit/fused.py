@@ -1,8 +1,8 @@
 """The work between the matrix products, each operation one pass over memory where it can be.
 
-Under autograd and on a CPU these are plain PyTorch. Without gradients on a device that has kernels
-of ours (`visavis.kernels`) they are single operators of the `visavis` namespace, opaque to
-`torch.compile`; on the meta device too, so that counters see what a GPU would run.
+Under autograd and on a CPU these are the plain references of `visavis.kernels`. Without gradients
+on a GPU they are single operators of the `visavis` namespace, opaque to `torch.compile`; on the
+meta device too, so that counters see what a GPU would run.
 
 Letters: B batch, N tokens, L keys, D model width, H heads, K head size.
 """
@@ -12,19 +12,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from visavis.engine.dit.gpu_kernels import GPU_KERNELS
-from visavis.engine.dit.rope import rotate
+from visavis.kernels import dit_ops
+from visavis.kernels.modulate.reference import plain_gated_residual, plain_layer_norm
+from visavis.kernels.norm_rope.reference import plain_rms_norm, plain_rms_norm_rotate
 
 
 def fuses(x: Tensor) -> bool:
     """Whether the single operators are used for this tensor."""
-    if torch.is_grad_enabled():
-        return False
-    return x.device.type == "meta" or (x.device.type == "cuda" and GPU_KERNELS is not None)
+    return not torch.is_grad_enabled() and x.device.type in ("cuda", "meta")
 
 
 def wide(x: Tensor) -> Tensor:
@@ -48,10 +46,7 @@ def layer_norm(
     if fuses(x_BND):
         out: Tensor = torch.ops.visavis.layer_norm(x_BND, weight, bias, eps, dtype)
         return out
-    x = wide(x_BND)
-    if weight.ndim == 1:
-        return F.layer_norm(x, weight.shape, wide(weight), wide(bias), eps).to(dtype)
-    return (F.layer_norm(x, x.shape[-1:], eps=eps) * weight + bias).to(dtype)
+    return plain_layer_norm(x_BND, weight, bias, eps, dtype)
 
 
 def rms_norm(x_BND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -59,10 +54,7 @@ def rms_norm(x_BND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     if fuses(x_BND):
         out: Tensor = torch.ops.visavis.rms_norm(x_BND, weight_D, eps)
         return out
-    x = wide(x_BND)
-    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    # rounded to the input's dtype before the weight, as the released model was trained
-    return (x * scale).to(x_BND.dtype) * weight_D.to(x_BND.dtype)
+    return plain_rms_norm(x_BND, weight_D, eps)
 
 
 def rms_norm_rotate(
@@ -72,8 +64,7 @@ def rms_norm_rotate(
     if fuses(x_BND):
         out: Tensor = torch.ops.visavis.rms_norm_rotate(x_BND, weight_D, eps, heads, cos, sin)
         return out
-    normed = rms_norm(x_BND, weight_D, eps)
-    return rotate(normed.view(*normed.shape[:-1], heads, -1), cos, sin)
+    return plain_rms_norm_rotate(x_BND, weight_D, eps, heads, cos, sin)
 
 
 def add_gated(x_BND: Tensor, h_BND: Tensor, gate_B1D: Tensor | None) -> Tensor:
@@ -81,9 +72,7 @@ def add_gated(x_BND: Tensor, h_BND: Tensor, gate_B1D: Tensor | None) -> Tensor:
     if fuses(x_BND):
         out: Tensor = torch.ops.visavis.add_gated(x_BND, h_BND, gate_B1D)
         return out
-    if gate_B1D is None:
-        return x_BND + h_BND.to(x_BND.dtype)
-    return (x_BND + h_BND * gate_B1D).to(x_BND.dtype)
+    return plain_gated_residual(x_BND, h_BND, gate_B1D)
 
 
 def fused_attention(
@@ -102,16 +91,9 @@ def fused_attention_with_lse(
     return out, lse
 
 
-def _kernels() -> Any:
-    if GPU_KERNELS is None:
-        raise RuntimeError("no GPU kernels here: `fuses` is false without them")
-    return GPU_KERNELS
-
-
 @torch.library.custom_op("visavis::layer_norm", mutates_args=())
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    out: Tensor = _kernels().layer_norm(x, weight, bias, eps, dtype)
-    return out
+    return dit_ops.layer_norm(x, weight, bias, eps, dtype)
 
 
 @_layer_norm.register_fake
@@ -121,8 +103,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -
 
 @torch.library.custom_op("visavis::rms_norm", mutates_args=())
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    out: Tensor = _kernels().rms_norm(x, weight, eps)
-    return out
+    return dit_ops.rms_norm(x, weight, eps)
 
 
 @_rms_norm.register_fake
@@ -134,8 +115,7 @@ def _(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _rms_norm_rotate(
     x: Tensor, weight: Tensor, eps: float, heads: int, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    out: Tensor = _kernels().rms_norm_rotate(x, weight, eps, heads, cos, sin)
-    return out
+    return dit_ops.rms_norm_rotate(x, weight, eps, heads, cos, sin)
 
 
 @_rms_norm_rotate.register_fake
@@ -145,8 +125,7 @@ def _(x: Tensor, weight: Tensor, eps: float, heads: int, cos: Tensor, sin: Tenso
 
 @torch.library.custom_op("visavis::add_gated", mutates_args=())
 def _add_gated(x: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
-    out: Tensor = _kernels().add_gated(x, h, gate)
-    return out
+    return dit_ops.add_gated(x, h, gate)
 
 
 @_add_gated.register_fake
@@ -156,8 +135,7 @@ def _(x: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("visavis::attention", mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = _kernels().attention(q, k, v, bias)
-    return out
+    return dit_ops.attention(q, k, v, bias)
 
 
 @_attention.register_fake
@@ -167,8 +145,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("visavis::attention_with_lse", mutates_args=())
 def _attention_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    out, lse = _kernels().attention_with_lse(q, k, v)
-    return out, lse
+    return dit_ops.attention_with_lse(q, k, v)
 
 
 @_attention_with_lse.register_fake

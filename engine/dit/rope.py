@@ -83,15 +83,6 @@ class RotaryGrid(nn.Module):
         return grid.flatten(0, 2)
 
 
-def rotate(x_BNHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs in float32; `cos`, `sin` [..., N, K / 2], dtype kept."""
-    wide = x_BNHK if x_BNHK.dtype == torch.float64 else x_BNHK.float()
-    even, odd = wide.view(*x_BNHK.shape[:-1], -1, 2).unbind(-1)
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x_BNHK.dtype)
-
-
 def line_tables(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     """(cos, sin) of real positions on one axis: [..., N] -> float32 [..., N, K / 2] each."""
     frequencies = inverse_frequencies(head_dim).to(device=positions.device, dtype=torch.float32)
