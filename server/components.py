@@ -69,10 +69,6 @@ class Server:
             principal.require(scope)
         return principal
 
-    def check_open(self) -> None:
-        """Raises ProtocolError `server_draining` or `model_loading`: no session can open now."""
-        self.admission.check_open()
-
     def hurry(self) -> None:
         """End all sessions now: the second signal."""
         self.videos.stop()

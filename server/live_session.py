@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.config import ServerConfig
-from visavis.server.conversation import FPS, Conversation
+from visavis.server.conversation import FPS, MAX_FADE_MS, Conversation
 from visavis.server.deadlines import Deadlines
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.fmp4 import Fmp4Writer
@@ -225,7 +225,7 @@ class LiveSession:
         media = self.out.media
         assert media is not None
         epoch = self.conversation.epoch
-        fade_ms = min(max(event.fade_ms or 0, 0), 500)
+        fade_ms = min(max(event.fade_ms or 0, 0), MAX_FADE_MS)
         events = self.conversation.cancel(
             event.response_id,
             fade_ms=fade_ms,
@@ -254,8 +254,7 @@ class LiveSession:
             engine = error.code in (ErrorCode.ENGINE_FAILED, ErrorCode.INTERNAL_ERROR)
             status: ev.ResponseStatus = "failed" if engine else "cancelled"
             self.out.post(*self.conversation.close(status, error.code))
-        self.out.error(error)
-        self.out.close(error.spec.close or 1011, error.code)
+        self.out.close_with(error)
 
     def leave(self, *, drain: bool) -> None:
         """The client's session.close."""

@@ -58,6 +58,7 @@ class Outbound:
         self._fmp4: Fmp4Writer | None = None
         self._audio_since_s: dict[int, float] = {}
         self._cancelled_s: float | None = None
+        self._underruns = 0
         self._stats_s = 0.0
         self._tick_s = 0.0
 
@@ -128,6 +129,11 @@ class Outbound:
             self._closing = (code, reason)
         self._wake.set()
 
+    def close_with(self, error: ProtocolError) -> None:
+        """Queue an error event, and close as its code says."""
+        self.error(error)
+        self.close(error.spec.close or 1011, error.code)
+
     def cleared(self, now_s: float) -> None:
         """A cancel emptied the queues: what comes next plays at once."""
         self._cancelled_s = now_s
@@ -140,7 +146,16 @@ class Outbound:
             self._pacer.acknowledge(pts_us, time.monotonic())
         if update.skew_ms is not None:
             self._metrics.client_skew.observe(abs(update.skew_ms) / 1000)
+        self._count_underruns(update.underruns)
         self._wake.set()
+
+    def _count_underruns(self, told: int) -> None:
+        """What is new in the client's sum, which begins anew with a page that was loaded anew."""
+        sent = 0 if self._conversation is None else self._conversation.next_index
+        # No more media can have come too late than was sent.
+        total = min(max(told, 0), sent)
+        self._metrics.client_underruns.inc(max(0, total - self._underruns))
+        self._underruns = total
 
     def blocked_s(self, now_s: float) -> float:
         """How long the client has given no credit for media."""

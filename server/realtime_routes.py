@@ -77,7 +77,7 @@ def realtime_routes(server: Server) -> APIRouter:
         try:
             check_subprotocols(socket.scope.get("subprotocols", []))
             principal = server.auth.socket(socket)
-            server.check_open()
+            server.admission.check_open()
         except ProtocolError as error:
             await _refuse(socket, server, error)
             return
@@ -152,8 +152,7 @@ async def _accept(socket: WebSocket) -> None:
 
 async def _close_with(socket: WebSocket, server: Server, error: ProtocolError) -> None:
     out = Outbound(socket, server.config, server.metrics, server.admission)
-    out.error(error)
-    out.close(error.spec.close or 1011, error.code)
+    out.close_with(error)
     await out.run(lambda now_s: None)
 
 

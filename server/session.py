@@ -160,9 +160,9 @@ class RealtimeSession:
         try:
             await self._stop()
             out = Outbound(self._socket, self._config, self._metrics, self._admission)
-            error = ProtocolError(ErrorCode.TAKEN_OVER, "the session goes on on a newer connection")
-            out.error(error)
-            out.close(error.spec.close or 1011, error.code)
+            out.close_with(
+                ProtocolError(ErrorCode.TAKEN_OVER, "the session goes on on a newer connection")
+            )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await out.run(lambda now_s: None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import re
 
 import av
+import httpx
 import numpy as np
 import pytest
 from live_server import LiveServer, Media, client_of, drawn_face, encoded, noise
@@ -213,6 +215,29 @@ async def test_playback_updates_tell_what_was_heard(live: LiveServer) -> None:
         await client.send("playback.update", pts_us=last.pts_us, seq=last.seq)
         done = await client.until("response.done")
     assert done["played_ms"] == done["sent_ms"] == 1000
+
+
+async def test_underruns_that_a_client_reports_are_counted_once(live: LiveServer) -> None:
+    async with client_of(live) as client:
+        await client.configure()
+        for _ in range(4):
+            await client.until_media(speech=False)
+        before = underruns(live)
+        for told in (2, 2, 3, 0, 1, -5, 0):
+            await client.send("playback.update", pts_us=0, underruns=told)
+        await client.send("session.ping")
+        await client.until("session.pong")
+        assert underruns(live) - before == 4
+        await client.send("playback.update", pts_us=0, underruns=10**300)
+        await client.send("session.ping")
+        await client.until("session.pong")
+        assert underruns(live) - before < 1_000
+
+
+def underruns(server: LiveServer) -> float:
+    text = httpx.get(f"{server.http}/metrics").text
+    (line,) = re.findall(r"^visavis_client_underruns_total (\S+)$", text, re.MULTILINE)
+    return float(line)
 
 
 async def test_without_credit_pictures_stop_and_then_sound(live: LiveServer) -> None:
