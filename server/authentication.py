@@ -11,10 +11,9 @@ from starlette.requests import HTTPConnection
 from visavis.server.api_keys import MAX_KEY_LENGTH, KeyRing
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.principal import ANONYMOUS, Principal
-from visavis.server.tokens import MAX_TOKEN_LENGTH, ClientTokens
+from visavis.server.protocol import TOKEN_SUBPROTOCOL_PREFIX
+from visavis.server.tokens import ClientTokens, invalid_token
 
-# A browser can set no header of a WebSocket but this list of subprotocols.
-TOKEN_PROTOCOL = "avatar.auth."
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -55,12 +54,9 @@ class Authentication:
             principal = self.keys.find(credential)
             if principal is not None:
                 return principal
-        if len(credential) <= MAX_TOKEN_LENGTH and credential.count(".") == 2:
+        if credential.count(".") == 2:
             return self.tokens.verify(credential)
-        raise ProtocolError(
-            ErrorCode.INVALID_TOKEN,
-            "the key or token is not one of this server; check it, or get a new one",
-        )
+        raise invalid_token()
 
     def _nobody(self) -> Principal:
         if not self.required:
@@ -68,7 +64,7 @@ class Authentication:
         raise ProtocolError(
             ErrorCode.MISSING_TOKEN,
             "this server wants `Authorization: Bearer KEY`, or from a page the subprotocol "
-            f"{TOKEN_PROTOCOL}TOKEN with a token of POST /v1/realtime/client_secrets",
+            f"{TOKEN_SUBPROTOCOL_PREFIX}TOKEN with a token of POST /v1/realtime/client_secrets",
         )
 
     def check_origin(self, connection: HTTPConnection) -> None:
@@ -127,7 +123,8 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _subprotocol(connection: HTTPConnection) -> str | None:
+    # A browser can set no header of a WebSocket but this list of subprotocols.
     for offered in connection.scope.get("subprotocols", []):
-        if offered.startswith(TOKEN_PROTOCOL):
-            return str(offered[len(TOKEN_PROTOCOL) :])
+        if offered.startswith(TOKEN_SUBPROTOCOL_PREFIX):
+            return str(offered.removeprefix(TOKEN_SUBPROTOCOL_PREFIX))
     return None

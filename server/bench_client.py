@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 
 from visavis.server.conversation import FRAME_US
 from visavis.server.protocol import (
+    ENDPOINT,
     SUBPROTOCOL,
     Flag,
     Frame,
@@ -27,7 +28,6 @@ from visavis.server.protocol import (
     encode_frame,
 )
 
-SOCKET_PATH = "/v1/realtime/avatar"
 OPEN_TIMEOUT_S = 30.0
 Event = dict[str, Any]
 
@@ -132,12 +132,12 @@ def socket_url(url: str) -> str:
     schemes = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
     if parts.scheme not in schemes or not parts.netloc:
         raise BenchError(f"url={url!r}: write it like ws://127.0.0.1:8000")
-    return f"{schemes[parts.scheme]}://{parts.netloc}{SOCKET_PATH}"
+    return f"{schemes[parts.scheme]}://{parts.netloc}{ENDPOINT}"
 
 
 def first_avatar(url: str) -> str:
     """The id of the server's first avatar. Raises BenchError when there is none."""
-    base = socket_url(url).removesuffix(SOCKET_PATH).replace("ws", "http", 1)
+    base = socket_url(url).removesuffix(ENDPOINT).replace("ws", "http", 1)
     try:
         with urllib.request.urlopen(f"{base}/v1/avatars", timeout=OPEN_TIMEOUT_S) as reply:
             avatars = json.load(reply)["data"]

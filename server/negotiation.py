@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar, get_args
 
 from msgspec import UnsetType
 
@@ -13,7 +13,7 @@ from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.protocol import check_sample_rate
 
 T = TypeVar("T")
-VIDEO_FORMATS = ("h264", "jpeg", "fmp4", "none")
+VIDEO_FORMATS: tuple[str, ...] = get_args(ev.VideoFormat)
 MAX_SEED = 2**63 - 1
 
 
@@ -27,7 +27,7 @@ class SessionSetup:
     seed: int
     output: ev.OutputMedia
     idle: ev.IdlePolicy
-    on_disconnect: Literal["hold", "end"]
+    on_disconnect: ev.OnDisconnect
 
 
 def _value(field: T | UnsetType, default: T) -> T:
@@ -93,7 +93,7 @@ def _check_output(output: ev.OutputMedia) -> ev.OutputMedia:
 
 def changed_setup(
     current: SessionSetup, settings: ev.SessionSettings
-) -> tuple[ev.IdlePolicy, Literal["hold", "end"]]:
+) -> tuple[ev.IdlePolicy, ev.OnDisconnect]:
     """The mutable fields after a later session.update.
 
     Raises ProtocolError `immutable_field` when it would change anything else.

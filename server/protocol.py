@@ -30,9 +30,14 @@ class HeaderField:
     meaning: str
 
     @property
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return struct.calcsize("<" + self.code)
+
+    @property
     def wire_type(self) -> str:
         """`u8`, `u16`, `u32` or `u64`."""
-        return f"u{8 * struct.calcsize('<' + self.code)}"
+        return f"u{8 * self.size}"
 
 
 # The one definition of the header; its offsets follow from the order.

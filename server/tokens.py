@@ -104,7 +104,7 @@ class ClientTokens:
         claims = self._claims(token)
         now = self._now()
         if claims.iss != ISSUER or claims.aud != AUDIENCE or claims.iat > now + LEEWAY_S:
-            raise _invalid()
+            raise invalid_token()
         if now >= claims.exp + claims.max_s + LEEWAY_S:
             raise ProtocolError(
                 ErrorCode.TOKEN_EXPIRED,
@@ -114,7 +114,7 @@ class ClientTokens:
 
     def _claims(self, token: str) -> _Claims:
         if len(token) > MAX_TOKEN_LENGTH:
-            raise _invalid()
+            raise invalid_token()
         for key in self._signing:
             try:
                 decoded = jwt.decode(token, key, algorithms=[ALGORITHM])
@@ -122,7 +122,7 @@ class ClientTokens:
             except (JoseError, ValueError, TypeError):
                 continue
         # Which part was wrong is nobody's business who has no key; and no message quotes the token.
-        raise _invalid()
+        raise invalid_token()
 
     def _principal(self, claims: _Claims, *, expired: bool) -> Principal:
         if claims.sub == ANONYMOUS.name and not len(self._keys):
@@ -130,7 +130,7 @@ class ClientTokens:
         else:
             issuer = self._keys.named(claims.sub)
         if issuer is None:
-            raise _invalid()
+            raise invalid_token()
         return replace(
             issuer,
             kind="token",
@@ -148,7 +148,8 @@ def _signing_key(secret: str) -> OctKey:
     return OctKey.import_key(digest)
 
 
-def _invalid() -> ProtocolError:
+def invalid_token() -> ProtocolError:
+    """What is said of a key or token that this server does not know."""
     return ProtocolError(
         ErrorCode.INVALID_TOKEN,
         "the key or token is not one of this server; check it, or get a new one",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from visavis.server.events.base import IdlePolicy, OnDisconnect
+from visavis.server.events.base import IdlePolicy, OnDisconnect, VideoFormat
 
 
 class InputAudio(Struct, kw_only=True):
@@ -30,7 +30,7 @@ class OutputMedia(Struct, kw_only=True):
         Meta(
             description="h264: Annex B access units; jpeg: one picture a message; fmp4: fragments "
             "for Media Source Extensions; none: sound and timing only.",
-            extra_json_schema={"enum": ["h264", "jpeg", "fmp4", "none"]},
+            extra_json_schema={"enum": list(get_args(VideoFormat))},
         ),
     ] = "h264"
     audio: Annotated[str, Meta(extra_json_schema={"enum": ["pcm16"]})] = "pcm16"
@@ -126,7 +126,7 @@ class ResumeOffer(Struct, kw_only=True):
 class EffectiveOutput(Struct, kw_only=True):
     """The media that is really sent."""
 
-    video: Annotated[str, Meta(extra_json_schema={"enum": ["h264", "jpeg", "fmp4", "none"]})]
+    video: Annotated[str, Meta(extra_json_schema={"enum": list(get_args(VideoFormat))})]
     codec: Annotated[
         str,
         Meta(description="RFC 6381 string for VideoDecoder or MediaSource; jpeg; none."),

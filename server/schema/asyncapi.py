@@ -142,7 +142,6 @@ def _binary_messages() -> dict[str, Json]:
 def _binary_schema() -> Json:
     fields, offset = [], 0
     for field in protocol.HEADER_FIELDS:
-        size = int(field.wire_type[1:]) // 8
         fields.append(
             {
                 "name": field.name,
@@ -151,7 +150,7 @@ def _binary_schema() -> Json:
                 "meaning": field.meaning,
             }
         )
-        offset += size
+        offset += field.size
     return {
         "type": "string",
         "format": "binary",

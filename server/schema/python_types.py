@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from functools import cache
 
 from msgspec import NODEFAULT, UNSET
 
@@ -200,8 +201,9 @@ def _inner_table(inner: dict[str, str]) -> list[str]:
     return [head, *[f'        "{name}": {kind},' for name, kind in inner.items()], "    }"]
 
 
-def _structs() -> set[str]:
-    return {shape.name for shape in model.inner_shapes()}
+@cache
+def _structs() -> frozenset[str]:
+    return frozenset(shape.name for shape in model.inner_shapes())
 
 
 def _field(field: FieldShape) -> list[str]:

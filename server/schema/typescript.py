@@ -46,7 +46,7 @@ def _constants() -> str:
     for field in protocol.HEADER_FIELDS:
         lines.append(f"  /** {field.wire_type}: {field.meaning} */")
         lines.append(f"  {field.name}: {offset},")
-        offset += int(field.wire_type[1:]) // 8
+        offset += field.size
     lines += ["} as const;", "", "/** What a binary message carries. */", "export const Kind = {"]
     for kind, text in protocol.KIND_MEANINGS.items():
         lines += [f"  /** {text} */", f"  {_pascal(kind.name)}: {int(kind)},"]
