@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from visavis.engine.plan import CHUNK_LENGTHS, new_frames
 from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import FPS
 from visavis.server.resume import ResumeDesk
 
-CHUNK_FRAMES = 28
+CHUNK_FRAMES = new_frames(CHUNK_LENGTHS[-1])
 
 
 def greeting(

@@ -14,11 +14,13 @@ from visavis.server.schema.asyncapi import asyncapi_document
 def model_routes(server: Server) -> APIRouter:
     """GET /v1/models, /v1/realtime/capacity and /v1/asyncapi.json."""
     router = APIRouter(tags=["server"])
+    # Made once: it takes milliseconds, and the caller is anybody.
+    document = asyncapi_document(version("visavis"))
 
     @router.get("/v1/asyncapi.json")
     async def asyncapi() -> dict[str, object]:
         """The socket's events, errors and binary messages."""
-        return asyncapi_document(version("visavis"))
+        return document
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, object]:

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 # Frames that may wait for their time to be sent: one steady chunk, so that the next is begun
 # while the client still has the lead of the one before.
-MAX_READY_FRAMES = 28
+MAX_READY_FRAMES = new_frames(CHUNK_LENGTHS[-1])
 # An utterance whose audio stops for so long lets the avatar go idle until it goes on.
 STARVED_S = 0.4
 # A client that has waited so long gets the little that there is.

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -122,7 +123,8 @@ async def _speak(
     writer: Mp4Writer,
     max_s: float,
 ) -> None:
-    session = host.engine.open_session(avatar, input_rate=audio.rate, seed=job.seed)
+    opening = partial(host.engine.open_session, avatar, input_rate=audio.rate, seed=job.seed)
+    session = await host.worker.run(opening, deadline_s=time.monotonic() + PATIENCE_S)
     blocks = audio.blocks()
     samples, ended = 0, False
     while True:
