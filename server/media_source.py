@@ -30,10 +30,6 @@ class MediaSource:
         self._untold = 0
         self._told_s = float("-inf")
 
-    @property
-    def has_frames(self) -> bool:
-        return bool(self._conversation.ready)
-
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until the next frame may go, 0 for now; None when there is none, or no credit."""
         ready = self._conversation.ready

@@ -56,12 +56,6 @@ def load_engine(config: ServerConfig) -> AvatarEngine:
     )
 
 
-async def _decode_in_thread(data: bytes) -> NDArray[np.uint8]:
-    from visavis.engine.face.image import load_image
-
-    return await asyncio.to_thread(load_image, data)
-
-
 class ModelHost:
     """Owns the engine thread and what is on it; every public coroutine belongs to the event loop.
 
@@ -75,9 +69,9 @@ class ModelHost:
         store: AvatarStore,
         load: EngineLoader = load_engine,
         *,
-        decode_image: ImageLoader | None = None,
+        decode_image: ImageLoader,
     ) -> None:
-        self._decode_image = decode_image or _decode_in_thread
+        self._decode_image = decode_image
         self.worker = EngineWorker()
         self.state: HostState = "loading"
         self.realtime_factor: float | None = None

@@ -60,7 +60,7 @@ class Quotas:
         now = self._now()
         self._roll_over(now)
         live = sum(
-            now - max(lease.since_s, self._usage.day * DAY_S)
+            self._today_s(lease, now)
             for lease in self._leases
             if lease.principal.name == principal.name
         )
@@ -108,10 +108,14 @@ class Quotas:
     def _charge(self, lease: _Lease) -> None:
         now = self._now()
         self._roll_over(now)
-        seconds = max(0.0, now - max(lease.since_s, self._usage.day * DAY_S))
         name = lease.principal.name
-        self._usage.seconds[name] = self._usage.seconds.get(name, 0.0) + seconds
+        used = self._usage.seconds.get(name, 0.0)
+        self._usage.seconds[name] = used + self._today_s(lease, now)
         self._write()
+
+    def _today_s(self, lease: _Lease, now: float) -> float:
+        """How much of a session falls on today; 0 where the wall clock went back."""
+        return max(0.0, now - max(lease.since_s, self._usage.day * DAY_S))
 
     def _roll_over(self, now: float) -> None:
         day = int(now // DAY_S)

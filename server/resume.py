@@ -41,11 +41,6 @@ class ResumeDesk:
         """All that are configured and have not ended, oldest first."""
         return list(self._sessions.values())
 
-    @property
-    def held(self) -> int:
-        """Sessions that wait for their client."""
-        return len(self._waiting)
-
     def offer(self, session_id: str) -> ResumeOffer:
         """What a client needs in order to come back."""
         return ResumeOffer(handle=self._signer.sign(session_id), ttl_s=self.ttl_s)
@@ -96,6 +91,6 @@ class ResumeDesk:
 
     async def close(self) -> None:
         """End what waits; the server stops."""
-        for session in list(self._sessions.values()):
-            if session.id in self._waiting:
+        for session in self.sessions:
+            if self.waits(session):
                 await session.end("server_stopped")
