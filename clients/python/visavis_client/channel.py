@@ -32,6 +32,7 @@ from visavis_client.protocol import (
     SessionQueued,
     SessionResume,
     SessionResumed,
+    SessionUpdated,
 )
 from visavis_client.resume import Reconnector
 from visavis_client.server_errors import closes, server_error
@@ -63,6 +64,7 @@ class Channel:
         self,
         socket: ClientConnection,
         *,
+        outbox: Outbox,
         timeout_s: float,
         receive: Receiver,
         finish: Callable[[AvatarError | None], Awaitable[None]],
@@ -71,12 +73,13 @@ class Channel:
         self.over: SessionClosedError | None = None
         self.timeout_s = timeout_s
         self.resumes = 0
-        self.outbox = Outbox()
         self._socket = socket
+        self._outbox = outbox
         self._receive = receive
         self._finish = finish
         self._reconnector = reconnector
         self._offer: ResumeOffer | None = None
+        self._held = False
         self._last_seq: int | None = None
         self._last_event_id: str | None = None
         self._leaving = False
@@ -88,10 +91,6 @@ class Channel:
         self._queued = asyncio.Event()
         self._last_error: ServerError | None = None
         self._reader = asyncio.create_task(self._run())
-
-    def allow_resume(self, offer: ResumeOffer | None) -> None:
-        """From now on a lost connection is opened again with this handle."""
-        self._offer = offer
 
     async def greeting(self, queue_timeout_s: float) -> SessionCreated:
         """The server's first event.
@@ -125,7 +124,7 @@ class Channel:
 
     async def send_audio(self, pcm: bytes) -> None:
         """Send an AUDIO_IN message. Raises SessionClosedError."""
-        message = self.outbox.add(pcm)
+        message = self._outbox.add(pcm)
         await self._send(message.data, kept=True)
         message.sent = True
 
@@ -217,7 +216,9 @@ class Channel:
 
     async def _go_on(self) -> bool:
         """Whether a new socket has taken the lost one's place."""
-        if self._leaving or self._offer is None or self._reconnector is None:
+        if self._leaving or self._reconnector is None:
+            return False
+        if self._offer is None or not self._held:
             return False
         if not self._reconnector.may_resume(self._socket.close_code):
             return False
@@ -237,7 +238,7 @@ class Channel:
         self._offer = event.resume
         await self._receive(event)
         # In one step: from here on, whoever sends does it himself.
-        missing = list(self.outbox.missing(event.received_seq))
+        missing = list(self._outbox.missing(event.received_seq))
         requests = list(self._waiting.values())
         self.resumes += 1
         try:
@@ -254,13 +255,8 @@ class Channel:
         self._last_event_id = event.event_id or self._last_event_id
         if isinstance(event, SessionResumed):
             return  # of an earlier time, among what was missed
+        self._note_offer(event)
         await self._receive(event)
-        if (
-            isinstance(event, SessionExpiring)
-            and event.reason == "server_draining"
-            and not event.resumable
-        ):
-            self._offer = None
         if isinstance(event, ErrorEvent):
             await self._on_error(server_error(event.error))
         elif isinstance(event, SessionCreated) and not self._greeting.done():
@@ -270,6 +266,16 @@ class Channel:
         request = self._waiting.get(event.source_event_id or "")
         if request is not None and isinstance(event, request.reply) and not request.future.done():
             request.future.set_result(event)
+
+    def _note_offer(self, event: ServerEvent) -> None:
+        """Follow whether the server holds the session, and with which handle it goes on."""
+        match event:
+            case SessionCreated():
+                self._offer = event.resume
+            case SessionUpdated():
+                self._held = event.session.on_disconnect == "hold"
+            case SessionExpiring(reason="server_draining", resumable=False):
+                self._offer = None
 
     async def _on_error(self, error: ServerError) -> None:
         self._last_error = error

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 JPEG, H264 = "jpeg", "h264"
+FPS = 1_000_000 // FRAME_US
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from visavis_client import wire
 from visavis_client.errors import AvatarError, ServerError
 from visavis_client.flow import FrameQueue, InputCredit, InputRate
-from visavis_client.frames import frame_of
+from visavis_client.frames import FPS, frame_of
 from visavis_client.outbox import Outbox
 from visavis_client.protocol import (
     EffectiveSettings,
@@ -25,21 +25,24 @@ from visavis_client.protocol import (
 )
 
 MAX_EVENTS = 256
-FPS = 25
 
 
 class Inbox:
     """Filled by the channel, emptied by the session. Belongs to one event loop."""
 
     def __init__(
-        self, max_frames: int, *, on_queue: Callable[[SessionQueued], None] | None = None
+        self,
+        max_frames: int,
+        outbox: Outbox,
+        *,
+        on_queue: Callable[[SessionQueued], None] | None = None,
     ) -> None:
         self.queue = FrameQueue(max_frames)
         self.credit = InputCredit(0)
         self.input_rate = InputRate(None, 0.0)
         self.codec_config: bytes | None = None
         self.num_utterances = 0
-        self.outbox: Outbox | None = None
+        self._outbox = outbox
         self._settings: EffectiveSettings | None = None
         self._created: SessionCreated | None = None
         self._events: deque[ServerEvent] = deque(maxlen=MAX_EVENTS)
@@ -56,10 +59,6 @@ class Inbox:
         """The settings in force; only after session.updated."""
         assert self._settings is not None
         return self._settings
-
-    def greeted(self, created: SessionCreated) -> None:
-        """The server's limits are known."""
-        self._created = created
 
     def begin_utterance(self, on_end: Callable[[str], None]) -> None:
         """Audio of another utterance follows; `on_end` is called with its status."""
@@ -123,6 +122,8 @@ class Inbox:
             case SessionQueued():
                 if self._on_queue is not None:
                     self._on_queue(event)
+            case SessionCreated():
+                self._created = event
             case SessionUpdated():
                 # Set here and not by who asked: the first frame may follow at once.
                 self._accept(event.session)
@@ -135,8 +136,7 @@ class Inbox:
                 await self._on_resumed(event)
 
     def _forget_sent(self) -> None:
-        if self.outbox is not None:
-            self.outbox.keep_at_most(self.credit.outstanding)
+        self._outbox.keep_at_most(self.credit.outstanding)
 
     def _accept(self, settings: EffectiveSettings) -> None:
         self._settings = settings

@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from visavis_client.errors import AvatarError, FrameDecodeError, MissingExtraError
-from visavis_client.frames import H264, JPEG, AvatarFrame
+from visavis_client.frames import FPS, H264, JPEG, AvatarFrame
 from visavis_client.protocol import FRAME_US
 from visavis_client.wire import SAMPLE_BYTES
 
-FPS = 25
 PROVENANCE = "Generated talking portrait; the face is synthetic. Made with visavis."
 # Invisible at the size of these frames, and half the time of x264's default.
 JPEG_ENCODER = {"crf": "18", "preset": "veryfast"}

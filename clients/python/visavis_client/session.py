@@ -16,6 +16,7 @@ from visavis_client.errors import AvatarError, ResponseFailedError, SessionClose
 from visavis_client.frames import AvatarFrame
 from visavis_client.inbox import Inbox
 from visavis_client.options import QUEUE_S, Playback
+from visavis_client.outbox import Outbox
 from visavis_client.playback import PlaybackReporter
 from visavis_client.protocol import (
     AudioClear,
@@ -70,15 +71,16 @@ class AvatarSession:
     ) -> None:
         """Wrap an open socket. `max_frames` bounds the frames that wait to be read, `timeout_s`
         every wait for an answer, in seconds."""
-        self._inbox = Inbox(max_frames, on_queue=on_queue)
+        outbox = Outbox()
+        self._inbox = Inbox(max_frames, outbox, on_queue=on_queue)
         self._channel = Channel(
             socket,
+            outbox=outbox,
             timeout_s=timeout_s,
             receive=self._inbox.receive,
             finish=self._inbox.finish,
             reconnector=reconnector,
         )
-        self._inbox.outbox = self._channel.outbox
         self._playback: Playback = playback
         self._reporter = PlaybackReporter(self._inbox.playback, self._channel.tell)
         self._reporting: asyncio.Task[None] | None = None
@@ -95,17 +97,11 @@ class AvatarSession:
         Raises ServerError (`capacity`, `model_loading`, `avatar_not_found`, ...), TimedOutError.
         """
         self._created = await self._channel.greeting(queue_timeout_s)
-        self._inbox.greeted(self._created)
         await self._channel.ask(
             SessionUpdate(session=settings), SessionUpdated, queue_timeout_s=queue_timeout_s
         )
-        self._renew_offer()
         if self._playback == "read":
             self._reporting = asyncio.create_task(self._reporter.run())
-
-    def _renew_offer(self) -> None:
-        held = self.settings.on_disconnect == "hold"
-        self._channel.allow_resume(self.created.resume if held else None)
 
     # What the server said
 
@@ -337,7 +333,6 @@ class AvatarSession:
         """Change `idle` or `on_disconnect`. Raises ImmutableFieldError for the rest."""
         session = SessionSettings(idle=idle, on_disconnect=on_disconnect, **others)
         await self._channel.ask(SessionUpdate(session=session), SessionUpdated)
-        self._renew_offer()
 
     async def request_keyframe(self) -> None:
         """Ask for a frame that can be decoded without earlier ones."""

@@ -303,6 +303,50 @@ async def test_a_session_that_is_gone_ends_with_the_servers_reason() -> None:
         assert isinstance(closed.value.error, ResumeExpiredError)
 
 
+async def test_a_change_of_settings_keeps_the_newest_handle() -> None:
+    async def first(c: Connection) -> None:
+        await c.greet()
+        c.drop()
+
+    async def second(c: Connection) -> None:
+        await c.until("session.resume")
+        await c.resumed(from_seq=0)
+        asked = await c.until("session.update")
+        await c.reply("session.updated", asked, session=EFFECTIVE)
+        c.drop()
+
+    async def third(c: Connection) -> None:
+        asked = await c.until("session.resume")
+        assert asked["handle"] == "second"
+        await c.resumed(from_seq=0)
+        ping = await c.until("session.ping")
+        await c.reply("session.pong", ping, t=0, server_time_us=0)
+
+    async with session_with(first, second, third) as session:
+        await session.update(idle="freeze")
+        await session.ping()
+        assert session.resumes == 2
+
+
+async def test_a_server_that_drains_for_good_is_not_asked_again() -> None:
+    async def only(c: Connection) -> None:
+        await c.greet()
+        await c.send("session.expiring", reason="server_draining", deadline_s=5)
+        asked = await c.until("session.update")
+        await c.reply("session.updated", asked, session=EFFECTIVE)
+        await c.socket.close(1012, "server_draining")
+
+    async def again(c: Connection) -> None:
+        raise AssertionError("the client came back")
+
+    async with session_with(only, again) as session:
+        await session.update(idle="freeze")
+        with pytest.raises(SessionClosedError) as closed:
+            async for _ in session.frames():
+                pass
+        assert (closed.value.close_code, session.resumes) == (1012, 0)
+
+
 async def test_without_resume_a_lost_connection_is_the_end() -> None:
     async def only(c: Connection) -> None:
         await c.greet(hold="end")
