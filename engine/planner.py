@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from visavis.engine.cards import CardRates
+from visavis.engine.codec.wan_vae import SPATIAL_STRIDE
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.costs import (
     ChunkShape,
     activation_bytes,
     audio_bytes,
+    block_sent_bytes,
     context_bytes,
-    frame_tokens,
     original_step_flops,
     other_bytes,
     parameters,
@@ -26,7 +27,6 @@ from visavis.engine.parallel.plan import SequencePlan
 from visavis.engine.plan import FPS, MOTION_LATENTS, check_chunk_frames, latent_frames, new_frames
 
 GIB = 2**30
-SPATIAL_STRIDE = 8
 
 # Wan 2.1's VAE, counted on meta tensors (tests/unit/engine/test_planner.py): FLOPs per position
 # of a latent frame, and bytes per pixel that a decode holds.
@@ -251,16 +251,15 @@ def _exchange_s(
     """
     if shape.world == 1:
         return 0.0
-    spatial = frame_tokens(config, shape.latent_size)
-    rows = -(-shape.frames * spatial // shape.world)
-    row = 2 * config.dim
-    all_to_all = 4 * rows * row * (shape.ulysses - 1) / shape.ulysses
-    passed = 2 * rows * row * (shape.ring - 1)
+    sent = [block_sent_bytes(config, shape, rank=rank) for rank in range(shape.world)]
+    all_to_all, passed = (max(parts) for parts in zip(*sent, strict=True))
     calls = 2 if shape.ulysses > 1 else 0
     waited = config.num_layers * (all_to_all / (rates.link * 1e9) + calls * rates.collective_s)
     beside = attention_s * (shape.ring - 1) / shape.ring
     transfers = config.num_layers * (
         passed / (rates.link * 1e9) + (shape.ring - 1) * rates.collective_s
     )
-    gathered = 4 * rows * shape.world * config.latent_channels * 4 / (rates.link * 1e9)
+    tokens = shape.frames * config.frame_tokens(shape.latent_size)
+    padded = -(-tokens // shape.world) * shape.world
+    gathered = 4 * padded * config.latent_channels * 4 / (rates.link * 1e9)
     return waited + max(0.0, transfers - beside) + gathered + rates.collective_s

@@ -122,6 +122,11 @@ class DiTConfig:
         """Pixel frames coded by `latent_frames` latent frames (1 + stride per further one)."""
         return 1 + self.temporal_stride * (latent_frames - 1)
 
+    def frame_tokens(self, latent_size: tuple[int, int]) -> int:
+        """Visual tokens of one latent frame of size (h, w)."""
+        _, down, across = self.patch_size
+        return (latent_size[0] // down) * (latent_size[1] // across)
+
     @classmethod
     def from_original(cls, config: Mapping[str, object]) -> DiTConfig:
         """Read the constructor arguments of the original's `WanModel` (its config.json).

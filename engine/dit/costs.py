@@ -56,20 +56,18 @@ class ProcessCost:
         return steps * (self.products + self.attention) + self.once_products
 
 
-def frame_tokens(config: DiTConfig, latent_size: tuple[int, int]) -> int:
-    """Visual tokens of one latent frame."""
-    _, down, across = config.patch_size
-    return (latent_size[0] // down) * (latent_size[1] // across)
+def _layout(config: DiTConfig, shape: ChunkShape, rank: int = 0) -> TokenLayout:
+    spatial = config.frame_tokens(shape.latent_size)
+    return TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
 
 
 def process_cost(
     config: DiTConfig, shape: ChunkShape, *, rank: int = 0, element_bytes: int = 2
 ) -> ProcessCost:
     """What process `rank` of the group computes and sends; contexts are prepared already."""
-    spatial = frame_tokens(config, shape.latent_size)
-    layout = TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
+    layout = _layout(config, shape, rank)
     first, end = layout.frame_range
-    rows, tokens, dim = layout.length, layout.tokens, config.dim
+    rows, tokens, spatial, dim = layout.length, layout.tokens, layout.frame_tokens, config.dim
     folds = fold_saves(config, spatial)
     patch = prod(config.patch_size)
 
@@ -114,11 +112,21 @@ def sent_bytes(
 ) -> int:
     """Bytes that process `rank` sends in one step: the least that the two algorithms need.
 
-    Ulysses sends (U - 1) / U of q, k, v and of the output; the ring passes its run of k and v on,
-    R - 1 times, without padding. Not counted: the float32 result gathered once a step.
+    Not counted: the float32 result gathered once a step.
     """
-    spatial = frame_tokens(config, shape.latent_size)
-    layout = TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
+    sent = block_sent_bytes(config, shape, rank=rank, element_bytes=element_bytes)
+    return config.num_layers * sum(sent)
+
+
+def block_sent_bytes(
+    config: DiTConfig, shape: ChunkShape, *, rank: int = 0, element_bytes: int = 2
+) -> tuple[int, int]:
+    """Bytes that process `rank` sends in one block, by Ulysses and by the ring.
+
+    Ulysses sends (U - 1) / U of q, k, v and of the output; the ring passes its run of k and v on,
+    R - 1 times, without padding.
+    """
+    layout = _layout(config, shape, rank)
     row = config.dim * element_bytes
     ulysses = 4 * layout.length * row * (shape.ulysses - 1) // shape.ulysses
     run = layout.length * shape.ulysses
@@ -126,7 +134,7 @@ def sent_bytes(
     runs = [max(0, min(run, layout.tokens - i * run)) for i in range(shape.ring)]
     # in turn its own, then what it got from the one before; the last one stays
     passed = sum(runs[(place - turn) % shape.ring] for turn in range(shape.ring - 1))
-    return config.num_layers * (ulysses + 2 * passed * row // shape.ulysses)
+    return ulysses, 2 * passed * row // shape.ulysses
 
 
 def original_step_flops(config: DiTConfig, shape: ChunkShape) -> int:
@@ -134,7 +142,7 @@ def original_step_flops(config: DiTConfig, shape: ChunkShape) -> int:
 
     Its processes share the visual tokens, and repeat the text's and the image's part.
     """
-    spatial = frame_tokens(config, shape.latent_size)
+    spatial = config.frame_tokens(shape.latent_size)
     tokens, dim, world = shape.frames * spatial, config.dim, shape.world
     patch = prod(config.patch_size)
     context = config.text_len + config.image_tokens
@@ -186,15 +194,10 @@ def context_bytes(config: DiTConfig, text_tokens: int, element_bytes: int = 2) -
 
 def audio_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) -> int:
     """The audio's keys and values of one chunk, folded where that saves work: the largest share."""
-    spatial = frame_tokens(config, shape.latent_size)
-    widest = 0
-    for rank in range(shape.world):
-        layout = TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
-        first, end = layout.frame_range
-        widest = max(widest, end - first)
-    keys = widest * config.audio_tokens
+    ranges = [_layout(config, shape, rank).frame_range for rank in range(shape.world)]
+    keys = max(end - first for first, end in ranges) * config.audio_tokens
     per_layer = 2 * keys * config.dim
-    if fold_saves(config, spatial):
+    if fold_saves(config, config.frame_tokens(shape.latent_size)):
         per_layer = keys * config.num_heads * (2 * config.dim + 1)
     return per_layer * config.num_layers * element_bytes
 
@@ -205,8 +208,7 @@ def activation_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 
     The float32 residual stream before and after, a block's input, and either q, k, v with their
     copies on the way through the exchange and the output, or the feed-forward's hidden layer twice.
     """
-    spatial = frame_tokens(config, shape.latent_size)
-    rows = TokenLayout.shard(shape.frames, spatial, rank=0, world=shape.world).length
+    rows = _layout(config, shape).length
     passes = 4 if shape.world == 1 else 9 if shape.ring == 1 else 13
     inner = max(passes * config.dim, 2 * config.ffn_dim) * element_bytes
     return rows * (2 * config.dim * 4 + 2 * config.dim * element_bytes + inner)
@@ -219,13 +221,12 @@ def other_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) ->
     normed and turned, the query of the cross-attention normed, its two outputs added, the
     activation, the audio's softmax.
     """
-    spatial = frame_tokens(config, shape.latent_size)
-    rows = TokenLayout.shard(shape.frames, spatial, rank=0, world=shape.world).length
+    layout = _layout(config, shape)
     half, full = element_bytes, 4
     branches = int(config.has_text) + int(config.has_image)
     width = 4 * (full + half) + 4 * (2 * full + half) + 2 * 2 * half + 2 * half
     width += 3 * half * (branches - 1)
     row = config.dim * width + 2 * half * config.ffn_dim
-    if fold_saves(config, spatial):
+    if fold_saves(config, layout.frame_tokens):
         row += config.num_heads * config.audio_tokens * (2 * half + 4 * full)
-    return config.num_layers * rows * row
+    return config.num_layers * layout.length * row

@@ -171,11 +171,7 @@ class FlashTalkDiT(nn.Module):
         frames, first = tokens.shape[1], 0
         folds = False
         if latent_size is not None:
-            frame_tokens = (
-                latent_size[0]
-                // self.config.patch_size[1]
-                * (latent_size[1] // self.config.patch_size[2])
-            )
+            frame_tokens = self.config.frame_tokens(latent_size)
             first, end = self._layout(frames, max(1, frame_tokens)).frame_range
             tokens = tokens[:, first:end]
             folds = people == 1 and fold_saves(self.config, frame_tokens)
@@ -213,9 +209,9 @@ class FlashTalkDiT(nn.Module):
     def step(self, inputs: StepInputs) -> Tensor:
         """`velocity` without its checks and its recordings."""
         latents_BCTHW, time, cond_latents_BCTHW, audio, context, target_masks, given_slots = inputs
-        _, rows, columns = self.config.patch_size
-        frames = latents_BCTHW.shape[2]
-        rows, columns = latents_BCTHW.shape[3] // rows, latents_BCTHW.shape[4] // columns
+        _, down, across = self.config.patch_size
+        frames, height, width = latents_BCTHW.shape[2:]
+        rows, columns = height // down, width // across
         layout = self._layout(frames, rows * columns)
         share = None if self.exchange is None else Share(layout, self.exchange)
         segments = None
