@@ -27,6 +27,25 @@ class Handle:
         weakref.finalize(self, freed, number).atexit = False
 
 
+class Followers:
+    """The leader's side of what its followers keep: numbers for it, and commands about it."""
+
+    def __init__(self, channel: CommandChannel) -> None:
+        self._channel = channel
+        self._numbers = itertools.count()
+        self._freed: list[int] = []
+
+    def handle(self) -> Handle:
+        """A number under which the followers keep something."""
+        return Handle(next(self._numbers), self._freed.append)
+
+    def tell(self, name: str, *arguments: object) -> None:
+        """Send a command, and which numbers are no longer needed."""
+        freed = tuple(self._freed)
+        del self._freed[: len(freed)]
+        self._channel.send(name, freed, *arguments)
+
+
 class LeadingTransformer(FlashTalkDiT):
     """A loaded transformer that takes its followers along; without gradients only.
 
@@ -37,15 +56,13 @@ class LeadingTransformer(FlashTalkDiT):
         """`model`, with its exchange set, is taken over: both share their weights."""
         nn.Module.__init__(self)
         self.__dict__.update(model.__dict__)
-        self._channel = channel
-        self._numbers = itertools.count()
-        self._freed: list[int] = []
+        self._followers = Followers(channel)
 
     def prepare_context(self, text: Tensor | None, image: Tensor | None) -> ContextCache:
         """As in `FlashTalkDiT`; the followers prepare and keep it, too."""
         cache = super().prepare_context(text, image)
-        handle = self._handle()
-        self._send("context", handle.number, text, image)
+        handle = self._followers.handle()
+        self._followers.tell("context", handle.number, text, image)
         return cache._replace(handles=(handle,))
 
     def prepare_audio(
@@ -57,8 +74,8 @@ class LeadingTransformer(FlashTalkDiT):
     ) -> AudioCache:
         """As in `FlashTalkDiT`; each process keeps its own frames' part."""
         cache = super().prepare_audio(audio_BFWLC, people=people, latent_size=latent_size)
-        handle = self._handle()
-        self._send("audio", handle.number, audio_BFWLC, people, latent_size)
+        handle = self._followers.handle()
+        self._followers.tell("audio", handle.number, audio_BFWLC, people, latent_size)
         return cache._replace(handles=(handle,))
 
     def velocity(
@@ -78,7 +95,7 @@ class LeadingTransformer(FlashTalkDiT):
             ParallelError: a cache that this transformer did not prepare.
         """
         self.check(latents_BCTHW, cond_latents_BCTHW, audio, target_masks, given_slots)
-        self._send(
+        self._followers.tell(
             "velocity",
             latents_BCTHW,
             tuple(time),
@@ -97,14 +114,6 @@ class LeadingTransformer(FlashTalkDiT):
             target_masks=target_masks,
             given_slots=given_slots,
         )
-
-    def _handle(self) -> Handle:
-        return Handle(next(self._numbers), self._freed.append)
-
-    def _send(self, name: str, *arguments: object) -> None:
-        freed = tuple(self._freed)
-        del self._freed[: len(freed)]
-        self._channel.send(name, freed, *arguments)
 
 
 def _numbers(handles: Iterable[object], what: str) -> tuple[int, ...]:

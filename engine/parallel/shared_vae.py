@@ -5,7 +5,6 @@ Letters: B batch, C channels, T latent frames, h w latent size, F frames, H W fr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from visavis.engine.codec.wan_vae import SPATIAL_STRIDE
 from visavis.engine.parallel.commands import CommandChannel
 from visavis.engine.parallel.following import Handler
 from visavis.engine.parallel.halo_vae import HaloDecoding, HaloVAE
-from visavis.engine.parallel.leading import Handle
+from visavis.engine.parallel.leading import Followers, Handle
 
 
 class LeadingVAE(HaloVAE):
@@ -28,50 +27,38 @@ class LeadingVAE(HaloVAE):
     def __init__(self, vae: HaloVAE, channel: CommandChannel) -> None:
         """`vae`: this process's tile; taken over."""
         self.__dict__.update(vae.__dict__)
-        self.channel = channel
-        self._numbers = itertools.count()
-        self._freed: list[int] = []
+        self.followers = Followers(channel)
 
     def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
         """As `HaloVAE.encode`."""
         self._check(video_BCFHW, SPATIAL_STRIDE)
-        self.tell("vae-encode", video_BCFHW)
+        self.followers.tell("vae-encode", video_BCFHW)
         return super().encode(video_BCFHW, border)
 
     def begin(self, batch: int = 1, border: Border | None = None) -> HaloDecoding:
         """As `HaloVAE.begin`."""
-        handle = self.handle()
-        self.tell("vae-begin", handle.number, batch)
-        return LeadingDecoding(super().begin(batch, border), self, handle)
-
-    def handle(self) -> Handle:
-        """A number under which the followers keep a decoding."""
-        return Handle(next(self._numbers), self._freed.append)
-
-    def tell(self, name: str, *arguments: object) -> None:
-        """Send a command, and which decodings are no longer needed."""
-        freed = tuple(self._freed)
-        del self._freed[: len(freed)]
-        self.channel.send(name, freed, *arguments)
+        handle = self.followers.handle()
+        self.followers.tell("vae-begin", handle.number, batch)
+        return LeadingDecoding(super().begin(batch, border), self.followers, handle)
 
 
 class LeadingDecoding(HaloDecoding):
     """A decoding that the followers carry on with this process."""
 
-    def __init__(self, own: HaloDecoding, vae: LeadingVAE, handle: Handle) -> None:
-        super().__init__(own, vae.tile)
-        self._leader, self._handle = vae, handle
+    def __init__(self, own: HaloDecoding, followers: Followers, handle: Handle) -> None:
+        super().__init__(own, own._tile)
+        self._followers, self._handle = followers, handle
 
     def fork(self) -> HaloDecoding:
         """As `WanDecoding.fork`."""
-        handle = self._leader.handle()
-        self._leader.tell("vae-fork", handle.number, self._handle.number)
-        return LeadingDecoding(super().fork(), self._leader, handle)
+        handle = self._followers.handle()
+        self._followers.tell("vae-fork", handle.number, self._handle.number)
+        return LeadingDecoding(super().fork(), self._followers, handle)
 
     def push(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
         """As `HaloDecoding.push`."""
         for latent in latents_BCTHW.split(1, dim=2):  # type: ignore[no-untyped-call]
-            self._leader.tell("vae-push", self._handle.number, latent)
+            self._followers.tell("vae-push", self._handle.number, latent)
             yield from super().push(latent)
 
 

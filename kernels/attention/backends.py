@@ -55,13 +55,19 @@ def _mask_refusal(call: AttentionCall) -> str | None:
     return None
 
 
+@cache
+def _has_fa3() -> bool:
+    # asked before every attention of every step, and a search for what is missing reads folders
+    return find_spec("flash_attn_interface") is not None
+
+
 def _fa3_refusal(call: AttentionCall) -> str | None:
     refusal = _gpu_refusal(call) or _mask_refusal(call)
     if refusal is not None:
         return refusal
     if torch.cuda.get_device_capability(call.q.device)[0] != 9:
         return "it is written for Hopper (compute capability 9.0)"
-    if find_spec("flash_attn_interface") is None:
+    if not _has_fa3():
         return "the package flash_attn_interface is not installed"
     if call.head_dim not in (64, 96, 128, 192, 256):
         return f"it has no head size {call.head_dim}"
