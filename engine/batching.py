@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from visavis.engine.avatar_frame import AvatarFrame
@@ -58,7 +58,7 @@ class _Work:
     count: int = 0
     busy_s: float = 0.0
     wait_s: float | None = None
-    alone: bool = field(default=False)
+    alone: bool = False
 
     def due_s(self) -> float:
         """When its next piece may be worked on: at once, unless it wants to be lazy."""
@@ -121,14 +121,12 @@ class ChunkScheduler:
 
     def deadline_s(self) -> float:
         """The earliest deadline of what can be worked on now; infinity when nothing can."""
-        now_s = self._clock() + TOLERANCE_S
-        return min((w.deadline_s for w in self._work if w.due_s() <= now_s), default=float("inf"))
+        return min((work.deadline_s for work in self._runnable()), default=float("inf"))
 
     def tick(self) -> bool:
         """One piece of work: a step of a batch, or one frame. False: there was nothing to do."""
         self.sweep()
-        now_s = self._clock() + TOLERANCE_S
-        runnable = [work for work in self._work if work.due_s() <= now_s]
+        runnable = self._runnable()
         if not runnable:
             return False
         first = min(runnable, key=lambda work: work.deadline_s)
@@ -147,6 +145,10 @@ class ChunkScheduler:
         """Abandon everything."""
         for work in list(self._work):
             self._end(work, abandoned=True)
+
+    def _runnable(self) -> list[_Work]:
+        now_s = self._clock() + TOLERANCE_S
+        return [work for work in self._work if work.due_s() <= now_s]
 
     def _batch(self, first: _Work, runnable: list[_Work]) -> list[_Work]:
         shape = first.chunk.job.shape

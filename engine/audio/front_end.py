@@ -39,7 +39,7 @@ class AudioFrontEnd(Protocol):
 
 
 class MelFrontEnd:
-    """Causal log-mel, of models with random weights."""
+    """Causal log-mel, of models without a speech encoder; of any longer past as well."""
 
     @property
     def past_samples(self) -> int:

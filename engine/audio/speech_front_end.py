@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from visavis.engine.audio.front_end import HISTORY_FRAMES
-from visavis.engine.audio.mel import MelExtractor
+from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from visavis.engine.plan import ENGINE_SAMPLES_PER_FRAME
 from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE, WeightsError, load_weights
@@ -19,11 +18,12 @@ class SpeechFrontEnd:
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         self._encoder = encoder
+        self._mel = MelFrontEnd()
 
     @property
     def past_samples(self) -> int:
-        frames = HISTORY_FRAMES + self._encoder.config.reach
-        return frames * ENGINE_SAMPLES_PER_FRAME + MelExtractor.CONTEXT
+        reach = self._encoder.config.reach * ENGINE_SAMPLES_PER_FRAME
+        return self._mel.past_samples + reach
 
     @property
     def feature_shape(self) -> tuple[int, int]:
@@ -31,8 +31,7 @@ class SpeechFrontEnd:
 
     @torch.inference_mode()
     def features(self, past: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
-        context, rest = np.split(past, [MelExtractor.CONTEXT])
-        mel = MelExtractor(context).push(np.concatenate([rest, new]))
+        mel = self._mel.features(past, new)
         device = self._encoder.mouth.weight.device
         heard = self._encoder(torch.from_numpy(mel)[None].to(device)).features[0]
         features: NDArray[np.float32] = heard[self._encoder.config.reach :].cpu().numpy()
