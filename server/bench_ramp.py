@@ -16,10 +16,10 @@ REALTIME_FACTOR_P95 = 0.9
 INTERRUPT_P95_S = 0.2
 SKEW_P95_S = 0.045
 OBJECTIVES = (
-    ("first frame", "first_frame", FIRST_FRAME_P95_S, "s"),
+    ("first frame", "first_frame", FIRST_FRAME_P95_S, " s"),
     ("real-time factor", "realtime_factor", REALTIME_FACTOR_P95, ""),
-    ("interrupt", "interrupt", INTERRUPT_P95_S, "s"),
-    ("skew", "skew", SKEW_P95_S, "s"),
+    ("interrupt", "interrupt", INTERRUPT_P95_S, " s"),
+    ("skew", "skew", SKEW_P95_S, " s"),
 )
 # Players with a buffer of 200 ms stand still for less than this share of the speech.
 STALLED_SHARE = 0.01
@@ -53,9 +53,7 @@ def missed_objectives(measured: Measurements) -> tuple[str, ...]:
     for name, field, limit, unit in OBJECTIVES:
         value = cautious_p95(getattr(measured, field))
         if value is not None and value >= limit:
-            found.append(
-                f"{name} p95 {value:.3g} {unit}, below {limit:g} is wanted".replace(" ,", ",")
-            )
+            found.append(f"{name} p95 {value:.3g}{unit}, below {limit:g} is wanted")
     if measured.stalled_share >= STALLED_SHARE:
         found.append(f"players stood still for {100 * measured.stalled_share:.1f} % of the speech")
     if measured.void_frames:

@@ -110,11 +110,13 @@ def _ramp(report: LoadReport) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     for stage in report.stages:
-        values = [cautious_p95(getattr(stage.measured, field)) for _, field, _, _ in OBJECTIVES]
-        units = [f" {unit}" if unit else "" for *_, unit in OBJECTIVES]
+        cells = [
+            _number(cautious_p95(getattr(stage.measured, field)), unit, 3)
+            for _, field, _, unit in OBJECTIVES
+        ]
         table.add_row(
             str(stage.sessions),
-            *(_number(value, unit, 3) for value, unit in zip(values, units, strict=True)),
+            *cells,
             f"{100 * stage.measured.stalled_share:.1f} %",
             f"{stage.measured.frames / stage.seconds / stage.sessions:.1f}",
         )

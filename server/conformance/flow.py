@@ -81,10 +81,8 @@ async def no_credit(target: Target) -> None:
         first = await peer.frame(lambda m: True, "a frame")
         await peer.send("playback.update", pts_us=first.header.pts_us, seq=first.header.seq)
         grace_s = _limit(peer, "slow_client_s")
-        async with asyncio.timeout(grace_s + 2 * target.timeout_s):
-            while await peer.read() is not None:
-                pass
-        require(peer.close_code == 4408, f"the close code is {peer.close_code}")
+        code = await peer.end(grace_s + 2 * target.timeout_s)
+        require(code == 4408, f"the close code is {code}")
         errors = [e["error"]["code"] for e in peer.of_type("error")]
         require(errors == ["slow_client"], f"the errors were {errors}")
 

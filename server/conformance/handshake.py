@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from visavis.server import events as ev
-from visavis.server.conformance.model import Check, require
-from visavis.server.conformance.peer import Target, connected, session
+from visavis.server.conformance.model import Check, CheckFailedError, require
+from visavis.server.conformance.peer import Event, Target, connected, session
 from visavis.server.protocol import PROTOCOL_VERSION, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
 
 CONNECTING = "Connecting"
 EVENTS = "Client events"
+E = TypeVar("E", ev.SessionCreated, ev.SessionUpdated)
 
 
 async def subprotocol(target: Target) -> None:
@@ -36,15 +39,19 @@ async def greeting(target: Target) -> None:
     async with connected(target) as peer:
         created = await peer.event("session.created")
         require(peer.log[0] is created, f"the first message was {peer.log[0]}")
-        try:
-            event = msgspec.convert(created, ev.SessionCreated)
-        except msgspec.ValidationError as error:
-            require(False, f"session.created: {error}")
-            return
+        event = _valid(created, ev.SessionCreated)
         require(event.protocol == PROTOCOL_VERSION, f"protocol is {event.protocol}")
         limits = msgspec.to_builtins(event.limits)
         wrong = {name: value for name, value in limits.items() if value <= 0}
         require(not wrong, f"limits must be positive: {wrong}")
+
+
+def _valid(event: Event, kind: type[E]) -> E:
+    """The event with all its fields. Raises CheckFailedError when one is missing or wrong."""
+    try:
+        return msgspec.convert(event, kind)
+    except msgspec.ValidationError as error:
+        raise CheckFailedError(f"{event['type']}: {error}") from None
 
 
 async def configured_first(target: Target) -> None:
@@ -60,12 +67,7 @@ async def effective_settings(target: Target) -> None:
     async with connected(target) as peer:
         await peer.event("session.created")
         updated = await peer.configure(seed=7, idle="freeze")
-        try:
-            event = msgspec.convert(updated, ev.SessionUpdated)
-        except msgspec.ValidationError as error:
-            require(False, f"session.updated: {error}")
-            return
-        effective = event.session
+        effective = _valid(updated, ev.SessionUpdated).session
         require(effective.avatar_id == target.avatar_id, f"avatar_id is {effective.avatar_id!r}")
         require(effective.seed == 7, f"seed is {effective.seed}")
         require(effective.idle == "freeze", f"idle is {effective.idle}")

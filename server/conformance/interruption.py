@@ -6,8 +6,8 @@ import asyncio
 import base64
 
 from visavis.server.conformance.model import Check, require
-from visavis.server.conformance.peer import Media, Target, noise, session
-from visavis.server.conformance.speech import FRAMES, check_done_once, check_timeline
+from visavis.server.conformance.peer import FRAMES, Media, Target, noise, session
+from visavis.server.conformance.speech import check_done_once, check_timeline
 from visavis.server.protocol import Flag
 
 RESPONSES = "Responses"

@@ -21,6 +21,7 @@ from visavis.server.protocol import Flag, Header, Kind
 
 Event = dict[str, Any]
 RATE = 16_000
+FRAMES = (Kind.MEDIA, Kind.FMP4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +80,15 @@ class Peer:
 
     async def send_text(self, text: str) -> None:
         """A text message as it is."""
-        try:
-            await self.socket.send(text)
-        except ConnectionClosed:
-            self._closed()
+        await self._send(text)
 
     async def send_binary(self, data: bytes) -> None:
         """A binary message as it is."""
+        await self._send(data)
+
+    async def _send(self, message: str | bytes) -> None:
         try:
-            await self.socket.send(data)
+            await self.socket.send(message)
         except ConnectionClosed:
             self._closed()
 
@@ -107,7 +108,7 @@ class Peer:
             return None
         item = parse(message)
         self.log.append(item)
-        if isinstance(item, Media) and self.acknowledges and item.header.kind in (2, 4):
+        if isinstance(item, Media) and self.acknowledges and item.header.kind in FRAMES:
             await self.send("playback.update", pts_us=item.header.pts_us, seq=item.header.seq)
         return item
 
@@ -166,15 +167,16 @@ class Peer:
         assert isinstance(found, Media)
         return found
 
-    async def end(self) -> int:
-        """Read to the end; returns the close code."""
+    async def end(self, timeout_s: float | None = None) -> int:
+        """Read to the end, for `timeout_s` or the target's; returns the close code."""
+        limit_s = self.target.timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(self.target.timeout_s):
+            async with asyncio.timeout(limit_s):
                 while await self.read() is not None:
                     pass
         except TimeoutError:
             raise CheckFailedError(
-                f"the server did not close within {self.target.timeout_s:g} s; {self._seen()}"
+                f"the server did not close within {limit_s:g} s; {self._seen()}"
             ) from None
         return self.close_code or 1006
 

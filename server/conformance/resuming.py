@@ -6,8 +6,17 @@ import asyncio
 from typing import Any
 
 from visavis.server.conformance.model import Check, CheckSkippedError, require
-from visavis.server.conformance.peer import Event, Media, Peer, Target, connected, noise, session
-from visavis.server.conformance.speech import FRAMES, check_timeline
+from visavis.server.conformance.peer import (
+    FRAMES,
+    Event,
+    Media,
+    Peer,
+    Target,
+    connected,
+    noise,
+    session,
+)
+from visavis.server.conformance.speech import check_timeline
 from visavis.server.protocol import Flag
 
 RESUMING = "Resuming"

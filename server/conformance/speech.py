@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import math
 
-from visavis.server.conformance.model import Check, require
-from visavis.server.conformance.peer import RATE, Event, Media, Peer, Target, noise, session
+from visavis.server.conformance.model import Check, CheckFailedError, require
+from visavis.server.conformance.peer import FRAMES, RATE, Event, Media, Peer, Target, noise, session
 from visavis.server.encoder import codec_string
-from visavis.server.protocol import Flag, Kind
+from visavis.server.protocol import Flag
 
 RESPONSES = "Responses"
 TIMELINE = "Timeline"
 BINARY = "Binary messages"
-FRAMES = (Kind.MEDIA, Kind.FMP4)
 
 
 def check_timeline(peer: Peer) -> None:
@@ -166,8 +165,7 @@ async def h264(target: Target) -> None:
                 try:
                     codec = codec_string(item.video)
                 except ValueError as error:
-                    require(False, f"a keyframe without parameter sets: {error}")
-                    return
+                    raise CheckFailedError(f"a keyframe without parameter sets: {error}") from None
                 require(codec == updated["codec"], f"codec is {codec}, not {updated['codec']}")
             require(item.video.startswith(b"\x00\x00"), "the video is not Annex B")
 
