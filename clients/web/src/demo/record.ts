@@ -1,5 +1,6 @@
 /** The record button: films the portrait, then offers the file. */
 import type { AvatarSession } from "../lib";
+import { clock } from "./clock";
 import { byId } from "./dom";
 import { complaint } from "./messages";
 import type { Toasts } from "./toasts";
@@ -64,11 +65,6 @@ export class RecordButton {
     const label = active ? "Stop recording" : "a video";
     if (this.#label.textContent !== label) this.#label.textContent = label;
   }
-}
-
-function clock(seconds: number): string {
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
 function fileName(avatar: string, extension: string): string {

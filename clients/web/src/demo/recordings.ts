@@ -1,5 +1,6 @@
 /** The recordings: bundled ones by one click, or a file of your own. */
 import type { Sample } from "./api";
+import { clock } from "./clock";
 import { element, icon } from "./dom";
 
 const PLAY = "M8 5.5v13l10.5-6.5z";
@@ -78,7 +79,7 @@ export class Recordings {
 
   #sampleRow(sample: Sample): HTMLLIElement {
     const source = { id: sample.id, title: sample.title, bytes: () => fetchBytes(sample.url) };
-    return this.#row(source, sample.seconds === null ? "" : duration(sample.seconds));
+    return this.#row(source, sample.seconds === null ? "" : clock(Math.round(sample.seconds)));
   }
 
   #ownRow(file: File): HTMLLIElement {
@@ -119,11 +120,6 @@ export class Recordings {
     button.addEventListener("click", () => this.input.click());
     return element("li", {}, button);
   }
-}
-
-function duration(seconds: number): string {
-  const whole = Math.round(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
 async function fetchBytes(url: string): Promise<ArrayBuffer> {

@@ -8,6 +8,7 @@ import { type AvatarError, ConnectionLostError, errorFromBody, errorFromClose } 
 import { parseEvent } from "./parse";
 import {
   type ClientEvent,
+  type EffectiveSettings,
   Flag,
   Kind,
   type Limits,
@@ -90,11 +91,6 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   get sampleRate(): number {
     return this.options.settings.input_audio?.rate ?? 16_000;
-  }
-
-  /** Whether the server holds the session after a loss. */
-  get resumable(): boolean {
-    return this.#offer !== null;
   }
 
   /** Milliseconds of audio that were sent and have not come back with frames. */
@@ -261,10 +257,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
   }
 
-  #goLive(
-    settings: Extract<ConnectionStatus, { state: "live" }>["settings"],
-    resumed: boolean,
-  ): void {
+  #goLive(settings: EffectiveSettings, resumed: boolean): void {
     this.#backoff.reset();
     this.#resuming = false;
     this.#setStatus({ state: "live", settings, resumed });

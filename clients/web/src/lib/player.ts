@@ -247,9 +247,8 @@ export class Player extends Emitter<PlayerEvents> {
   }
 
   #isAudible(entry: QueuedFrame): boolean {
-    const { flags, response, epoch } = entry.wire;
-    const muted = epoch <= this.#mutedThroughEpoch && entry.dueS > this.#stoppedAtS;
-    return (flags & Flag.Idle) === 0 && response !== 0 && !muted;
+    const { flags, response } = entry.wire;
+    return (flags & Flag.Idle) === 0 && response !== 0 && !this.#isFrozen(entry);
   }
 
   #pass(entry: QueuedFrame): void {

@@ -27,7 +27,7 @@ describe("ContinuousSound", () => {
     const sound = new ContinuousSound(100);
     expect([...sound.append(0, Float32Array.of(1, 1))]).toEqual([1, 1]);
     expect([...sound.append(0.05, Float32Array.of(1))]).toEqual([0, 0, 0, 1]);
-    expect([...sound.fill(0.08)]).toEqual([0, 0]);
+    expect([...sound.append(0.08, new Float32Array(0))]).toEqual([0, 0]);
   });
 
   it("cuts overlaps, and joins what nearly fits", () => {

@@ -46,9 +46,4 @@ export class ContinuousSound {
     this.#written += out.length;
     return out;
   }
-
-  /** Silence up to `atS`. */
-  fill(atS: number): Float32Array<ArrayBuffer> {
-    return this.append(atS, new Float32Array(0));
-  }
 }

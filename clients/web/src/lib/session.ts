@@ -158,7 +158,7 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   /** Barge-in: the sound fades at once, here; the server then forgets what was not yet seen. */
   cancel({ fadeMs = FADE_MS }: { fadeMs?: number } = {}): void {
-    const busy = this.#isBusy();
+    const { busy } = this.#turns;
     this.#forgetTurns();
     if (!busy) return;
     this.#player.stop(fadeMs / 1000);
@@ -369,17 +369,13 @@ export class AvatarSession extends Emitter<SessionEvents> {
     this.#lastShown = null;
   }
 
-  #isBusy(): boolean {
-    return this.#turns.busy;
-  }
-
   #activity(): Activity {
     if (this.#turns.speaking) return "speaking";
     return this.#turns.busy || this.#listening ? "listening" : "idle";
   }
 
   #update(): void {
-    const busy = this.#isBusy();
+    const { busy } = this.#turns;
     if (busy !== this.#busy) {
       this.#busy = busy;
       if (!busy) this.#saying = false;

@@ -45,7 +45,7 @@ export function snapshot(from: StatsSources): SessionStats {
   const { player, server } = from;
   const { metrics } = player;
   return {
-    firstFrameMs: from.turns.firstFramesMs.values.at(-1) ?? null,
+    firstFrameMs: from.turns.lastFirstFrameMs,
     roundTripMs: from.roundTrip.lastMs,
     fps: metrics.fps(performance.now()),
     skewP95Ms: metrics.skewP95(),

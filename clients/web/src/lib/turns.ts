@@ -3,17 +3,20 @@
  * frame on the screen, finished with the last. Pure bookkeeping without clock or socket.
  */
 
-import { Window } from "./metrics";
 import type { ShownFrame } from "./player";
 
 export class Turns {
-  /** Milliseconds from begin to first frame, of the last utterances. */
-  readonly firstFramesMs = new Window(100);
+  #lastFirstFrameMs: number | null = null;
   #open = false;
   #openedAtMs: number[] = [];
   #lastResponse = 0;
   #shownResponse = 0;
   #speaking = false;
+
+  /** Milliseconds from begin to first frame, of the last utterance; null before the first. */
+  get lastFirstFrameMs(): number | null {
+    return this.#lastFirstFrameMs;
+  }
 
   get speaking(): boolean {
     return this.#speaking;
@@ -45,7 +48,7 @@ export class Turns {
       const openedAtMs = this.#openedAtMs.shift();
       if (openedAtMs !== undefined) {
         firstFrameMs = atMs - openedAtMs;
-        this.firstFramesMs.push(firstFrameMs);
+        this.#lastFirstFrameMs = firstFrameMs;
       }
     }
     this.#speaking = frame.speech && !frame.last;
