@@ -252,7 +252,8 @@ def _exchange_s(
     if shape.world == 1:
         return 0.0
     sent = [block_sent_bytes(config, shape, rank=rank) for rank in range(shape.world)]
-    all_to_all, passed = (max(parts) for parts in zip(*sent, strict=True))
+    all_to_all = max(turned for turned, _ in sent)
+    passed = max(around for _, around in sent)
     calls = 2 if shape.ulysses > 1 else 0
     waited = config.num_layers * (all_to_all / (rates.link * 1e9) + calls * rates.collective_s)
     beside = attention_s * (shape.ring - 1) / shape.ring

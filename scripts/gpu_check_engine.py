@@ -5,8 +5,9 @@ Letters: B batch, N rows of a process, H heads, K head size, P people.
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,17 +19,20 @@ from visavis.engine.codec.wan_network import WanConfig, WanNetwork
 from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, WanVAE
 from visavis.engine.costs import ChunkCosts, measure_costs
 from visavis.engine.dit.attention import attend
+from visavis.engine.dit.caches import AudioCache
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.costs import ChunkShape, sent_bytes
 from visavis.engine.dit.layout import TokenLayout
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
 from visavis.engine.schematic import schematic_portrait
 from visavis.kernels.timing import Plan, measure
 
 STEPS = 4
 GPUS = (1, 2, 4, 8)
-FPS = 25
-CHUNK_S = 28 / FPS
+FIRST, LONGEST = CHUNK_LENGTHS[0], CHUNK_LENGTHS[-1]
+NEW_FRAMES = new_frames(LONGEST)
+CHUNK_S = NEW_FRAMES / FPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +190,7 @@ def _project(
                 f"{link_s:.3f}",
                 f"{vae_s:.3f}",
                 f"{chunk_s:.3f}",
-                f"{28 / chunk_s:.1f}",
+                f"{NEW_FRAMES / chunk_s:.1f}",
                 f"{chunk_s / CHUNK_S:.2f}",
             )
         )
@@ -229,17 +233,17 @@ def _model_times(
         config.audio_layers,
         config.audio_channels,
     )
-    text = draw(1, config.text_len, config.text_dim) if config.has_text else None
-    if text is not None:
-        text[:, config.text_len // 16 :] = 0  # a short prompt
+    text = None
+    if config.has_text:  # a short prompt, whose padding the model merges
+        text = draw(1, max(1, config.text_len // 16), config.text_dim)
     image = draw(1, config.image_tokens, config.image_dim) if config.has_image else None
     context = model.prepare_context(text, image)
     level = model.prepare_time(torch.full((1,), 0.7, device=device))
 
-    def prepare() -> object:
+    def prepare() -> AudioCache:
         return model.prepare_audio(audio, latent_size=sizes.latent_size)
 
-    heard = model.prepare_audio(audio, latent_size=sizes.latent_size)
+    heard = prepare()
     step = _median(
         lambda: model.velocity(latents, level, cond, heard, context, given_slots=0),
         device,
@@ -269,8 +273,7 @@ def _drain(parts: Iterator[Tensor]) -> None:
 
 
 def _median(run: Callable[[], object], device: torch.device, plan: Plan) -> float:
-    times: Sequence[float] = sorted(measure(run, device, plan, "gpu-check"))
-    return times[len(times) // 2]
+    return statistics.median(measure(run, device, plan, "gpu-check"))
 
 
 def embedded_section(report: Report, device: torch.device, sizes: Sizes) -> None:
@@ -278,8 +281,8 @@ def embedded_section(report: Report, device: torch.device, sizes: Sizes) -> None
     report.section(
         "Embedded model",
         "As the engine's warm-up measures, with the device waited for: best of a few runs, chunks "
-        "of 28 new frames, without speech features, pictures' encoding or a server. Sessions: all "
-        "speaking at once within 90 % of the engine's time.",
+        f"of {NEW_FRAMES} new frames, without speech features, pictures' encoding or a server. "
+        "Sessions: all speaking at once within 90 % of the engine's time.",
     )
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -291,8 +294,8 @@ def embedded_section(report: Report, device: torch.device, sizes: Sizes) -> None
             (
                 str(dtype).removeprefix("torch."),
                 str(steps),
-                f"{28 / costs.chunk_s(33, steps):.0f}",
-                f"{costs.start_s(9, steps) * 1e3:.1f}",
+                f"{NEW_FRAMES / costs.chunk_s(LONGEST, steps):.0f}",
+                f"{costs.start_s(FIRST, steps) * 1e3:.1f}",
                 str(costs.capacity(steps, 0.9, sizes.session_limit)),
                 f"{seconds:.1f}",
             )
@@ -310,7 +313,7 @@ def _costs(engine: AvatarEngine, device: torch.device) -> ChunkCosts:
         return time.perf_counter()
 
     return measure_costs(
-        engine._pipeline,
+        engine.pipeline,
         lambda length: engine.open_session(avatar).begin_idle(length),
         clock=clock,
     )

@@ -65,7 +65,7 @@ def write_page(url: str, path: Path) -> None:
         page.goto(url)
         page.wait_for_function("window.__visavis && window.__visavis.state === 'idle'")
         page.get_by_role("button", name="The lighthouse").click()
-        page.wait_for_function("__visavis.framesShown > 60 && __visavis.state === 'speaking'")
+        page.wait_for_function("__visavis.stats.framesShown > 60 && __visavis.state === 'speaking'")
         page.wait_for_timeout(3000)
         path.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(path))

@@ -7,8 +7,7 @@ import contextlib
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -84,12 +83,6 @@ class Admission:
     def _has_room(self) -> bool:
         return not self._line and self.active + self._called < self._host.max_sessions
 
-    def check(self) -> None:
-        """Raises ProtocolError `server_draining`, `model_loading` or `capacity`."""
-        self.check_open()
-        if not self._has_room:
-            raise self._full()
-
     def _full(self) -> ProtocolError:
         eta_s = self.eta_s
         return ProtocolError(
@@ -98,16 +91,6 @@ class Admission:
             "wait; try again later",
             retry_after_s=RETRY_AFTER_S if eta_s is None else max(1.0, eta_s),
         )
-
-    @contextmanager
-    def place(self, session: Drainable) -> Iterator[None]:
-        """Hold a place for `session`, now or not at all. Raises as `check` does."""
-        self.check()
-        leave = self._enter(session)
-        try:
-            yield
-        finally:
-            leave()
 
     async def join(self, session: Drainable, on_queued: OnQueued) -> Callable[[], None]:
         """Take a place for `session`, waiting for it in line if need be.

@@ -135,14 +135,18 @@ def socket_url(url: str) -> str:
     return f"{schemes[parts.scheme]}://{parts.netloc}{ENDPOINT}"
 
 
-def first_avatar(url: str) -> str:
-    """The id of the server's first avatar. Raises BenchError when there is none."""
+def first_avatar(url: str, token: str | None = None, timeout_s: float = OPEN_TIMEOUT_S) -> str:
+    """The id of the server's first avatar. Raises BenchError when it tells of none."""
     base = socket_url(url).removesuffix(ENDPOINT).replace("ws", "http", 1)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{base}/v1/avatars", headers=headers)
     try:
-        with urllib.request.urlopen(f"{base}/v1/avatars", timeout=OPEN_TIMEOUT_S) as reply:
+        with urllib.request.urlopen(request, timeout=timeout_s) as reply:
             avatars = json.load(reply)["data"]
-    except OSError as error:
-        raise BenchError(f"{base} cannot be reached ({error}); start `visavis serve`") from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BenchError(
+            f"{base} tells of no avatar ({error}); start `visavis serve`, or pass --avatar"
+        ) from error
     if not avatars:
         raise BenchError(f"{base} has no avatars; upload one, or pass --avatar")
     return str(avatars[0]["id"])

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json as json_module
 import os
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Annotated
-from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
 
 from cyclopts import App, Parameter
@@ -48,6 +45,7 @@ def conformance(
     """
     from rich.console import Console
 
+    from visavis.server.bench_client import first_avatar
     from visavis.server.conformance.peer import Target
     from visavis.server.conformance.runner import print_result, report_json, run_checks, select
 
@@ -81,25 +79,6 @@ def socket_url(url: str) -> str:
         raise ValueError(f"url={url!r}: write ws://HOST:PORT or wss://HOST")
     path = parts.path if parts.path.strip("/") else ENDPOINT
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
-
-
-def first_avatar(url: str, token: str | None, timeout_s: float) -> str:
-    """An avatar of the server. Raises ValueError when it tells of none."""
-    parts = urlsplit(socket_url(url))
-    scheme = {"ws": "http", "wss": "https"}[parts.scheme]
-    address = f"{scheme}://{parts.netloc}/v1/avatars"
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        request = urllib.request.Request(address, headers=headers)
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            listed = json_module.load(answer)["data"]
-    except (URLError, OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{address} tells of no avatar ({error}); give one with --avatar"
-        ) from None
-    if not listed:
-        raise ValueError(f"{address} lists no avatar; upload one, or give one with --avatar")
-    return str(listed[0]["id"])
 
 
 def register(app: App) -> None:

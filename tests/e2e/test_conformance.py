@@ -17,10 +17,11 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from visavis.server.bench_client import first_avatar
 from visavis.server.conformance.model import Result
 from visavis.server.conformance.peer import Target
 from visavis.server.conformance.runner import CHECKS, report_json, run_check, run_checks, select
-from visavis.server.conformance_cli import first_avatar, socket_url
+from visavis.server.conformance_cli import socket_url
 
 Message = str | bytes
 Alter = Callable[[Message], list[Message]]
