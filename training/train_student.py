@@ -44,10 +44,10 @@ class EnergyRecipe:
     batch: int = 8
     minutes: float = 30.0
     num_steps: int = 4
-    # The first step decides what audio leaves open; it is trained most.
-    exit_shares: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
-    rate: float = 6e-4  # constant, then falling over the last part of the run
-    decay_share: float = 0.45
+    # Every step may draw anew what audio leaves open, and the last one's draw is what is shown.
+    exit_shares: tuple[float, ...] = (0.3, 0.2, 0.2, 0.3)
+    rate: float = 5e-4  # constant, then falling over the last part of the run
+    decay_share: float = 0.6
     final_rate: float = 1e-5
     warm_up_steps: int = 50
     betas: tuple[float, float] = (0.9, 0.98)
@@ -60,7 +60,7 @@ class EnergyRecipe:
     history_noise: float = 0.05
     more_blinks: bool = True
     # Share of steps on the last of 2..max_chunks chunks of the student's own making.
-    own_history_share: float = 0.3
+    own_history_share: float = 0.4
     max_chunks: int = 3
     seed: int = 3
     bf16: bool = True

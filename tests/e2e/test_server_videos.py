@@ -121,13 +121,13 @@ def test_wrong_wishes_are_refused_at_once(
 
 def test_the_queue_is_bounded_and_old_videos_go(server: LiveServer) -> None:
     answers = [ask(server, speech(10.0)) for _ in range(14)]
-    taken = [a.json()["id"] for a in answers if a.status_code == 202]
     refused = [a for a in answers if a.status_code == 429]
     assert refused
     assert refused[0].json()["error"]["code"] == "capacity"
     assert int(refused[0].headers["Retry-After"]) > 0
-    for video_id in taken:
-        assert http.delete(f"{server.http}/v1/videos/{video_id}").status_code == 204
+    # A fast machine has made some already, and forgotten the oldest when the next were asked for.
+    for job in http.get(f"{server.http}/v1/videos").json()["data"]:
+        assert http.delete(f"{server.http}/v1/videos/{job['id']}").status_code == 204
     for _ in range(3):
         finished(server, ask(server, b"no sound").json()["id"])
     assert len(http.get(f"{server.http}/v1/videos").json()["data"]) <= 2

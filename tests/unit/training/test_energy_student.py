@@ -86,7 +86,10 @@ def test_without_a_checkpoint_a_run_starts_afresh(tmp_path: Path) -> None:
     assert not student().resume(tmp_path)
 
 
-@pytest.mark.parametrize(("elapsed", "rate"), [(0.0, 6e-4), (0.5, 6e-4), (1.0, 1e-5)])
+@pytest.mark.parametrize(
+    ("elapsed", "rate"),
+    [(0.0, RECIPE.rate), (1 - RECIPE.decay_share, RECIPE.rate), (1.0, RECIPE.final_rate)],
+)
 def test_the_learning_rate_falls_over_the_last_part(elapsed: float, rate: float) -> None:
     job = student()
     job.step = RECIPE.warm_up_steps
