@@ -20,7 +20,7 @@ PYTHON_LANDMARKS = $(shell for p in python3.11 python3.12; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PYTEST ?= -q
 EVAL ?=
-BENCH ?= engine
+BENCH ?=
 
 WEB := clients/web
 WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.html \

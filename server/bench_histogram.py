@@ -26,6 +26,12 @@ class Percentiles:
     values: dict[str, float | None]
     reasons: dict[str, str]
 
+    @classmethod
+    def withheld(cls, reason: str) -> Percentiles:
+        """None of them is told, for this reason."""
+        names = [f"p{percent}" for percent in NEEDED]
+        return cls(0, dict.fromkeys(names), dict.fromkeys(names, reason))
+
 
 class Histogram:
     """Values with three significant digits, each recorded once and none of them thinned out.

@@ -46,6 +46,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "missed": stage.missed,
         **{f"{field}_p95": cautious_p95(getattr(measured, field)) for _, field, _, _ in OBJECTIVES},
         "generator_lateness_p95": cautious_p95(measured.lateness),
+        "lowered": sorted(measured.lowered),
         "utterances": measured.utterances,
         "completed": measured.completed,
         "unanswered": measured.unanswered,
@@ -83,16 +84,18 @@ def print_load(report: LoadReport) -> None:
         console.print(f"{name:<32}{value}", highlight=False)
     for stage in report.stages:
         verdict = "; ".join(stage.missed) or "within the objectives"
-        console.print(f"{stage.sessions} sessions: {verdict}", highlight=False)
-    for name, reason in report.reasons.items():
-        console.print(f"[dim]{name}: {reason}[/]", highlight=False)
+        noun = "session" if stage.sessions == 1 else "sessions"
+        console.print(f"{stage.sessions} {noun}: {verdict}", highlight=False)
+    for reason, names in _by_reason(report.reasons):
+        console.print(f"[dim]{', '.join(names)}: {reason}[/]", highlight=False)
     for failure in sorted(set(report.failures)):
         console.print(f"[red]failed:[/] {failure}", highlight=False)
 
 
 def _latencies(report: LoadReport) -> Table:
     plan = report.plan
-    table = Table(title=f"{plan.sessions} live speakers, {plan.seconds:.0f} s, {plan.video}")
+    speakers = "1 live speaker" if plan.sessions == 1 else f"{plan.sessions} live speakers"
+    table = Table(title=f"{speakers}, {plan.seconds:.0f} s, {plan.video}")
     table.add_column("")
     for column in ("values", "p50", "p95", "p99"):
         table.add_column(column, justify="right")
@@ -102,6 +105,14 @@ def _latencies(report: LoadReport) -> Table:
         cells = [_number(found.values[p], f" {unit}", 3) for p in ("p50", "p95", "p99")]
         table.add_row(title.replace("_", " "), str(found.count), *cells)
     return table
+
+
+def _by_reason(reasons: dict[str, str]) -> list[tuple[str, list[str]]]:
+    """Each reason once, with all that it explains."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return list(names.items())
 
 
 def _ramp(report: LoadReport) -> Table:

@@ -29,10 +29,16 @@ from visavis.server.protocol import Frame, Kind
 
 RATE = 16_000
 PIECE = round(RATE * FRAME_S)
-UTTERANCE_S = (1.6, 3.2)
-PAUSE_S = (0.5, 1.0)
+# Most turns of a conversation are short, and cut short; now and then somebody tells a story, whose
+# later chunks are the steady state.
+UTTERANCE_S = (0.9, 1.8)
+STORY_S = (3.0, 5.0)
+STORIES = 0.15
+PAUSE_S = (0.2, 0.5)
 # Of all utterances so many are interrupted, somewhere in their second half.
-INTERRUPTED = 0.8
+INTERRUPTED = 0.9
+# From one turn to the next, on average.
+TURN_S = 1.7
 PLAYBACK_EVERY_S = 0.4
 
 
@@ -52,6 +58,7 @@ class Measurements:
     speech_frames: int = 0
     frames: int = 0
     void_frames: int = 0
+    lowered: set[str] = field(default_factory=set)
     underruns: int = 0
     stalled_s: float = 0.0
     bytes_received: int = 0
@@ -78,7 +85,8 @@ def plan(start_s: float, until_s: float, seed: int) -> Iterator[Utterance]:
     """A talk of utterances and pauses; the same for the same seed."""
     generator = random.Random(seed)
     while start_s < until_s:
-        length_s = round(generator.uniform(*UTTERANCE_S) / FRAME_S) * FRAME_S
+        longest = STORY_S if generator.random() < STORIES else UTTERANCE_S
+        length_s = round(generator.uniform(*longest) / FRAME_S) * FRAME_S
         cut_s = None
         if generator.random() < INTERRUPTED:
             cut_s = generator.uniform(length_s / 2, length_s)
@@ -134,7 +142,7 @@ class Speaker:
             self._count_unanswered(time.monotonic())
 
     async def _speak(self, start_s: float, until_s: float) -> None:
-        pcm = babble(int(max(UTTERANCE_S) * RATE), RATE, seed=self._number)
+        pcm = babble(int(max(STORY_S) * RATE), RATE, seed=self._number)
         data = pcm.astype("<i2").tobytes()
         talk = plan(start_s, until_s, self._number)
         for response, utterance in enumerate(talk, start=1):
@@ -175,6 +183,8 @@ class Speaker:
                     self._on_frame(item, arrival)
             elif item["type"] == "output.cleared":
                 self._on_cleared(int(item["epoch"]), arrival.time_s)
+            elif item["type"] == "session.stats":
+                self._measured.lowered.update(item.get("degraded") or ())
             elif item["type"] == "response.done":
                 self._on_done(int(item["response_index"]), str(item["status"]))
         raise BenchError("the server ended the session")

@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
 from visavis.server import bench_cli, conformance_cli, group
+from visavis.server.cli_errors import fail
 from visavis.server.config import ServerConfig
-
-
-def fail(message: str) -> NoReturn:
-    """One line on stderr and exit code 2, for errors that the user can mend."""
-    sys.stderr.write(f"visavis: {message}\n")
-    raise SystemExit(2)
-
 
 SECRET_SETTINGS = ("api_keys", "token_secrets", "resume_secret")
 
@@ -149,14 +143,14 @@ def serve(
         try:
             group.follow(config)
         except ValueError as error:
-            fail(str(error))
+            fail(error)
         return
     from visavis.server.serving import make_server
 
     try:
         server = make_server(config, open_page=open_page)
     except ValueError as error:
-        fail(str(error))
+        fail(error)
     server.run()
     if server.failure is not None:
         sys.stderr.write(f"visavis: {server.failure}\n")
@@ -222,7 +216,7 @@ def render(
             watermark=watermark,
         )
     except (ValueError, OSError) as error:
-        fail(str(error))
+        fail(error)
 
 
 def bench_engine(
@@ -266,7 +260,7 @@ def bench_engine(
         if json is not None:
             write_json(report, json)
     except (ValueError, OSError) as error:
-        fail(str(error))
+        fail(error)
 
 
 def new_key(name: str, *, scopes: list[str] | None = None) -> None:
@@ -286,7 +280,7 @@ def new_key(name: str, *, scopes: list[str] | None = None) -> None:
     try:
         entry = entry_of(name, digest_of(key), scopes)
     except ApiKeyError as error:
-        fail(str(error))
+        fail(error)
     sys.stdout.write(f"{key}\n\n# for the file of --api-keys-file:\n{entry}")
 
 
@@ -297,7 +291,7 @@ def register(app: App) -> None:
     app.command(keys)
     app.command(serve)
     app.command(render)
-    bench = App(name="bench", help="Measure this machine.")
+    bench = App(name="bench", help="Measure what this machine can do.")
     bench.command(bench_engine, name="engine")
     bench_cli.register(bench)
     app.command(bench)

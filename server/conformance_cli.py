@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
 
 from cyclopts import App, Parameter
 
+from visavis.server.cli_errors import fail
 from visavis.server.protocol import ENDPOINT
 
 
@@ -59,8 +59,7 @@ def conformance(
         )
         checks = select(only, quick=quick)
     except ValueError as error:
-        sys.stderr.write(f"visavis: {error}\n")
-        raise SystemExit(2) from None
+        fail(error)
     console = Console()
     results = asyncio.run(run_checks(checks, target, lambda r: print_result(console, r)))
     failed = sum(r.outcome == "failed" for r in results)

@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 
 from visavis import plan_cli
 from visavis.server import cli as server_cli
+from visavis.server.cli_errors import fail
 
 # The stages of training in their order; docs/training.md explains them.
 STAGES = {
@@ -65,7 +66,7 @@ def evaluate(
         plan = replace(QUICK if quick else EvaluationPlan(), num_steps=steps)
         run(portraits=portraits, weights=weights, out=out, json_file=json, plan=plan)
     except (ValueError, OSError, JudgeError) as error:
-        server_cli.fail(str(error))
+        fail(error)
 
 
 def _stage(module: str, text: str) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from visavis.server import cli as server_cli
+from visavis.server.cli_errors import fail
 
 if TYPE_CHECKING:
     from visavis.engine.cards import CardRates
@@ -82,7 +82,7 @@ def plan(
         if json is not None:
             json.write_text(json_format.dumps(_report(request, assumed, found), indent=2) + "\n")
     except (ValueError, OSError) as error:
-        server_cli.fail(str(error))
+        fail(error)
     if not found[0].fits:
         raise SystemExit(1)
 

@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visavis.server.bench_chunks import ChunkTracker, SkewMeter
-from visavis.server.bench_histogram import Histogram
+from visavis.server.bench_histogram import NEEDED, Histogram
 from visavis.server.bench_load import LoadPlan, summarize
 from visavis.server.bench_memory import MB_PER_MIB, MemoryWatch
-from visavis.server.bench_plot import render_plot
+from visavis.server.bench_plot import (
+    HEIGHT,
+    curve_points,
+    last_percentile,
+    render_plot,
+    y_of,
+)
 from visavis.server.bench_ramp import Stage, cautious_p95, missed_objectives
+from visavis.server.bench_report import figures
 from visavis.server.bench_speaker import Measurements, plan
 
 
@@ -165,7 +172,7 @@ def stages(*missed: str) -> tuple[Stage, ...]:
     [
         (("", "", "too slow"), 2, "3 sessions: too slow"),
         (("too slow",), 0, "too slow"),
-        (("", ""), None, "more were not tried"),
+        (("", ""), 2, "at least; more were not tried"),
     ],
 )
 def test_sessions_within_the_objectives(
@@ -176,14 +183,72 @@ def test_sessions_within_the_objectives(
     assert reason in report.reasons["sessions_at_slo"]
 
 
-def test_what_a_late_generator_measured_is_not_printed() -> None:
-    (stage,) = stages("")
+def make_late(stage: Stage) -> None:
     for _ in range(100):
         stage.measured.lateness.record(0.5)
+
+
+def test_what_a_late_generator_measured_is_not_printed() -> None:
+    (stage,) = stages("too slow")
+    make_late(stage)
+    report = summarize(LoadPlan(), (stage,), MemoryWatch(None))
+    found = figures(report)
+    del found["rss_slope_mb_per_min"]
+    for name, value in found.items():
+        if isinstance(value, dict):
+            assert value == {"p50": None, "p95": None, "p99": None}
+            reason = report.reasons[f"{name}.p50"]
+        else:
+            assert value is None
+            reason = report.reasons[name]
+        # Not a word of values that are too few, or of chunks that are too short.
+        assert "generator itself was 500 ms late" in reason
+        assert "values" not in reason
+    assert render_plot(report).count("<polyline") == 0
+
+
+def test_a_stage_that_a_late_generator_spoilt_says_so() -> None:
+    good_stage, bad_stage = stages("", "too slow")
+    make_late(bad_stage)
+    report = summarize(LoadPlan(), (good_stage, bad_stage), MemoryWatch(None))
+    assert report.sessions_at_slo == 1
+    assert "too slow; but the generator" in report.reasons["sessions_at_slo"]
+    assert report.first_frame_s.values["p50"] is not None
+
+
+def test_the_factor_of_hardly_any_chunks_is_not_printed() -> None:
+    (stage,) = stages("")
+    stage.measured.realtime_factor = histogram([0.5] * 4)
     report = summarize(LoadPlan(), (stage,), MemoryWatch(None))
     assert report.realtime_factor is None
-    assert all(value is None for value in report.first_frame_s.values.values())
-    assert "500 ms late" in report.reasons["generator"]
+    assert "4 chunks" in report.reasons["realtime_factor"]
+
+
+def test_the_plan_gives_every_percentile_its_values() -> None:
+    talk = list(plan(0.0, LoadPlan().seconds, seed=0))
+    assert sum(u.cut_s is not None for u in talk) >= NEEDED[99]
+    assert sum(u.length_s > 2 for u in talk) >= NEEDED[50]
+
+
+def test_lowered_quality_breaks_a_stage() -> None:
+    measured = good()
+    measured.lowered.add("steps")
+    (missed,) = missed_objectives(measured)
+    assert "steps" in missed
+
+
+def test_each_curve_ends_at_its_own_last_percentile() -> None:
+    points = list(curve_points(histogram([0.1 * i for i in range(1, 11)])))
+    percents = [percent for percent, _ in points]
+    assert percents == sorted(percents)
+    assert percents[-1] == last_percentile(histogram([0.1] * 10)) == 90
+    assert max(seconds for _, seconds in points) == pytest.approx(1.0, rel=1e-3)
+
+
+@given(st.floats(0.001, 99.0), st.floats(0.001, 99.0))
+def test_longer_times_stand_higher(one: float, other: float) -> None:
+    assert (one < other) <= (y_of(one, 100.0) >= y_of(other, 100.0))
+    assert 0 < y_of(one, 100.0) < HEIGHT
 
 
 def test_skew_without_pictures_was_not_measured() -> None:
