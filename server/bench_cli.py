@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from visavis.server.cli_errors import fail
 
@@ -188,11 +189,16 @@ def bench_quantize(
     weights: Path | None = None,
     device: str = "cpu",
     portrait: Path | None = None,
+    speech: Path | None = None,
     precision: list[str] | None = None,
     chunks: int = 1000,
+    frames: int = 28,
+    num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
     json: Path | None = None,
 ) -> None:
-    """Measure what eight-bit weights cost in picture quality, errors adding up from chunk to chunk.
+    """Measure what eight-bit weights cost over many chunks, errors adding up from one to the next.
+
+    Pictures (PSNR), the face's motion, the mouth against the sound, and drift off the portrait.
 
     Parameters
     ----------
@@ -204,13 +210,19 @@ def bench_quantize(
         Where to compute: cpu or cuda.
     portrait
         Picture of the face that talks. [default: the first of the server's gallery]
+    speech
+        Recording that is heard, again and again. [default: noise that swells like syllables]
     precision
         int8, fp8, int8-dynamic, fp8-dynamic, or bfloat16 for comparison; may be repeated.
         [default: int8, fp8 and bfloat16]
     chunks
         Chunks of 28 frames that each session makes.
+    frames
+        Pictures of each chunk that are compared; fewer take less time. The motion of all is.
+    num_threads
+        CPU threads of the engines. [default: chosen by the machine]
     json
-        Also write the figures to this file.
+        Also write the figures to this file, what was found so far every minute.
     """
     from visavis.server.bench_quantize import (
         first_portrait,
@@ -222,7 +234,18 @@ def bench_quantize(
     wanted = precision or ["int8", "fp8", "bfloat16"]
     try:
         picture = portrait or first_portrait()
-        found = measure_quality(model, weights, device, picture, chunks, wanted)
+        found = measure_quality(
+            model,
+            weights,
+            device,
+            picture,
+            chunks,
+            wanted,
+            speech=speech,
+            frames=frames,
+            num_threads=num_threads,
+            interim=None if json is None else partial(write_quality_json, path=json),
+        )
         print_quality(found)
         if json is not None:
             write_quality_json(found, json)

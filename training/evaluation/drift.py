@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from visavis.training.evaluation.stability import LongRun, LongSession
+from visavis.engine.long_run import LongRun, LongSession
 from visavis.training.evaluation.statistics import sharpness
 from visavis.training.landmarks import IndependentLandmarker, Landmarks, head_pose
 

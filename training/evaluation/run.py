@@ -14,6 +14,7 @@ from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import frame_portrait
+from visavis.engine.long_run import LongRun, LongSession
 from visavis.engine.weights import find_weights
 from visavis.training.codec_data import Puppet, random_controls
 from visavis.training.evaluation.against_truth import compare
@@ -27,7 +28,7 @@ from visavis.training.evaluation.figures import (
 from visavis.training.evaluation.realtime import chunk_realtime_factor
 from visavis.training.evaluation.report import print_table, write_json, write_sheet
 from visavis.training.evaluation.round_trip import RoundTrip, round_trip
-from visavis.training.evaluation.stability import LongRun, LongSession, recover
+from visavis.training.evaluation.stability import recover
 from visavis.training.evaluation.statistics import synchrony
 from visavis.training.evaluation.talking import Endurance, Talk, endure, speak
 from visavis.training.identity import IdentityJudge

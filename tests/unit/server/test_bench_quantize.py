@@ -1,10 +1,12 @@
 """What `visavis bench quantize` says of the errors it saw."""
 
+import numpy as np
 import pytest
 
 from visavis.engine.quantize import QuantizationError
 from visavis.engine.schematic import schematic_portrait
-from visavis.server.bench_quantize import measure_quality, psnr_db, summary
+from visavis.server.bench_quantize import Comparison, lag, measure_quality, psnr_db
+from visavis.server.bench_quantize_run import Made, loudness
 
 
 def test_psnr_of_equal_pictures_is_bounded() -> None:
@@ -12,18 +14,62 @@ def test_psnr_of_equal_pictures_is_bounded() -> None:
     assert psnr_db(255.0**2) == 0.0
 
 
+def made(level: float, shift_px: float = 0.0) -> Made:
+    opening = np.sin(np.arange(28) / 3).astype(np.float32)
+    motion = np.full((28, 6, 16, 16), 1 + shift_px, np.float32)
+    return Made(np.full((2, 8, 8, 3), level).astype(np.uint8), motion, opening)
+
+
 def test_drift_shows_between_the_first_and_the_last_tenth() -> None:
-    errors = [(0.01 * 10 ** (i // 10), 0.1) for i in range(20)]
-    found = summary("int8", errors, 2_000_000)
-    assert found.first_psnr_db - found.last_psnr_db == pytest.approx(10.0)
+    side, exact = Comparison(), made(100)
+    for chunk in range(20):
+        side.add(made(110 if chunk < 10 else 132, chunk // 10), exact)
+    sound = np.zeros(20 * 28, np.float32)
+    found = side.quality("int8", 2_000_000, [made(0).opening] * 20, sound)  # type: ignore[list-item]
+    assert found.first_psnr_db - found.last_psnr_db == pytest.approx(20 * np.log10(3.2))
     assert found.worst_psnr_db == pytest.approx(found.last_psnr_db)
     assert (found.chunks, found.weight_megabytes) == (20, 2.0)
-    assert found.levels == pytest.approx(0.1)
+    assert found.levels == pytest.approx(21)
+    assert (found.first_motion_px, found.last_motion_px) == (0.0, 1.0)
+    assert found.excursion == pytest.approx(2.0)  # from 1 px off the portrait to 2
+    assert found.mouth is not None
+    assert found.mouth.r == pytest.approx(1.0)
+    assert found.sound is not None
+    assert (found.sound.r, found.sound.frames) == (0.0, 0)  # silence has no curve
+
+
+@pytest.mark.parametrize("frames", [-3, 0, 5])
+def test_a_late_mouth_has_a_positive_lag(frames: int) -> None:
+    curve = np.random.default_rng(0).normal(size=300).astype(np.float32)
+    found = lag(np.roll(curve, frames)[10:-10], curve[10:-10])
+    assert found.frames == frames
+    assert found.r == pytest.approx(1.0, abs=1e-5)
+
+
+def test_loudness_goes_round_with_the_recording() -> None:
+    sound = np.repeat(np.array([0.5, -0.25], np.float32), 640)
+    assert loudness(sound, 1).tolist() == [0.5, 0.25] * 14
+
+
+def test_a_session_against_itself_and_against_rounded_weights() -> None:
+    pytest.importorskip("torchao", reason="the extra gpu is not installed")
+    exact, rounded = measure_quality(
+        "test", None, "cpu", schematic_portrait(), 2, ["int8"], frames=1
+    )
+    assert (exact.precision, exact.psnr_db, exact.last_motion_px) == ("float32", 99.0, 0.0)
+    assert exact.mouth is not None
+    assert exact.mouth.r == pytest.approx(1.0)
+    # untrained weights give no velocity, so that rounding them changes nothing but their size
+    assert rounded.weight_megabytes < exact.weight_megabytes
+    assert rounded.psnr_db == 99.0
+    assert rounded.mouth == exact.mouth
 
 
 def test_bad_requests_are_refused_before_the_work() -> None:
     portrait = schematic_portrait()
     with pytest.raises(ValueError, match="chunks=0: must be at least 1"):
         measure_quality("test", None, "cpu", portrait, 0, ["int8"])
+    with pytest.raises(ValueError, match=r"frames=29: must be in 1\.\.28"):
+        measure_quality("test", None, "cpu", portrait, 1, ["int8"], frames=29)
     with pytest.raises(QuantizationError, match="'int3' is unknown"):
         measure_quality("test", None, "cpu", portrait, 1, ["int3"])
