@@ -1,192 +1,161 @@
 """Stage 2: the few-step student, by self-correcting distillation (method section 1.9).
 
-    python -m visavis.training.distill --teacher runs/teacher --out runs/student
+    python -m visavis.training.distill --teacher runs/teacher --out runs/distilled
 
 Student, frozen teacher and critic start from the teacher's averaged weights. A round rolls the
 student out over k chunks on its own history, with the deployed sampler and hand-over, leaves the
 last chunk at a random step, trains the critic on that sample several times (fresh noise each, which
 saves roll-outs) and then the student once, on a chunk of its own.
 
-Audio and motion are paired in this data, so a regression of the lips to the recorded motion is
+Audio and motion are paired in this data, so a regression of the lips to the recorded motion can be
 mixed in: distribution matching on its own history alone is known to let motion go slack.
+
+`training.ablation` compares the recipe's switches on a small model.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from cyclopts import App
 from torch import Tensor
 
-from visavis.engine.codec.motion_latents import LATENT_CHANNELS, pack_codes
+from visavis.engine.codec.motion_latents import GRID
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.engine.plan import MOTION_FRAMES, latent_frames
+from visavis.training.causal import make_causal
 from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
 from visavis.training.distribution_matching import (
+    alignment_loss,
     critic_loss,
     draw_levels,
     lip_regression,
     matching_gradient,
     matching_loss,
+    step_range,
 )
-from visavis.training.dit_data import MotionWindows, SequenceBatch
+from visavis.training.dit_data import SequenceBatch
 from visavis.training.ema import Ema
-from visavis.training.flow_matching import supervised_slots
 from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, STUDENTS, TEACHERS, StudentRecipe
-from visavis.training.resumable_run import CHECKPOINT
-from visavis.training.rollout import ChunkConditions, Network, chunk_audio, exit_early, hand_over
+from visavis.training.resumable_run import CHECKPOINT, ResumableRun
+from visavis.training.rollout import ChunkHearing, leave_at, with_motion
+from visavis.training.self_rollout import (
+    LastChunk,
+    RoundPlan,
+    chunk_shape,
+    plan_round,
+    reach_last_chunk,
+    sequence_frames,
+)
 from visavis.training.train_teacher import TrainingData
-from visavis.training.validation import CHUNK_FRAMES
 
 app = App(help=__doc__)
-_NEW = CHUNK_FRAMES - MOTION_FRAMES
 
 
-@dataclass(frozen=True, slots=True)
-class LastChunk:
-    """What the supervised chunk is made from: conditions, handed-over latents, recorded motion."""
-
-    conditions: ChunkConditions
-    motion: Tensor
-    truth: Tensor
-    lips: Tensor
+class Sequences(Protocol):
+    """Where roll-outs get speech, portraits and recorded motion from."""
 
     @property
-    def supervised(self) -> Tensor:
-        """1 in the slots that the student makes."""
-        slots = torch.full((len(self.truth),), self.motion.shape[2])
-        return supervised_slots(slots, self.truth.shape[2])
+    def hearing(self) -> ChunkHearing: ...
+
+    def draw_sequences(
+        self, rng: np.random.Generator, batch: int, frames: int, *, from_portrait: bool
+    ) -> SequenceBatch: ...
 
 
-def sequence_frames(chunks: int) -> int:
-    """Frames of a roll-out of `chunks` chunks."""
-    return MOTION_FRAMES + chunks * _NEW
+class Distillation(ResumableRun[FlashTalkDiT]):
+    """The three networks of stage 2 and what a run carries; `model` is the student."""
 
-
-def reach_last_chunk(
-    student: Network,
-    hearing: Hearing,
-    batch: SequenceBatch,
-    chunks: int,
-    generator: torch.Generator,
-    *,
-    num_steps: int,
-    from_portrait: bool,
-) -> LastChunk:
-    """Generate all chunks but the last, without gradient, and set the last one up."""
-    start = 1 if from_portrait else MOTION_FRAMES
-    motion = pack_codes(batch.codes[:, :start])
-    with torch.no_grad():
-        for chunk in range(chunks - 1):
-            conditions = _conditions(hearing, batch, chunk)
-            latents = exit_early(
-                lambda x, t, c=conditions: c.velocity(student, x, t),  # type: ignore[misc]
-                _shape(len(batch.layout)),
-                motion,
-                generator,
-                num_steps=num_steps,
-                exit_step=num_steps - 1,
-            )
-            motion = hand_over(latents)
-    first = (chunks - 1) * _NEW
-    # Where history is generated, it replaces the recorded frames: slot 0 codes one frame there.
-    truth = pack_codes(batch.codes[:, first : first + CHUNK_FRAMES])
-    return LastChunk(_conditions(hearing, batch, chunks - 1), motion.detach(), truth, batch.lips)
-
-
-def _conditions(hearing: Hearing, batch: SequenceBatch, chunk: int) -> ChunkConditions:
-    audio = chunk_audio(hearing, batch.mel, chunk * _NEW, CHUNK_FRAMES)
-    return ChunkConditions(audio, batch.layout)
-
-
-def _shape(batch: int) -> tuple[int, int, int, int, int]:
-    return (batch, LATENT_CHANNELS, latent_frames(CHUNK_FRAMES), 16, 16)
-
-
-class Distillation:
-    """The three networks of stage 2 and what a run carries."""
+    recipe: StudentRecipe
 
     def __init__(self, recipe: StudentRecipe, teacher: FlashTalkDiT, workers: Workers) -> None:
-        self.recipe, self.workers = recipe, workers
+        student = copy_model(teacher, causal=recipe.causal)
+        super().__init__(recipe, student, _optimizer(recipe, student, recipe.rate), workers)
         self.teacher = teacher.eval().requires_grad_(False)
-        self.student, self.critic = _copy(teacher), _copy(teacher)
-        self.ema = Ema(self.student, recipe.ema_decay)
-        self.student_optimizer = self._optimizer(self.student, recipe.rate)
-        self.critic_optimizer = self._optimizer(self.critic, recipe.critic_rate)
-        self.step = 0
-        self.elapsed = 0.0
+        self.critic = copy_model(teacher)
+        self.critic_optimizer = _optimizer(recipe, self.critic, recipe.critic_rate)
 
-    def _optimizer(self, model: FlashTalkDiT, rate: float) -> torch.optim.AdamW:
-        return torch.optim.AdamW(
-            model.parameters(),
-            lr=rate,
-            betas=self.recipe.betas,
-            weight_decay=self.recipe.weight_decay,
-        )
-
-    def round(self, windows: MotionWindows) -> dict[str, float]:
+    def round(self, windows: Sequences) -> dict[str, float]:
         """Roll out, train the critic, train the student."""
         recipe, rank = self.recipe, self.workers.rank
-        # The same on all ranks: number of chunks, exit step, start.
-        shared = np.random.default_rng(step_seed(recipe.seed, self.step, 0, 1))
-        chunks = int(shared.integers(1, recipe.max_chunks + 1))
-        exit_step = int(shared.integers(recipe.num_steps))
-        from_portrait = bool(shared.random() >= recipe.recorded_start)
+        plan = plan_round(recipe, self.step)
         rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, 2))
         generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
-        batch = windows.draw_sequences(
-            rng, recipe.batch, sequence_frames(chunks), from_portrait=from_portrait
-        )
+        frames = sequence_frames(plan.chunks, recipe.chunk_frames)
+        batch = windows.draw_sequences(rng, recipe.batch, frames, from_portrait=plan.from_portrait)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            last = reach_last_chunk(
-                self.student,
-                windows.hearing,
-                batch,
-                chunks,
-                generator,
-                num_steps=recipe.num_steps,
-                from_portrait=from_portrait,
-            )
+            last = self.reach(windows.hearing, batch, plan, generator)
             with torch.no_grad():
-                sample = self.make(last, exit_step, generator)
+                sample = with_motion(self.make(last, plan, generator), last.motion)
             losses = [
-                self.train_critic(sample, last, generator) for _ in range(recipe.critic_updates)
+                self.train_critic(sample, last, plan, generator)
+                for _ in range(recipe.critic_updates)
             ]
-            report = self.train_student(last, exit_step, generator)
-        self.step += 1
-        return {**report, "critic": sum(losses) / max(len(losses), 1), "chunks": float(chunks)}
+            report = self.train_student(last, plan, generator)
+        return {**report, "critic": sum(losses) / max(len(losses), 1), "chunks": float(plan.chunks)}
 
-    def make(self, last: LastChunk, exit_step: int, generator: torch.Generator) -> Tensor:
-        """The last chunk as the student makes it, left at `exit_step`; float32."""
-        return exit_early(
-            lambda x, t: last.conditions.velocity(self.student, x, t),
-            _shape(len(last.truth)),
+    def reach(
+        self,
+        hearing: ChunkHearing,
+        batch: SequenceBatch,
+        plan: RoundPlan,
+        generator: torch.Generator,
+    ) -> LastChunk:
+        """The student's own history up to the last chunk, without gradient."""
+        recipe = self.recipe
+        return reach_last_chunk(
+            self.model,
+            hearing,
+            batch,
+            plan.chunks,
+            generator,
+            num_steps=recipe.num_steps,
+            from_portrait=plan.from_portrait,
+            chunk_frames=recipe.chunk_frames,
+            sampler=recipe.sampler,
+            hand_over_noise=recipe.hand_over_noise,
+        )
+
+    def make(self, last: LastChunk, plan: RoundPlan, generator: torch.Generator) -> Tensor:
+        """The last chunk as the student predicts it at the exit step, motion slots included."""
+        recipe = self.recipe
+        return leave_at(
+            lambda x, t: last.conditions.velocity(self.model, x, t),
+            chunk_shape(len(last.truth), recipe.chunk_frames),
             last.motion,
             generator,
-            num_steps=self.recipe.num_steps,
-            exit_step=exit_step,
+            num_steps=recipe.num_steps,
+            exit_step=plan.exit_step,
+            sampler=recipe.sampler,
         )
 
-    def train_critic(self, sample: Tensor, last: LastChunk, generator: torch.Generator) -> float:
+    def train_critic(
+        self, sample: Tensor, last: LastChunk, plan: RoundPlan, generator: torch.Generator
+    ) -> float:
         """One critic step on the student's sample."""
-        levels = self._levels(len(sample), generator)
+        levels = self._levels(len(sample), plan, generator)
         loss = critic_loss(sample, levels, last.supervised, last.conditions, self.critic, generator)
-        self._update(loss, self.critic, self.critic_optimizer)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.elapsed = self.workers.average_gradients(self.critic, self.elapsed)
+        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.recipe.clip_norm)
+        self.critic_optimizer.step()
+        self.critic_optimizer.zero_grad(set_to_none=True)
         return float(loss.detach())
 
     def train_student(
-        self, last: LastChunk, exit_step: int, generator: torch.Generator
+        self, last: LastChunk, plan: RoundPlan, generator: torch.Generator
     ) -> dict[str, float]:
-        """One student step: distribution matching, and the lips' regression."""
+        """One student step: distribution matching, and what else the recipe weighs in."""
         recipe = self.recipe
-        sample = self.make(last, exit_step, generator)
+        clean = self.make(last, plan, generator)
+        sample = with_motion(clean, last.motion)
         gradient = matching_gradient(
             sample.detach(),
-            self._levels(len(sample), generator),
+            self._levels(len(sample), plan, generator),
             last.supervised,
             last.conditions,
             self.teacher,
@@ -194,65 +163,72 @@ class Distillation:
             generator,
             audio_guidance=recipe.audio_guidance,
         )
-        matching = matching_loss(sample, gradient, last.supervised)
+        loss = matching_loss(sample, gradient, last.supervised)
         lips = lip_regression(sample, last.truth, last.supervised, last.lips)
-        self._update(
-            matching + recipe.regression_weight * lips, self.student, self.student_optimizer
-        )
-        self.ema.update(self.student)
-        return {"gradient": float(gradient.abs().mean()), "lips": float(lips.detach())}
+        if recipe.regression_weight:
+            loss = loss + recipe.regression_weight * lips
+        if recipe.motion_alignment:
+            loss = loss + recipe.motion_alignment * alignment_loss(clean, last.motion)
+        norm = self.update(loss)
+        return {
+            "gradient": float(gradient.abs().mean()),
+            "lips": float(lips.detach()),
+            "grad_norm": norm,
+        }
 
-    def _levels(self, size: int, generator: torch.Generator) -> Tensor:
+    def _levels(self, size: int, plan: RoundPlan, generator: torch.Generator) -> Tensor:
         recipe = self.recipe
+        whole = recipe.noise_range == "full"
         return draw_levels(
             size,
             generator,
             shift=recipe.shift,
             smallest=recipe.smallest_time,
             largest=recipe.largest_time,
+            raw_range=(0.0, 1.0) if whole else step_range(plan.exit_step, recipe.num_steps),
         )
-
-    def _update(self, loss: Tensor, model: FlashTalkDiT, optimizer: torch.optim.Optimizer) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.elapsed = self.workers.average_gradients(model, self.elapsed)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
     def averaged(self) -> FlashTalkDiT:
         """A copy of the student with the averaged weights."""
-        copy = _copy(self.student)
-        self.ema.copy_to(copy)
-        return copy.eval().requires_grad_(False)
+        return self.average_into(copy_model(self.model, causal=self.recipe.causal))
 
-    def state(self) -> dict[str, object]:
-        """Everything for a checkpoint."""
-        return {
-            "student": self.student.state_dict(),
-            "critic": self.critic.state_dict(),
-            "ema": self.ema.state_dict(),
-            "student_optimizer": self.student_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "recipe": asdict(self.recipe),
-        }
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint: student and critic with their optimisers."""
+        save_checkpoint(
+            folder / CHECKPOINT,
+            {
+                "model": self.model.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "critic": self.critic.state_dict(),
+                "critic_optimizer": self.critic_optimizer.state_dict(),
+                "step": self.step,
+                "elapsed": self.elapsed,
+                "recipe": asdict(self.recipe),
+            },
+        )
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        state = load_checkpoint(path)
-        self.student.load_state_dict(state["student"])
+    def resume(self, folder: Path) -> bool:
+        """Go on from the folder's checkpoint, if there is one."""
+        if not super().resume(folder):
+            return False
+        state = load_checkpoint(folder / CHECKPOINT)
         self.critic.load_state_dict(state["critic"])
-        self.ema.load_state_dict(state["ema"])
-        self.student_optimizer.load_state_dict(state["student_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        return True
 
 
-def _copy(model: FlashTalkDiT) -> FlashTalkDiT:
+def _optimizer(recipe: StudentRecipe, model: FlashTalkDiT, rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
+
+
+def copy_model(model: FlashTalkDiT, *, causal: bool = False) -> FlashTalkDiT:
+    """The same weights in a model of its own; `causal` bends its attention inside a chunk."""
     copy = FlashTalkDiT(model.config, attention_impl="plain")
     copy.load_state_dict(model.state_dict())
-    return copy
+    return make_causal(copy, (GRID, GRID)) if causal else copy
 
 
 def averaged_model(run: Path) -> FlashTalkDiT:
@@ -265,7 +241,7 @@ def averaged_model(run: Path) -> FlashTalkDiT:
     ema = Ema(model)
     ema.load_state_dict(state["ema"])
     ema.copy_to(model)
-    return model
+    return make_causal(model, (GRID, GRID)) if state["recipe"].get("causal") else model
 
 
 def distil(job: Distillation, data: TrainingData, folder: Path) -> None:
@@ -294,7 +270,7 @@ def distil(job: Distillation, data: TrainingData, folder: Path) -> None:
                     _validate(job, data, progress, folder)
                 if finished or job.elapsed - saved > 60 * recipe.save_minutes:
                     saved = job.elapsed
-                    save_checkpoint(folder / CHECKPOINT, job.state())
+                    job.save(folder)
             job.elapsed = progress.elapsed
 
 
@@ -311,7 +287,7 @@ def _validate(job: Distillation, data: TrainingData, progress: RunProgress, fold
 def main(
     *,
     teacher: Path = Path("runs/teacher"),
-    out: Path = Path("runs/student"),
+    out: Path = Path("runs/distilled"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
@@ -343,8 +319,7 @@ def main(
             chunks=chosen.validation_chunks,
         )
         job = Distillation(chosen, averaged_model(teacher), workers)
-        if (out / CHECKPOINT).exists():
-            job.restore(out / CHECKPOINT)
+        if job.resume(out):
             log.info("resumed at step %d", job.step)
         distil(job, data, out)
 

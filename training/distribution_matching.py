@@ -23,10 +23,27 @@ SMALLEST_SCALE = 1e-2
 
 
 def draw_levels(
-    batch: int, generator: torch.Generator, *, shift: float, smallest: float, largest: float
+    batch: int,
+    generator: torch.Generator,
+    *,
+    shift: float,
+    smallest: float,
+    largest: float,
+    raw_range: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
-    """Noise levels tau [B]: the whole range whatever step the student left at (as Self-Forcing)."""
-    return shift_time(torch.rand(batch, generator=generator), shift).clamp(smallest, largest)
+    """Noise levels tau [B], even in raw time within `raw_range`, then shifted.
+
+    The whole range whatever step the student left at is Self-Forcing's way; `step_range` is the
+    other.
+    """
+    low, high = raw_range
+    raw = low + (high - low) * torch.rand(batch, generator=generator)
+    return shift_time(raw, shift).clamp(smallest, largest)
+
+
+def step_range(exit_step: int, num_steps: int) -> tuple[float, float]:
+    """Raw times between the step that the student left at and the next one (section 1.9.2)."""
+    return 1 - (exit_step + 1) / num_steps, 1 - exit_step / num_steps
 
 
 def noised_sample(
@@ -73,6 +90,21 @@ def matching_loss(sample: Tensor, gradient: Tensor, supervised: Tensor) -> Tenso
     target = (sample - gradient).detach()
     count = supervised.sum() * sample[0, :, 0].numel()
     return 0.5 * ((sample - target) * supervised).square().sum() / count
+
+
+def alignment_loss(clean: Tensor, motion: Tensor) -> Tensor:
+    """Pulls the student's own prediction in the motion slots to the motion latents (P2).
+
+    Built as `matching_loss`: the gradient is the difference over its own mean size, so it pushes
+    with one strength however near it is. A slot weighs what a generated slot weighs.
+    """
+    slots = motion.shape[2]
+    own = clean[:, :, :slots]
+    away = (own - motion).detach()
+    scale = away.abs().mean(dim=(1, 2, 3, 4)).clamp_min(SMALLEST_SCALE)
+    target = own.detach() - away / per_sample(scale)
+    share = slots / (clean.shape[2] - slots)
+    return 0.5 * share * (own - target).square().mean()
 
 
 def critic_loss(

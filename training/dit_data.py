@@ -186,8 +186,8 @@ class MotionWindows:
         self.hearing = hearing
         self.portraits = np.flatnonzero(bank.held == held)
         self._weights = control_weights
-        self._focus = focus_maps(bank, focus)
-        self._lips = moved_cells(bank, focus.lips or focus.components)
+        self.focus = focus_maps(bank, focus)
+        self.lips = moved_cells(bank, focus.lips or focus.components)
         if not len(self.portraits):
             raise ValueError(f"the portrait bank has no portrait with held={held}")
 
@@ -237,7 +237,7 @@ class MotionWindows:
             latents=pack_codes(torch.stack(codes)),
             audio=self.hearing.windows(torch.stack(mel)),
             layout=self.bank.layout[index],
-            focus=self._focus[index],
+            focus=self.focus[index],
             motion_slots=torch.from_numpy(np.where(first, 1, overlap_slots)),
             portraits=index,
         )
@@ -300,7 +300,7 @@ class MotionWindows:
             torch.stack(codes),
             torch.stack(mel),
             self.bank.layout[index],
-            self._lips[index],
+            self.lips[index],
             index,
         )
 

@@ -49,6 +49,11 @@ class Hearing:
             rows = np.concatenate([silence, rows])
         return torch.from_numpy(rows)
 
+    def chunk(self, mel_BNLC: Tensor, start: int, frames: int) -> Tensor:
+        """Audio windows [B, F, 5, L, C] of the chunk start .. start + frames of sequences whose
+        log-mel begins `lead` frames before their first."""
+        return self.windows(mel_BNLC[:, start : start + self.lead + frames])
+
     @torch.no_grad()
     def windows(self, mel_BNLC: Tensor) -> Tensor:
         """Audio windows [B, F, 5, L, C] of a chunk from its log-mel and the lead, N = lead + F.

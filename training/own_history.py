@@ -16,9 +16,9 @@ from torch import Tensor
 
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.plan import MOTION_FRAMES
-from visavis.training.distill import reach_last_chunk, sequence_frames
 from visavis.training.dit_data import MotionWindows, WindowBatch
 from visavis.training.rollout import Network
+from visavis.training.self_rollout import reach_last_chunk, sequence_frames
 
 # Frames in which an error falls to a third: the head may take its time, lips and lids may not.
 HEAD_FADE: Final = 10.0

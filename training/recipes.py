@@ -1,13 +1,25 @@
 """Presets of the two training stages: functions that return a frozen recipe."""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 
-# Models that can be trained: the embedded one, and a tiny one of the same kind.
+# Models that can be trained: the embedded one, and smaller ones of the same kind: for many runs
+# that are compared (`training.ablation`), and to see that a command runs.
 MODELS: Final[dict[str, DiTConfig]] = {
     "embedded": DIT_PRESETS["embedded"],
+    "small": replace(
+        DIT_PRESETS["embedded"],
+        dim=96,
+        ffn_dim=192,
+        num_layers=3,
+        num_heads=3,
+        freq_dim=64,
+        audio_hidden=64,
+        audio_dim=64,
+        audio_tokens=4,
+    ),
     "smoke": replace(
         DIT_PRESETS["embedded"],
         dim=32,
@@ -77,14 +89,30 @@ class TeacherRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentRecipe:
-    """Stage 2, self-correcting distillation: distribution matching on own history."""
+    """Stage 2, self-correcting distillation: distribution matching on own history.
+
+    The switches are those of the ablation table (method section 3.2).
+    """
 
     model: str = "embedded"
     batch: int = 16
     steps: int = 1_000_000
     minutes: float = 25.0
     num_steps: int = 4
+    # Roll-out: 1..max_chunks chunks, drawn anew for every round, or always max_chunks.
+    chunk_frames: int = 33
     max_chunks: int = 3
+    random_chunks: bool = True
+    # Standard deviation, in code units, of what a hand-over adds. 0: codes are handed over exactly,
+    # as deployed; more stands for decoding to pixels and encoding them again (section 1.7).
+    hand_over_noise: float = 0.0
+    # The student's attention inside a chunk looks at earlier latent frames only.
+    causal: bool = False
+    sampler: Literal["renoise", "euler"] = "renoise"
+    # Weight, per motion slot, of pulling the student's own prediction there to the motion latents.
+    motion_alignment: float = 0.0
+    # Noise levels of teacher and critic: the whole range, or the step's own (section 1.9.2).
+    noise_range: Literal["full", "exit"] = "full"
     critic_updates: int = 5
     rate: float = 5e-5
     critic_rate: float = 1e-4
@@ -111,6 +139,12 @@ class StudentRecipe:
     validation_sequences: int = 12
     validation_chunks: int = 3
 
+    def __post_init__(self) -> None:
+        if self.chunk_frames % 4 != 1 or self.chunk_frames < 9:
+            raise ValueError(f"chunk_frames={self.chunk_frames} must be 4 n + 1 and at least 9")
+        if self.max_chunks < 1:
+            raise ValueError(f"max_chunks={self.max_chunks}: a roll-out has at least one chunk")
+
 
 def embedded_teacher() -> TeacherRecipe:
     """The embedded model's teacher on one or two CPU cores."""
@@ -120,6 +154,40 @@ def embedded_teacher() -> TeacherRecipe:
 def embedded_student() -> StudentRecipe:
     """The embedded model's few-step student."""
     return StudentRecipe()
+
+
+def small_teacher() -> TeacherRecipe:
+    """The ablation's teacher: 17-frame chunks, motion latents without any noise (section 1.8)."""
+    return replace(
+        TeacherRecipe(),
+        model="small",
+        steps=5000,
+        minutes=1000.0,
+        frame_counts=(17,),
+        frame_shares=(1.0,),
+        history_noise=0.0,
+        ema_decay=0.995,
+        bf16=False,
+        log_every=100,
+        save_minutes=1.0,
+    )
+
+
+def small_student() -> StudentRecipe:
+    """The ablation's base: random k up to 5, re-noising, bidirectional, nothing but matching."""
+    return replace(
+        StudentRecipe(),
+        model="small",
+        batch=8,
+        chunk_frames=17,
+        max_chunks=5,
+        rate=1e-4,
+        critic_rate=2e-4,
+        audio_guidance=1.0,
+        regression_weight=0.0,
+        ema_decay=0.98,
+        bf16=False,
+    )
 
 
 def smoke_teacher() -> TeacherRecipe:
@@ -151,5 +219,5 @@ def smoke_student() -> StudentRecipe:
     )
 
 
-TEACHERS = {"embedded": embedded_teacher, "smoke": smoke_teacher}
-STUDENTS = {"embedded": embedded_student, "smoke": smoke_student}
+TEACHERS = {"embedded": embedded_teacher, "small": small_teacher, "smoke": smoke_teacher}
+STUDENTS = {"embedded": embedded_student, "small": small_student, "smoke": smoke_student}

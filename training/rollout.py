@@ -8,6 +8,7 @@ C channels, L layers, W audio window, h w control grid.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ from visavis.engine.codec.layout_condition import layout_condition, layout_token
 from visavis.engine.codec.motion_latents import LATENT_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.dit.sampler import RenoisingSampler, timesteps
 from visavis.engine.plan import MOTION_FRAMES, latent_frames
-from visavis.training.hearing import Hearing
 
+SamplerName = Literal["renoise", "euler"]
 Network = Callable[..., Tensor]
 """The transformer, compiled or not: (latents, times, cond, audio, image=) -> velocity."""
 
@@ -49,15 +50,61 @@ class ChunkConditions:
         )
 
 
-def chunk_audio(hearing: Hearing, mel_BNLC: Tensor, start: int, frames: int) -> Tensor:
-    """Audio windows [B, F, 5, L, C] of the chunk start .. start + frames of sequences whose log-mel
-    begins `hearing.lead` frames before their first."""
-    return hearing.windows(mel_BNLC[:, start : start + hearing.lead + frames])
+class ChunkHearing(Protocol):
+    """What is heard of one chunk of a sequence: `Hearing`, or one that was prepared."""
+
+    def chunk(self, mel_BNLC: Tensor, start: int, frames: int) -> Tensor:
+        """Audio windows [B, F, 5, L, C] of the frames start .. start + frames."""
+        ...
 
 
-def hand_over(latents_BCThw: Tensor) -> Tensor:
-    """Motion latents [B, C, 2, h, w] of the next chunk: the last five frames' codes, repacked."""
-    return pack_codes(unpack_codes(latents_BCThw)[:, -MOTION_FRAMES:])
+def hand_over(
+    latents_BCThw: Tensor, *, noise: float = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Motion latents [B, C, 2, h, w] of the next chunk: the last five frames' codes, repacked.
+
+    `noise` is the standard deviation of an error added to the codes: 0 as deployed, more as if the
+    frames had been decoded and encoded again.
+    """
+    codes = unpack_codes(latents_BCThw)[:, -MOTION_FRAMES:]
+    if noise > 0:
+        codes = codes + noise * torch.randn(codes.shape, generator=generator)
+    return pack_codes(codes)
+
+
+def leave_at(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    shape: tuple[int, ...],
+    motion_latents: Tensor,
+    generator: torch.Generator,
+    *,
+    num_steps: int,
+    exit_step: int,
+    sampler: SamplerName = "renoise",
+) -> Tensor:
+    """The clean latents predicted at one step, in the motion slots too; differentiable there alone.
+
+    Steps before `exit_step` run without gradient (method section 1.9.1). "renoise" is the deployed
+    sampler; "euler" follows the velocity, x <- x + (t' - t) v (section 1.6).
+    """
+    levels = timesteps(num_steps)
+    slots = motion_latents.shape[2]
+    latents = torch.randn(shape, generator=generator)
+    latents[:, :, :slots] = motion_latents
+    for step in range(exit_step + 1):
+        with torch.set_grad_enabled(step == exit_step and torch.is_grad_enabled()):
+            at = torch.full((shape[0],), levels[step])
+            flow = velocity(latents, at).float()
+            clean = latents - levels[step] * flow
+        if step == exit_step:
+            break
+        if sampler == "euler":
+            latents = latents + (levels[step + 1] - levels[step]) * flow
+        else:
+            noise = torch.randn(shape, generator=generator)
+            latents = (1 - levels[step + 1]) * clean + levels[step + 1] * noise
+        latents[:, :, :slots] = motion_latents
+    return clean
 
 
 def exit_early(
@@ -68,32 +115,33 @@ def exit_early(
     *,
     num_steps: int,
     exit_step: int,
+    sampler: SamplerName = "renoise",
 ) -> Tensor:
-    """The clean latents predicted at one step of the deployed sampler, differentiable there alone.
+    """`leave_at` with the motion latents in their slots, which never carry gradient.
 
-    Equals `RenoisingSampler.sample` bit for bit at the last step; steps before `exit_step` run
-    without gradient, and the motion slots never carry any (method section 1.9.1).
+    With re-noising it equals `RenoisingSampler.sample` bit for bit at the last step.
     """
-    levels = timesteps(num_steps)
-    slots = motion_latents.shape[2]
-    latents = torch.randn(shape, generator=generator)
-    latents[:, :, :slots] = motion_latents
-    for step in range(exit_step + 1):
-        with torch.set_grad_enabled(step == exit_step and torch.is_grad_enabled()):
-            at = torch.full((shape[0],), levels[step])
-            clean = latents - levels[step] * velocity(latents, at).float()
-        if step == exit_step:
-            break
-        noise = torch.randn(shape, generator=generator)
-        latents = (1 - levels[step + 1]) * clean + levels[step + 1] * noise
-        latents[:, :, :slots] = motion_latents
-    return torch.cat([motion_latents, clean[:, :, slots:]], dim=2)
+    clean = leave_at(
+        velocity,
+        shape,
+        motion_latents,
+        generator,
+        num_steps=num_steps,
+        exit_step=exit_step,
+        sampler=sampler,
+    )
+    return with_motion(clean, motion_latents)
+
+
+def with_motion(clean_BCThw: Tensor, motion_latents: Tensor) -> Tensor:
+    """The chunk that goes on: generated slots after the motion latents."""
+    return torch.cat([motion_latents, clean_BCThw[:, :, motion_latents.shape[2] :]], dim=2)
 
 
 @torch.no_grad()
 def roll_out(
     network: Network,
-    hearing: Hearing,
+    hearing: ChunkHearing,
     mel_BNLC: Tensor,
     layout_B16hw: Tensor,
     motion_latents: Tensor,
@@ -114,7 +162,7 @@ def roll_out(
     pieces: list[Tensor] = []
     for chunk in range(chunks):
         conditions = ChunkConditions(
-            chunk_audio(hearing, mel_BNLC, chunk * new, chunk_frames), layout_B16hw
+            hearing.chunk(mel_BNLC, chunk * new, chunk_frames), layout_B16hw
         )
         latents = sampler.sample(
             lambda x, t, c=conditions: c.velocity(network, x, t),  # type: ignore[misc]

@@ -10,6 +10,7 @@ TensorBoard curves and contact sheets there.
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -52,6 +53,26 @@ LIP_COMPONENTS = tuple(
     WEIGHTS.index(name) for name in ("jaw", "upper_lip", "lower_lip", "wide", "narrow", "press")
 )
 HELD_CLIPS = 10
+
+
+class Windows(Protocol):
+    """Where batches come from."""
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        frames: int,
+        *,
+        first_chunk_share: float = ...,
+    ) -> WindowBatch: ...
+
+
+class TrainsOn(Protocol):
+    """Data with windows to train on."""
+
+    @property
+    def train(self) -> Windows: ...
 
 
 class TrainingData:
@@ -153,7 +174,7 @@ class TeacherRun(ResumableRun[FlashTalkDiT]):
         super().__init__(recipe, model, optimizer, workers)
         self.network: Network = torch.compile(model, dynamic=False) if recipe.compile else model
 
-    def advance(self, data: TrainingData) -> dict[str, float]:
+    def advance(self, data: TrainsOn) -> dict[str, float]:
         """One optimiser step."""
         recipe, rank = self.recipe, self.workers.rank
         # The window length is drawn alike on all ranks, so that none waits for a longer one.

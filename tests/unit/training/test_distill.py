@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.distill import Distillation, reach_last_chunk, sequence_frames
+from visavis.training.distill import Distillation
 from visavis.training.distribution_matching import (
     critic_loss,
     draw_levels,
@@ -21,6 +21,7 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.recipes import MODELS, smoke_student
 from visavis.training.rollout import ChunkConditions
+from visavis.training.self_rollout import reach_last_chunk, sequence_frames
 
 SHAPE = (2, 24, 3, 16, 16)
 
@@ -186,7 +187,7 @@ def test_a_round_trains_student_and_critic_and_leaves_the_teacher() -> None:
     before = {k: v.clone() for k, v in job.teacher.state_dict().items()}
     job.round(OneBatch())  # type: ignore[arg-type]
     start = before["head.projection.weight"]
-    assert not torch.equal(job.student.head.projection.weight, start)
+    assert not torch.equal(job.model.head.projection.weight, start)
     assert not torch.equal(job.critic.head.projection.weight, start)
     assert all(torch.equal(v, before[k]) for k, v in job.teacher.state_dict().items())
 
@@ -195,5 +196,5 @@ def test_a_round_is_reproduced_by_its_step_number() -> None:
     first, second = distillation(), distillation()
     reports = [job.round(OneBatch()) for job in (first, second)]  # type: ignore[arg-type]
     assert reports[0] == reports[1]
-    for a, b in zip(first.student.parameters(), second.student.parameters(), strict=True):
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -16,7 +16,7 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.sampler import RenoisingSampler
 from visavis.training.hearing import Hearing
 from visavis.training.recipes import MODELS
-from visavis.training.rollout import chunk_audio, exit_early, hand_over, roll_out
+from visavis.training.rollout import exit_early, hand_over, roll_out
 
 SHAPE = (2, 24, 5, 16, 16)
 
@@ -81,7 +81,7 @@ def test_chunk_audio_equals_deployment_and_training_windows(encoded: bool) -> No
     sequence = hearing.rows(mel, 0, 61)[None]
     padded = np.concatenate([np.zeros(front_end.past_samples, np.float32), pcm])
     for start in (0, 28):
-        windows = chunk_audio(hearing, sequence, start, 33)[0]
+        windows = hearing.chunk(sequence, start, 33)[0]
         own = hearing.windows(hearing.rows(mel, start, 33)[None])[0]
         torch.testing.assert_close(windows, own)
         # New samples begin with the sixth frame of a chunk; the past reaches back from there.
