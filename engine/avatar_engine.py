@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from visavis.engine.batching import ChunkScheduler
-from visavis.engine.costs import ChunkCosts, measure_costs
+from visavis.engine.costs import ChunkCosts, CostMeter, measure_costs
 from visavis.engine.dit.compilation import speed_up
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import Portrait, frame_portrait
@@ -83,11 +83,11 @@ class AvatarEngine:
         self.dtype = dtype
         self.num_steps = num_steps
         self.chunk_realtime_factor: float | None = None
-        self.costs: ChunkCosts | None = None
         self._pipeline = FlashTalkPipeline(
             parts.dit, parts.codec, parts.front_end, device, text=parts.text
         )
         self.scheduler = ChunkScheduler(self._pipeline)
+        self._costs: ChunkCosts | None = None
         self._framing = framing
         self._landmarker: FaceLandmarker | None = None
 
@@ -155,6 +155,11 @@ class AvatarEngine:
     def pipeline(self) -> FlashTalkPipeline:
         """The model's parts, for those who go chunk by chunk without a session."""
         return self._pipeline
+
+    @property
+    def costs(self) -> ChunkCosts | None:
+        """What chunks cost now, None before `warm_up`; on a CPU it follows the work."""
+        return self._costs if self.scheduler.meter is None else self.scheduler.meter.costs
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -230,8 +235,11 @@ class AvatarEngine:
             )
             self.num_steps = _FEWEST_STEPS
             measured = self._measure(avatar)
-        self.costs = measure_costs(self._pipeline, lambda length: self._begin(avatar, length))
-        self.scheduler.caps = self.costs.caps
+        costs = measure_costs(self._pipeline, lambda length: self._begin(avatar, length))
+        self._costs, self.scheduler.caps = costs, costs.caps
+        # Elsewhere a step returns before it is done: its time is that of launching it.
+        if self.device.type == "cpu":
+            self.scheduler.meter = CostMeter(costs)
         logger.info("chunks denoised together, by length: %s", self.scheduler.caps)
         factor = self.chunk_realtime_factor = measured.realtime_factor
         logger.info("a %d-frame chunk takes %.2f of the time it plays", CHUNK_LENGTHS[-1], factor)

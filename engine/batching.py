@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from visavis.engine.avatar_frame import AvatarFrame
+from visavis.engine.costs import CostMeter
 from visavis.engine.dit.sampler import ChunkAbandoned
 from visavis.engine.pipeline import ChunkJob, FlashTalkPipeline
 from visavis.engine.plan import FPS
@@ -57,6 +58,8 @@ class _Work:
     frames: Iterator[AvatarFrame] | None = None
     count: int = 0
     busy_s: float = 0.0
+    first_decode_s: float = 0.0
+    later_decode_s: float = 0.0
     wait_s: float | None = None
     alone: bool = False
 
@@ -70,7 +73,8 @@ class _Work:
 class ChunkScheduler:
     """Chunks under way, of any number of sessions of one model.
 
-    `caps` gives for each chunk length how many may be denoised together.
+    `caps` gives for each chunk length how many may be denoised together. With a `meter`, which is
+    told what every piece of work took, they follow its costs.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class ChunkScheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.caps: dict[int, int] = dict(caps or {})
+        self.meter: CostMeter | None = None
         self.busy_s = 0.0
         self._pipeline = pipeline
         self._clock = clock
@@ -174,7 +179,11 @@ class ChunkScheduler:
                 self._end(batch[0], error=error)
             for work in batch:
                 work.alone = True  # the one that fails must not take the others with it
-        spent_s = self._clock() - start_s
+            spent_s = self._clock() - start_s
+        else:
+            spent_s = self._clock() - start_s
+            if self.meter is not None:
+                self.meter.step(batch[0].chunk.job.shape, len(batch), spent_s)
         self.busy_s += spent_s
         for work in batch:
             work.busy_s += spent_s / len(batch)
@@ -185,6 +194,11 @@ class ChunkScheduler:
         start_s = self._clock()
         try:
             frame = next(work.frames, None)
+            decode_s = self._clock() - start_s
+            if work.count:
+                work.later_decode_s += decode_s
+            else:
+                work.first_decode_s = decode_s
             if frame is not None:
                 work.count += 1
                 if work.wait_s is None:
@@ -205,4 +219,12 @@ class ChunkScheduler:
 
     def _end(self, work: _Work, *, abandoned: bool = False, error: Exception | None = None) -> None:
         self._work.remove(work)
+        if self.meter is not None and not abandoned and error is None:
+            self._remeasure(self.meter, work)
         work.on_end(ChunkEnd(work.count, abandoned, work.busy_s, work.wait_s, error))
+
+    def _remeasure(self, meter: CostMeter, work: _Work) -> None:
+        shape = work.chunk.job.shape
+        meter.decoded(shape, work.count, work.first_decode_s, work.later_decode_s)
+        meter.refresh()
+        self.caps = meter.costs.caps

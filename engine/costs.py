@@ -1,12 +1,15 @@
-"""What chunks cost on this machine, as measured at warm-up, and what follows from it.
+"""What chunks cost on this machine, measured at warm-up and again by all later work.
 
 Every figure is the best of a few runs: what is asked is what the machine can do, and load that
-happens to be on it now is seen later, by those who count missed deadlines.
+happens to be on it now is seen later, by those who count missed deadlines. A machine that is busy
+at warm-up measures too little, so `CostMeter` goes on measuring while sessions are served.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +23,11 @@ WORTHWHILE_GAIN = 0.07
 # No step may become so long that a barge-in is felt.
 LONGEST_STEP_S = 0.15
 RUNS = 3
+# What counts is the best of so many of the last steps: soon told of a machine that became free,
+# slowly of one that became busy, which missed deadlines tell at once.
+WINDOW = 24
+# Fewer may all have been disturbed.
+FEWEST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +92,62 @@ class ChunkCosts:
             if sessions * factor <= load:
                 return sessions
         return 0
+
+
+class CostMeter:
+    """Costs that follow what the work really takes; belongs to the engine's thread.
+
+    `costs` is replaced as a whole, so that any thread may read it. What has not been seen of late,
+    such as batches while one session speaks, is taken to have changed as much as what has been.
+    """
+
+    def __init__(self, measured: ChunkCosts) -> None:
+        self.costs = measured
+        self._at_first = measured
+        self._steps: dict[tuple[int, int], deque[float]] = {
+            (length, batch): deque(maxlen=WINDOW)
+            for length, by_batch in measured.steps_s.items()
+            for batch in by_batch
+        }
+        self._first_frames: deque[float] = deque(maxlen=WINDOW)
+        self._frames: deque[float] = deque(maxlen=WINDOW)
+
+    def step(self, chunk_frames: int, batch: int, seconds: float) -> None:
+        """A step of `batch` chunks took so long; sizes that were not measured at first are left
+        out, for nothing is asked about them."""
+        window = self._steps.get((chunk_frames, batch))
+        if window is not None:
+            window.append(seconds)
+
+    def decoded(self, chunk_frames: int, frames: int, first_s: float, later_s: float) -> None:
+        """All `frames` of a chunk were decoded: the first took `first_s`, the others together
+        `later_s`. As in `measure_costs`, the longest chunks count."""
+        if chunk_frames == CHUNK_LENGTHS[-1] and frames == new_frames(chunk_frames):
+            self._first_frames.append(first_s)
+            self._frames.append(later_s / (frames - 1))
+
+    def refresh(self) -> None:
+        """Make `costs` what they are now."""
+        first = self._at_first
+        at_first = {key: first.steps_s[key[0]][key[1]] for key in self._steps}
+        now = {key: min(seen) for key, seen in self._steps.items() if len(seen) >= FEWEST}
+        if not now:
+            return
+        change = statistics.median(seconds / at_first[key] for key, seconds in now.items())
+        steps_s = {
+            length: {
+                batch: now.get((length, batch), seconds * change)
+                for batch, seconds in by_batch.items()
+            }
+            for length, by_batch in first.steps_s.items()
+        }
+        decoded = len(self._frames) >= FEWEST
+        self.costs = ChunkCosts(
+            steps_s=steps_s,
+            prepare_s=first.prepare_s * change,
+            first_frame_s=min(self._first_frames) if decoded else first.first_frame_s * change,
+            frame_s=min(self._frames) if decoded else first.frame_s * change,
+        )
 
 
 def measure_costs(

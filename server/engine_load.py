@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from visavis.engine.plan import CHUNK_LENGTHS, new_frames
@@ -30,24 +31,29 @@ FEW_FRAMES, MORE_FRAMES = new_frames(CHUNK_LENGTHS[0]), new_frames(CHUNK_LENGTHS
 class EngineLoad:
     """One engine's account: how many may speak, how long a start takes, when to lower quality.
 
-    num_steps: denoising steps as configured, which are lowered under load where that is allowed.
+    costs: asked whenever they are needed, for all that is done measures them anew. num_steps:
+    denoising steps as configured, which are lowered under load where that is allowed.
     """
 
     def __init__(
         self,
-        costs: ChunkCosts | None,
+        costs: Callable[[], ChunkCosts | None],
         *,
         num_steps: int,
         may_lower_steps: bool = True,
     ) -> None:
         self.speaking = 0
         self.degraded: list[Degradation] = []
-        self._costs = costs
+        self._ask_costs = costs
         self._full_steps = num_steps
         self._may_lower = may_lower_steps
-        self._slowness = 1.0  # of work, against the warm-up
+        self._slowness = 1.0  # of work, against what it costs at best
         self._waiting = 1.0  # of starts, against an engine that does nothing else
         self._since_s: float | None = None
+
+    @property
+    def _costs(self) -> ChunkCosts | None:
+        return self._ask_costs()
 
     @property
     def num_steps(self) -> int:

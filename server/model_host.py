@@ -75,7 +75,7 @@ class ModelHost:
         self.worker = EngineWorker()
         self.state: HostState = "loading"
         self.realtime_factor: float | None = None
-        self.load = EngineLoad(None, num_steps=config.num_steps or 1)
+        self.load = EngineLoad(lambda: None, num_steps=config.num_steps or 1)
         self.load_error: str | None = None
         self._config = config
         self._metrics = metrics
@@ -115,7 +115,7 @@ class ModelHost:
         self._engine = engine
         self.realtime_factor = engine.chunk_realtime_factor
         self.load = EngineLoad(
-            engine.costs,
+            lambda: engine.costs,
             num_steps=self._config.num_steps or engine.num_steps,
             may_lower_steps=self._config.degrade == "steps",
         )

@@ -9,6 +9,7 @@ import torch
 from tiny_model import TinyReference, noise, tiny_pipeline
 
 from visavis.engine.batching import ChunkEnd, ChunkScheduler
+from visavis.engine.costs import ChunkCosts, CostMeter
 from visavis.engine.pipeline import ChunkJob, FlashTalkPipeline
 from visavis.engine.session import AvatarFrame, AvatarSession
 
@@ -239,3 +240,29 @@ def test_closing_ends_everything(pipeline: FlashTalkPipeline) -> None:
     scheduler.close()
     assert len(scheduler) == 0
     assert listener.ends[0].abandoned
+
+
+def test_a_meter_is_told_of_every_step_and_chunk(pipeline: FlashTalkPipeline) -> None:
+    """The warm-up was disturbed: what the work takes replaces what was measured then."""
+    ticking = Clock()
+
+    class Ticking(Watched):
+        def denoise(self, jobs: list[ChunkJob]) -> None:
+            super().denoise(jobs)
+            ticking.now_s += 0.01 * len(jobs)
+
+    disturbed = ChunkCosts(
+        steps_s={length: {1: 1.0, 2: 2.0} for length in (9, 17, 33)},
+        prepare_s=1.0,
+        first_frame_s=1.0,
+        frame_s=1.0,
+    )
+    scheduler = ChunkScheduler(Ticking(pipeline), {33: 1}, clock=ticking)
+    scheduler.meter = CostMeter(disturbed)
+    session = _session(pipeline, 1, steps=4)
+    scheduler.add(session.begin(chunk_frames=33), deadline_s=0.0, **Listener().arguments())
+    _run(scheduler)
+    costs = scheduler.meter.costs
+    assert costs.steps_s[33][1] == pytest.approx(0.01)
+    assert costs.steps_s[17][2] == pytest.approx(0.02)
+    assert scheduler.caps == costs.caps

@@ -3,9 +3,11 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_model import tiny_pipeline, tiny_session
 
-from visavis.engine.costs import ChunkCosts, measure_costs
+from visavis.engine.costs import FEWEST, WINDOW, ChunkCosts, CostMeter, measure_costs
 
 
 def costs(steps_s: dict[int, float], *, frame_s: float = 0.006) -> ChunkCosts:
@@ -57,3 +59,101 @@ def test_measuring_times_steps_and_frames_of_every_length() -> None:
     assert all(s > 0 for by_batch in known.steps_s.values() for s in by_batch.values())
     assert min(known.prepare_s, known.first_frame_s, known.frame_s) > 0
     assert set(known.caps) == {9, 17, 33}
+
+
+def slower(by: float) -> ChunkCosts:
+    known = costs({1: 0.02, 2: 0.03, 4: 0.05})
+    return ChunkCosts(
+        steps_s={
+            length: {batch: by * seconds for batch, seconds in by_batch.items()}
+            for length, by_batch in known.steps_s.items()
+        },
+        prepare_s=by * known.prepare_s,
+        first_frame_s=by * known.first_frame_s,
+        frame_s=by * known.frame_s,
+    )
+
+
+def serve_alone(meter: CostMeter, true: ChunkCosts, steps: int, slowness: float = 1.0) -> None:
+    """One session's idle chunks, as the scheduler would tell of them."""
+    for _ in range(steps):
+        meter.step(33, 1, slowness * true.steps_s[33][1])
+        later_s = slowness * 27 * true.frame_s
+        meter.decoded(33, 28, slowness * true.first_frame_s, later_s)
+    meter.refresh()
+
+
+@given(st.floats(1.5, 20.0))
+def test_capacity_recovers_from_a_busy_warm_up(busy: float) -> None:
+    true = slower(1.0)
+    meter = CostMeter(slower(busy))
+    assert meter.costs.capacity(4, 0.9, 64) <= true.capacity(4, 0.9, 64)
+    serve_alone(meter, true, FEWEST)
+    # Batches, other lengths and preparation were not seen: they changed as much.
+    assert meter.costs.capacity(4, 0.9, 64) == true.capacity(4, 0.9, 64)
+    assert meter.costs.caps == true.caps
+    assert meter.costs.start_s(9, 4) == pytest.approx(true.start_s(9, 4))
+
+
+def test_one_disturbed_step_changes_nothing() -> None:
+    true = slower(1.0)
+    meter = CostMeter(true)
+    serve_alone(meter, true, FEWEST)
+    before = meter.costs
+    meter.step(33, 1, 5.0)
+    meter.refresh()
+    assert meter.costs == before
+
+
+def test_a_machine_that_stays_slow_is_believed_after_a_while() -> None:
+    true = slower(1.0)
+    meter = CostMeter(true)
+    serve_alone(meter, true, WINDOW, slowness=3.0)
+    assert meter.costs.capacity(4, 0.9, 64) == slower(3.0).capacity(4, 0.9, 64)
+
+
+def test_too_few_steps_say_nothing() -> None:
+    true = slower(1.0)
+    meter = CostMeter(true)
+    serve_alone(meter, true, FEWEST - 1, slowness=3.0)
+    assert meter.costs == true
+
+
+def test_what_was_seen_of_a_batch_counts_for_it_alone() -> None:
+    true = slower(1.0)
+    meter = CostMeter(true)
+    for _ in range(FEWEST):
+        meter.step(17, 4, 2 * true.steps_s[17][4])
+        meter.step(17, 1, true.steps_s[17][1])
+        meter.step(17, 3, 9.0)  # no size that is asked about
+    meter.refresh()
+    assert meter.costs.steps_s[17][4] == pytest.approx(2 * true.steps_s[17][4])
+    assert meter.costs.steps_s[17][1] == pytest.approx(true.steps_s[17][1])
+    assert meter.costs.cap(17) < true.cap(17)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([9, 17, 33]), st.sampled_from([1, 2, 3, 4, 8]), st.floats(1e-4, 10.0)
+        ),
+        max_size=200,
+    )
+)
+def test_costs_stay_within_what_was_measured(steps: list[tuple[int, int, float]]) -> None:
+    true = slower(1.0)
+    meter = CostMeter(true)
+    seen: dict[tuple[int, int], list[float]] = {}
+    for length, batch, seconds in steps:
+        meter.step(length, batch, seconds)
+        meter.refresh()
+        seen.setdefault((length, batch), []).append(seconds)
+    assert meter.costs.steps_s.keys() == true.steps_s.keys()
+    for length, by_batch in meter.costs.steps_s.items():
+        assert by_batch.keys() == true.steps_s[length].keys()
+        for batch, now_s in by_batch.items():
+            own = seen.get((length, batch), [])
+            assert now_s > 0
+            if len(own) >= FEWEST:
+                assert now_s == min(own[-WINDOW:])
+    assert meter.costs.capacity(4, 0.9, 64) >= 0

@@ -14,7 +14,7 @@ COSTS = ChunkCosts(
 
 
 def load(costs: ChunkCosts | None = COSTS, **settings: object) -> EngineLoad:
-    return EngineLoad(costs, num_steps=4, **settings)  # type: ignore[arg-type]
+    return EngineLoad(lambda: costs, num_steps=4, **settings)  # type: ignore[arg-type]
 
 
 def slow_down(account: EngineLoad, factor: float) -> None:

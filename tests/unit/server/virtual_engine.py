@@ -25,12 +25,12 @@ from visavis.engine.session import AvatarSession
 from visavis.server import producer as producer_module
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import Conversation
-from visavis.server.encoder import NoVideo
 from visavis.server.engine_load import EngineLoad
-from visavis.server.events import IdlePolicy
+from visavis.server.events import IdlePolicy, OutputMedia
 from visavis.server.media_source import MediaSource
 from visavis.server.metrics import Metrics
 from visavis.server.pacing import Pacer
+from visavis.server.picture_stream import PictureStream
 from visavis.server.producer import Producer
 from visavis.server.stream import EngineStream
 
@@ -231,7 +231,8 @@ class VirtualClient:
         self._wake = asyncio.Event()
         pipeline: Any = engine.pipeline
         session = AvatarSession(pipeline, None, input_rate=RATE, seed=seed, num_steps=4)  # type: ignore[arg-type]
-        self.stream = EngineStream(session, NoVideo(), IdleLoop(12))
+        pictures = PictureStream(OutputMedia(video="none"), (2, 2))
+        self.stream = EngineStream(session, pictures, IdleLoop(12))
         host: Any = engine
         self.producer = Producer(
             conversation=self.conversation,
@@ -300,7 +301,7 @@ class VirtualEngine:
         denoiser: Any = self.pipeline
         self.scheduler = ChunkScheduler(denoiser, costs.caps, clock=self._now_s)
         self.worker = VirtualWorker(self.pipeline, self.scheduler)
-        self.load = EngineLoad(costs, num_steps=4)
+        self.load = EngineLoad(lambda: costs, num_steps=4)
         self.config = ServerConfig(**settings)
         self._tasks: list[asyncio.Task[None]] = []
 
