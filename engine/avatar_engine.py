@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from visavis.engine.batching import ChunkScheduler
+from visavis.engine.codec.base import FrameSizeError, SizedCodec
 from visavis.engine.costs import ChunkCosts, CostMeter, measure_costs
 from visavis.engine.dit.compilation import speed_up
 from visavis.engine.face.detector import FaceLandmarker
@@ -76,8 +77,9 @@ class AvatarEngine:
         dtype: torch.dtype,
         framing: Framing = "face",
         num_steps: int = 4,
+        frame_size: tuple[int, int] | None = None,
     ) -> None:
-        """Assemble an engine from loaded parts; `load` is the usual way."""
+        """Assemble an engine from loaded parts; `load` is the usual way, and raises as this."""
         self.model = name
         self.device = device
         self.dtype = dtype
@@ -89,6 +91,7 @@ class AvatarEngine:
         self.scheduler = ChunkScheduler(self._pipeline)
         self._costs: ChunkCosts | None = None
         self._framing = framing
+        self._frame_size = self._checked_size(frame_size or parts.codec.frame_size)
         self._landmarker: FaceLandmarker | None = None
 
     @classmethod
@@ -100,6 +103,7 @@ class AvatarEngine:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
         num_threads: int | None = None,
+        frame_size: tuple[int, int] | None = None,
         group: WorkerGroup | None = None,
         compiled: bool = False,
         recorded: bool = False,
@@ -111,14 +115,16 @@ class AvatarEngine:
             weights: its weights folder, else found as `find_weights` says.
             dtype: float32 or bfloat16 for the transformer; None measures which is faster.
             num_threads: for tensor operations of the whole process; None: torch's choice.
+            frame_size: (height, width) that sessions get unless they ask for another of
+                `frame_sizes`; None: the model's own.
             group: processes that share the transformer's work, led by this one; its device and
                 its own options count.
             compiled: compile the transformer's blocks.
             recorded: replay denoising steps as CUDA graphs.
 
         Raises:
-            UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError: all
-                ValueErrors that say what to change.
+            UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError,
+                FrameSizeError: all ValueErrors that say what to change.
         """
         spec = model_spec(model)
         threads = set_threads(num_threads)
@@ -149,6 +155,7 @@ class AvatarEngine:
             dtype=chosen,
             framing=spec.framing,
             num_steps=spec.num_steps,
+            frame_size=frame_size,
         )
 
     @property
@@ -163,8 +170,27 @@ class AvatarEngine:
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """(height, width) of the frames, in pixels."""
-        return self._pipeline.codec.frame_size
+        """(height, width) of the frames of a session that asks for nothing else, in pixels."""
+        return self._frame_size
+
+    @property
+    def frame_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Every (height, width) that a session may ask for, the smallest first.
+
+        One picture serves them all: an avatar is prepared once, for all of them.
+        """
+        codec = self._pipeline.codec
+        return codec.frame_sizes if isinstance(codec, SizedCodec) else (codec.frame_size,)
+
+    def _checked_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        size = frame_size[0], frame_size[1]
+        if size not in self.frame_sizes:
+            allowed = ", ".join(f"{height}x{width}" for height, width in self.frame_sizes)
+            raise FrameSizeError(
+                f"frame_size={size[0]}x{size[1]}: model {self.model!r} makes {allowed} "
+                "(height x width); ask for one of these"
+            )
+        return size
 
     def prepare_avatar(self, image: ImageSource | Portrait) -> Avatar:
         """Find the face, frame it, and encode all that is constant for it.
@@ -181,7 +207,9 @@ class AvatarEngine:
             if self._framing == "picture":
                 image = frame_picture(image, self.frame_size, landmarker=self._landmarker)
             else:
-                image = frame_portrait(image, self.frame_size[0], landmarker=self._landmarker)
+                image = frame_portrait(
+                    image, fine_size=self.frame_sizes[-1][0], landmarker=self._landmarker
+                )
         with torch.inference_mode():
             reference = self._pipeline.codec.reference(image)
             return Avatar(image, self._pipeline.conditions(reference))
@@ -193,16 +221,25 @@ class AvatarEngine:
         input_rate: int = 16_000,
         seed: int = 0,
         num_steps: int | None = None,
+        frame_size: tuple[int, int] | None = None,
     ) -> AvatarSession:
         """A new conversation; `num_steps` denoising steps a chunk (None: the model's own).
 
+        `frame_size` is the (height, width) of its frames, one of `frame_sizes` (None: the engine's
+        own `frame_size`). Sessions of one avatar may differ in it.
+
         Raises:
+            FrameSizeError: a size that the model does not make.
             PlanError: `input_rate` is not a whole number in 8000..48000.
             SamplerError: `num_steps` is not in 1..100.
         """
+        size = self._checked_size(frame_size or self.frame_size)
+        conditions, codec = avatar.conditions, self._pipeline.codec
+        if isinstance(codec, SizedCodec):
+            conditions = replace(conditions, reference=codec.resized(conditions.reference, size))
         return AvatarSession(
             self._pipeline,
-            avatar.conditions,
+            conditions,
             input_rate=input_rate,
             seed=seed,
             num_steps=self.num_steps if num_steps is None else num_steps,

@@ -37,7 +37,9 @@ class ModelSpec:
     """Per-model bundle.
 
     `dit` gives the sizes for random weights; a weights folder's own config.json has the last word.
-    `weights` names the default folder; None: transformer and codec get random weights.
+    `weights` names the default folder; None: transformer and codec get random weights. `fine_size`
+    is how many pixels of a framed face (`frame_portrait`) its largest frames show; None: no more
+    than the model itself sees.
     """
 
     dit: DiTConfig
@@ -46,6 +48,7 @@ class ModelSpec:
     load_vae: LoadVAE | None = None
     weights: str | None
     framing: Framing = "face"
+    fine_size: int | None = None
     num_steps: int = 4
 
 
@@ -109,6 +112,7 @@ MODELS: dict[str, ModelSpec] = {
         dit=DIT_PRESETS["embedded"],
         load=_motion_model,
         weights="embedded",
+        fine_size=512,
     ),
     # The released checkpoint, in the folder that docs/flashtalk-14b.md describes.
     "flashtalk-14b": ModelSpec(
@@ -124,6 +128,7 @@ MODELS: dict[str, ModelSpec] = {
         dit=DIT_PRESETS["test"],
         load=_motion_model,
         weights=None,
+        fine_size=512,
     ),
 }
 

@@ -173,6 +173,7 @@ def render(
     num_threads: int | None = None,
     num_steps: int | None = None,
     seed: int = 0,
+    size: int | None = None,
     watermark: str = "",
 ) -> None:
     """Render a talking portrait to a video file.
@@ -197,6 +198,8 @@ def render(
         Denoising steps a chunk. [default: the model's]
     seed
         Random seed; the same seed gives the same video.
+    size
+        Side of the square frames in pixels, as the model allows. [default: the model's]
     watermark
         Text to be seen in the lower right corner of every frame.
     """
@@ -213,6 +216,7 @@ def render(
             num_threads=num_threads,
             num_steps=num_steps,
             seed=seed,
+            frame_size=None if size is None else (size, size),
             watermark=watermark,
         )
     except (ValueError, OSError) as error:

@@ -43,7 +43,13 @@ class RenderEngine(Protocol):
     def frame_size(self) -> tuple[int, int]: ...
     def prepare_avatar(self, image: ImageSource | Portrait) -> Avatar: ...
     def open_session(
-        self, avatar: Avatar, *, input_rate: int = ..., seed: int = ..., num_steps: int | None = ...
+        self,
+        avatar: Avatar,
+        *,
+        input_rate: int = ...,
+        seed: int = ...,
+        num_steps: int | None = ...,
+        frame_size: tuple[int, int] | None = ...,
     ) -> AvatarSession: ...
 
 
@@ -58,6 +64,7 @@ def render(
     num_threads: int | None = None,
     num_steps: int | None = None,
     seed: int = 0,
+    frame_size: tuple[int, int] | None = None,
     watermark: str = "",
     engine: RenderEngine | None = None,
     progress: bool = True,
@@ -67,7 +74,8 @@ def render(
     Every input is checked before the model is loaded, memory use does not grow with the length of
     the recording, and `output` appears (or is replaced) only when it is complete. `engine` reuses
     a loaded model instead of `model`, `weights`, `device` and `num_threads`. With `progress`, a
-    bar and the warnings about the picture go to stderr.
+    bar and the warnings about the picture go to stderr. `frame_size` is (height, width), one of the
+    model's (None: its own).
 
     The file's metadata say that it is synthetic and what made it; `watermark` is a text that is
     also seen.
@@ -80,21 +88,23 @@ def render(
     _check_target(target, {Path(portrait), Path(speech)})
     with AudioFile(speech) as audio, _complete_or_nothing(target) as part:
         needs_face = engine is None and model_spec(model).framing == "face"
-        framed = frame_portrait(Path(portrait)) if needs_face else None
+        fine_size = model_spec(model).fine_size
+        framed = frame_portrait(Path(portrait), fine_size=fine_size) if needs_face else None
         engine = engine or AvatarEngine.load(
             model, weights=weights, device=device, num_threads=num_threads
         )
-        fits = framed is not None and framed.image.shape[:2] == engine.frame_size
-        avatar = engine.prepare_avatar(framed if framed and fits else Path(portrait))
+        avatar = engine.prepare_avatar(framed or Path(portrait))
         for warning in avatar.warnings:
             console.print(f"[yellow]note:[/] {warning}", highlight=False)
-        session = engine.open_session(avatar, input_rate=audio.rate, seed=seed, num_steps=num_steps)
+        session = engine.open_session(
+            avatar, input_rate=audio.rate, seed=seed, num_steps=num_steps, frame_size=frame_size
+        )
         total = None if audio.duration_s is None else max(1, round(audio.duration_s * FPS))
         with (
             _bar(console, target.name, total) as advance,
             Mp4Writer(
                 part,
-                engine.frame_size,
+                frame_size or engine.frame_size,
                 audio.rate,
                 provenance=Provenance(model=model),
                 watermark=watermark,

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import compose
-from visavis.engine.codec.motion import PORTRAIT_REDUCTION, MotionReference, make_reference
+from visavis.engine.codec.motion_reference import (
+    PORTRAIT_REDUCTION,
+    MotionReference,
+    make_reference,
+)
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import measure_layout
 from visavis.training.puppets.basis import PuppetBasis, fit_basis

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import Layers, Window, compose
-from visavis.engine.codec.motion import PORTRAIT_REDUCTION, MotionCodec
+from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import CODE_SCALE
+from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION
 from visavis.engine.codec.networks import ENCODER_SIZE, EncoderConfig, PainterConfig
 from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
 from visavis.training.codec_data import Puppet, PuppetShow, random_controls

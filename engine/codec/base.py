@@ -30,6 +30,10 @@ class DecodedFrames:
     exact: Tensor
 
 
+class FrameSizeError(ValueError):
+    """A frame size that the model does not make; the message lists those that it does."""
+
+
 class LatentCodec(Protocol[ReferenceT]):
     """Weights without session state: one instance serves every session of a model.
 
@@ -100,6 +104,20 @@ class LatentCodec(Protocol[ReferenceT]):
         each, [5, ...]. Usually these end a chunk; after an interruption they are whatever the
         viewer saw.
         """
+        ...
+
+
+@runtime_checkable
+class SizedCodec(Protocol):
+    """A codec that makes frames of several sizes from the same latents."""
+
+    @property
+    def frame_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Every (H, W), the smallest first; a reference begins with `frame_size`."""
+        ...
+
+    def resized(self, reference: Any, frame_size: tuple[int, int]) -> Any:
+        """The same reference, whose latents `decode` makes frames of one of `frame_sizes` of."""
         ...
 
 

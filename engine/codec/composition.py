@@ -64,11 +64,24 @@ def source_positions(codes_N6hw: Tensor, seams_N5SS: Tensor, window: Window = WH
     interpolated.
     """
     coarse = _halve(window)
+    maps = source_offsets(codes_N6hw, seams_N5SS, coarse)
+    if coarse != window:
+        maps = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+    p = _pixels(window, codes_N6hw)
+    return Sources(
+        head=p + maps[:, :2], upper=p + maps[:, 2:4], lower=p + maps[:, 4:6], opens=maps[:, 6:]
+    )
+
+
+def source_offsets(codes_N6hw: Tensor, seams_N5SS: Tensor, window: Window) -> Tensor:
+    """How far from each output pixel of the window its sources lie, and where a gap may open.
+
+    Returns [N, 7, H, W]: (x, y) of the head, the upper and the lower layer in pixels, and `opens`.
+    """
     scale = codes_N6hw.new_tensor(CODE_SCALE)
     grids = codes_N6hw * scale[:, None, None]
-    p = _pixels(coarse, codes_N6hw)
-    head_flow = evaluate(grids[:, :2], *_matrices(coarse, codes_N6hw))
-    head = p + head_flow
+    head_flow = evaluate(grids[:, :2], *_matrices(window, codes_N6hw))
+    head = _pixels(window, codes_N6hw) + head_flow
     # A and D live in the still head's coordinates: they are evaluated on a plain pixel grid and
     # read at q.
     every_fourth = Window(x=1.5, y=1.5, width=FRAME_SIZE // 4, height=FRAME_SIZE // 4, step=4.0)
@@ -78,13 +91,7 @@ def source_positions(codes_N6hw: Tensor, seams_N5SS: Tensor, window: Window = WH
     single, split = head_flow + flows[:, :2], flows[:, 2:]
     upper = single + shares[:, :1] * split
     lower = single + (1 - shares[:, 1:2]) * split
-    maps = torch.cat([head_flow, upper, lower, shares[:, 2:]], dim=1)
-    if coarse != window:
-        maps = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
-        p = _pixels(window, codes_N6hw)
-    return Sources(
-        head=p + maps[:, :2], upper=p + maps[:, 2:4], lower=p + maps[:, 4:6], opens=maps[:, 6:]
-    )
+    return torch.cat([head_flow, upper, lower, shares[:, 2:]], dim=1)
 
 
 def _halve(window: Window) -> Window:

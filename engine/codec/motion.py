@@ -5,18 +5,16 @@ Legend: C channels, T latent frames, h w control grid, F N frames, H W pixels.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from visavis.engine.codec.base import DecodedFrames
+from visavis.engine.codec.base import DecodedFrames, FrameSizeError
 from visavis.engine.codec.composition import WHOLE, Layers, Window, compose, reduced, sample
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import (
@@ -28,6 +26,11 @@ from visavis.engine.codec.motion_latents import (
     pack_codes,
     unpack_codes,
 )
+from visavis.engine.codec.motion_reference import (
+    PORTRAIT_REDUCTION,
+    MotionReference,
+    make_reference,
+)
 from visavis.engine.codec.networks import (
     ENCODER_SIZE,
     EncoderConfig,
@@ -37,90 +40,19 @@ from visavis.engine.codec.networks import (
     encoder_inputs,
     painter_inputs,
 )
+from visavis.engine.codec.raster import FRAME_SIZES, Box, moved_frames
 from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.face.framing import Portrait
-from visavis.engine.face.layout import LAYOUT_CHANNELS, layout_latents, measure_layout
-from visavis.engine.face.mesh import FACE_OVAL
+from visavis.engine.face.layout import LAYOUT_CHANNELS
 from visavis.engine.plan import MOTION_FRAMES
 
-MOUTH_WINDOW = (104, 88)  # width, height, even
-MOUTH_WINDOW_ABOVE = 34  # of the height, how much lies above the mouth's centre
 # The encoder's first guess of an opened mouth's colour; the painter's own is not needed there.
 DARK = 0.12
 DECODE_BATCH = 4
-PORTRAIT_REDUCTION = 0.5
+DEFAULT_FRAME_SIZE = 256
 # The head keeps this share of its velocity into a new chunk; the rest of the step fades so long.
 HEAD_MOMENTUM = 0.8
 HEAD_FADE_FRAMES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MotionReference:
-    """A portrait as the codec knows it; tensors carry a batch dimension of one."""
-
-    portrait: Tensor  # [1, 3, 512, 512], 0..1: twice the frame's size, for sharp bilinear sampling
-    reduced: Tensor  # [1, 3, 128, 128]
-    seams: Tensor  # [1, 5, 256, 256], `FaceLayout.seams`
-    layout: Tensor  # [1, 16, 16, 16], layout latents
-    mouth_centre: Tensor  # [1, 2]
-    mouth_width: Tensor  # [1]
-    tone: Tensor  # [1, 6]
-    window: Window  # where the mouth may open
-
-
-def make_reference(
-    portrait: Portrait, device: torch.device, dtype: torch.dtype = torch.float32
-) -> MotionReference:
-    """Measure a framed portrait of 256x256 pixels.
-
-    Raises ValueError for another size.
-    """
-    if portrait.image.shape != (FRAME_SIZE, FRAME_SIZE, 3):
-        raise ValueError(
-            f"portrait.image has shape {portrait.image.shape}, expected "
-            f"({FRAME_SIZE}, {FRAME_SIZE}, 3); frame it with size={FRAME_SIZE}"
-        )
-    layout = measure_layout(portrait.image, portrait.landmarks)
-    image = torch.from_numpy(portrait.image.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    x, y = layout.mouth_centre
-    width, height = MOUTH_WINDOW
-    window = Window(
-        x=int(np.clip(round(x - width / 2), 0, FRAME_SIZE - width)),
-        y=int(np.clip(round(y - MOUTH_WINDOW_ABOVE), 0, FRAME_SIZE - height)),
-        width=width,
-        height=height,
-    )
-
-    def tensor(value: NDArray[np.float32] | list[float]) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.float32)[None].to(device, dtype)
-
-    return MotionReference(
-        portrait=fine_portrait(image).to(device, dtype),
-        reduced=F.avg_pool2d(image, 2).to(device, dtype),
-        seams=tensor(layout.seams),
-        layout=tensor(layout_latents(layout)),
-        mouth_centre=tensor(list(layout.mouth_centre)),
-        mouth_width=tensor([layout.mouth_width])[0],
-        tone=tensor(_face_tone(portrait)),
-        window=window,
-    )
-
-
-def fine_portrait(image_N3HW: Tensor) -> Tensor:
-    """The portrait at twice its size: bilinear sampling of it is as sharp as bicubic sampling."""
-    return F.interpolate(image_N3HW, scale_factor=2, mode="bicubic", align_corners=False).clamp(
-        0, 1
-    )
-
-
-def _face_tone(portrait: Portrait) -> NDArray[np.float32]:
-    """Skin colour and light of the face: median and 90 % quantile of its RGB, centred."""
-    oval = portrait.landmarks[list(FACE_OVAL)]
-    x0, y0 = np.clip(oval.min(axis=0).astype(int), 0, FRAME_SIZE - 2)
-    x1, y1 = np.clip(oval.max(axis=0).astype(int), 2, FRAME_SIZE)
-    skin = portrait.image[y0:y1, x0:x1].reshape(-1, 3).astype(np.float32) / 255
-    tone = np.concatenate([np.median(skin, axis=0), np.quantile(skin, 0.9, axis=0)]) - 0.5
-    return tone.astype(np.float32)
 
 
 class MotionCodec(nn.Module):
@@ -133,7 +65,7 @@ class MotionCodec(nn.Module):
     latent_channels = LATENT_CHANNELS
     cond_channels = MASK_CHANNELS + LAYOUT_CHANNELS
     latent_size = (GRID, GRID)
-    frame_size = (FRAME_SIZE, FRAME_SIZE)
+    frame_sizes = tuple((side, side) for side in FRAME_SIZES)
 
     def __init__(
         self, painter: PainterConfig, encoder: EncoderConfig, *, reencode: bool = False
@@ -143,6 +75,7 @@ class MotionCodec(nn.Module):
         self.painter = InteriorPainter(painter)
         self.encoder = MotionEncoder(encoder)
         self.reencode = reencode
+        self.frame_size = (DEFAULT_FRAME_SIZE, DEFAULT_FRAME_SIZE)
 
     @classmethod
     def load(
@@ -179,8 +112,12 @@ class MotionCodec(nn.Module):
         return not self.reencode
 
     def reference(self, portrait: Portrait) -> MotionReference:
-        """Everything that is constant for an avatar."""
-        return make_reference(portrait, self.device)
+        """Everything that is constant for an avatar, shown at `frame_size`."""
+        return make_reference(portrait, self.device).shown_at(self.frame_size[0])
+
+    def resized(self, reference: MotionReference, frame_size: tuple[int, int]) -> MotionReference:
+        """The same portrait for frames of another size. Raises FrameSizeError."""
+        return reference.shown_at(square_side(frame_size))
 
     def cond_latents(self, reference: MotionReference, chunk_frames: int) -> Tensor:
         """Mask and layout latents [20, T, 16, 16]."""
@@ -203,24 +140,39 @@ class MotionCodec(nn.Module):
     def decode(
         self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0
     ) -> Iterator[DecodedFrames]:
-        """Frames [n, 256, 256, 3] in order, one at first so that it can be shown at once.
+        """Frames [n, S, S, 3] in order, one at first so that it can be shown at once.
 
-        For the hand-over they come with their codes, or with their bytes when it encodes those.
+        S is the reference's `shown_size`. The pixels come on the CPU. For the hand-over they have
+        their codes with them, or their bytes when it encodes those.
         """
         codes = unpack_codes(latents_CTHW[None].float())[0, skip_frames:]
         for part in (codes[:1], *torch.split(codes[1:], DECODE_BATCH)):
             if not len(part):
                 continue
-            with torch.no_grad():
-                frames = self.render(part, reference)
-            pixels = (frames * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            pixels = self.draw(part, reference)
             yield DecodedFrames(pixels, pixels if self.reencode else part)
+
+    @torch.no_grad()
+    def draw(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
+        """Frames as they are shown, uint8 [N, S, S, 3]: `render` at any size, and faster."""
+        window = reference.window
+        mouth = Box.of_window(window)
+        painted = self.paint(self._compose(codes_N6hw, reference, window), reference)
+        interiors, residuals = (part.permute(0, 2, 3, 1).cpu().numpy() for part in painted)
+        moved = moved_frames(codes_N6hw, reference.seams, mouth)
+        canvas = reference.canvas
+        frames = [
+            torch.from_numpy(canvas.draw(frame, interior, residual, mouth))
+            for frame, interior, residual in zip(moved, interiors, residuals, strict=True)
+        ]
+        return torch.stack(frames)
 
     def motion_latents(self, frames: Tensor, reference: MotionReference) -> Tensor:
         """Motion latents [24, 2, 16, 16] of five frames: codes [5, 6, 16, 16], or bytes."""
         codes = frames
         if self.reencode:
             pixels = frames.to(self.device).permute(0, 3, 1, 2).float() / 255
+            pixels = F.interpolate(pixels, size=(FRAME_SIZE, FRAME_SIZE), mode="area")
             codes = self.encode(pixels, reference)
         return pack_codes(codes[None])[0]
 
@@ -338,3 +290,11 @@ def crop_layers(layers: Layers, window: Window) -> Layers:
             opens=cut(layers.sources.opens),
         ),
     )
+
+
+def square_side(frame_size: tuple[int, int]) -> int:
+    """The side of a square frame (height, width). Raises FrameSizeError for another shape."""
+    height, width = frame_size
+    if height != width:
+        raise FrameSizeError(f"frame_size={height}x{width}: this model makes square frames")
+    return height

@@ -36,6 +36,11 @@ __all__ = [
 EYE_DISTANCE = 0.32  # outer corner to outer corner, of the frame's side
 EYE_CENTRE = (0.5, 0.42)  # the point between the eyes, of the frame's side
 MAX_ROLL = math.radians(12)  # a head tilted less than this keeps its tilt
+# The side of the square that a picture gives, over the side of the frames to be shown: below this
+# they look soft however well they are enlarged.
+SOFT_BELOW = 0.6
+# Enlarging softens edges; this share of what a blur takes away is put back.
+SHARPENING = 0.6
 
 MIN_FACE_SIDE = 32
 SMALL_FACE_SIDE = 96
@@ -57,13 +62,20 @@ class Portrait:
 
     `image` is uint8 RGB [size, size, 3]; `landmarks` float32 [468, 2] in its pixels, pixel centres
     at half-integers; `warnings` are sentences for the user; `face_count` is the number of faces
-    found in the picture that it comes from. `frame_picture` makes portraits of other shapes.
+    found in the picture that it comes from; `fine` is the same square with more pixels, uint8
+    [fine_size, fine_size, 3], if it was asked for. `frame_picture` makes portraits of other shapes.
     """
 
     image: Pixels
     landmarks: Points
     warnings: tuple[str, ...] = ()
     face_count: int = 1
+    fine: Pixels | None = None
+
+    @property
+    def finest(self) -> Pixels:
+        """The framed picture with as many pixels as there are of it."""
+        return self.image if self.fine is None else self.fine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +94,17 @@ def frame_portrait(
     source: ImageSource,
     size: int = 256,
     *,
+    fine_size: int | None = None,
     landmarker: FaceLandmarker | None = None,
     jitter: CropJitter | None = None,
 ) -> Portrait:
     """Find the largest face of a picture and bring it into the canonical frame.
 
     There the outer eye corners are 0.32 * size apart and the point between the eyes lies at
-    (0.5, 0.42) * size. Pass a `landmarker` to reuse its networks over many pictures. Raises
-    ImageError for an unreadable picture, NoFaceError when no face is found or the largest is
-    too small.
+    (0.5, 0.42) * size. With `fine_size` the portrait also holds that square at that size, for
+    frames with more pixels, and warns of a picture that has too few for them. Pass a `landmarker`
+    to reuse its networks over many pictures. Raises ImageError for an unreadable picture,
+    NoFaceError when no face is found or the largest is too small.
     """
     image = load_image(source)
     faces = (landmarker or FaceLandmarker()).detect(image)
@@ -104,7 +118,9 @@ def frame_portrait(
             f"the largest face is {faces[0].side:.0f} pixels high, fewer than {MIN_FACE_SIDE}; "
             "use a larger picture or crop it closer"
         )
-    return frame_face(image, faces[0], size, jitter=jitter, face_count=len(faces))
+    return frame_face(
+        image, faces[0], size, fine_size=fine_size, jitter=jitter, face_count=len(faces)
+    )
 
 
 def frame_face(
@@ -112,6 +128,7 @@ def frame_face(
     face: Face,
     size: int = 256,
     *,
+    fine_size: int | None = None,
     jitter: CropJitter | None = None,
     face_count: int = 1,
 ) -> Portrait:
@@ -119,7 +136,24 @@ def frame_face(
     square = canonical_square(face.landmarks, jitter or CropJitter())
     framed = _cut_extended(image, square, size)
     landmarks = square.from_picture(face.landmarks, size)
-    return Portrait(framed, landmarks, _warnings(face, face_count), face_count)
+    warnings = _warnings(face, face_count, square.side, fine_size or size)
+    if fine_size is None:
+        return Portrait(framed, landmarks, warnings, face_count)
+    fine = sharpened(_cut_extended(image, square, fine_size), fine_size / square.side)
+    return Portrait(framed, landmarks, warnings, face_count, fine)
+
+
+def sharpened(image: Pixels, enlargement: float) -> Pixels:
+    """A picture that was enlarged so many times, with edges nearly as steep as before.
+
+    Interpolation keeps an edge's height and makes it `enlargement` times as wide; an unsharp mask
+    of that width makes it steeper. Up to 1 the picture is as it was.
+    """
+    amount = SHARPENING * min(max(enlargement - 1, 0.0), 1.0)
+    if amount == 0:
+        return image
+    soft = cv2.GaussianBlur(image, (0, 0), 0.6 * enlargement, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(cv2.addWeighted(image, 1 + amount, soft, -amount, 0), dtype=np.uint8)
 
 
 def canonical_square(landmarks: Points, jitter: CropJitter) -> Square:
@@ -166,7 +200,8 @@ def _distance_outside(image: Pixels, square: Square, size: int) -> NDArray[np.fl
     return distance.reshape(size, size).astype(np.float32)
 
 
-def _warnings(face: Face, face_count: int) -> tuple[str, ...]:
+def _warnings(face: Face, face_count: int, side: float, shown: int) -> tuple[str, ...]:
+    """What the user should know; `side` picture pixels become frames of `shown` pixels."""
     points = face.landmarks.astype(np.float64)
     left, right = points[list(OUTER_EYE_CORNERS)]
     distance = float(np.hypot(*(right - left)))
@@ -181,6 +216,11 @@ def _warnings(face: Face, face_count: int) -> tuple[str, ...]:
         found.append(
             f"The face is only {face.side:.0f} pixels high and will look soft; "
             f"a larger picture (at least {SMALL_FACE_SIDE} pixels of face) is better."
+        )
+    elif side < SOFT_BELOW * shown:
+        found.append(
+            f"The face is {face.side:.0f} pixels high and is enlarged for frames of {shown}; a "
+            f"picture with {face.side * shown / side:.0f} pixels of face would look sharper."
         )
     if abs(turn) > MAX_TURN:
         found.append("The head is turned to the side; a picture from the front moves better.")

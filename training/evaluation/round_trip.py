@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import compose
-from visavis.engine.codec.motion import PORTRAIT_REDUCTION, MotionCodec
+from visavis.engine.codec.motion import MotionCodec
+from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION
 from visavis.training.codec_data import Puppet
 from visavis.training.evaluation.statistics import mean_psnr, pearson
 from visavis.training.landmarks import IndependentLandmarker, eye_opening, mouth_opening

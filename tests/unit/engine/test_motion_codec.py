@@ -10,8 +10,9 @@ from drawn_face import drawn_portrait
 from torch import Tensor
 
 from visavis.engine.codec import motion
-from visavis.engine.codec.motion import MotionCodec, MotionReference
+from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import pack_codes
+from visavis.engine.codec.motion_reference import MotionReference
 from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 from visavis.engine.face.layout import measure_layout
 from visavis.engine.schematic import schematic_portrait

@@ -8,8 +8,12 @@ from drawn_face import EYES, drawn_portrait
 from torch import Tensor
 
 from visavis.engine.codec.composition import WHOLE, Layers, Window, compose
-from visavis.engine.codec.motion import PORTRAIT_REDUCTION, MotionReference, make_reference
 from visavis.engine.codec.motion_latents import CODE_SCALE
+from visavis.engine.codec.motion_reference import (
+    PORTRAIT_REDUCTION,
+    MotionReference,
+    make_reference,
+)
 from visavis.engine.codec.spline import evaluate, spline_matrix
 
 MOUTH_LEFT, MOUTH_RIGHT = 100, 156  # the schematic's mouth corners, x

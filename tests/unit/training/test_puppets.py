@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import Layers, compose
-from visavis.engine.codec.motion import PORTRAIT_REDUCTION
+from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION
 from visavis.engine.face import mesh
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import Portrait, frame_portrait
