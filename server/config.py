@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from visavis.engine.weight_memory import Precision, WeightMemory
 from visavis.server.api_keys import ApiKey, KeyRing, parse_keys, read_keys
+from visavis.server.events import Degradation
+from visavis.server.quality import DegradePolicy
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -56,6 +59,8 @@ class ServerConfig(BaseSettings):
     ring_degree: int | None = Field(None, ge=1)
     compiled: bool = False
     recorded: bool = False
+    quantize: Precision | None = None
+    offload: int = 0
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     web_dir: Path = _REPOSITORY / "clients" / "web" / "dist"
@@ -85,6 +90,8 @@ class ServerConfig(BaseSettings):
     handshake_timeout_s: float = Field(10.0, gt=0)
     slow_client_s: float = Field(10.0, gt=0)
     max_input_rate: float = Field(8.0, gt=1)
+    # The longer side of pictures that clients may ask for; never less than the model's own.
+    max_output_side: int = Field(512, ge=64, le=2048)
     resume_ttl_s: float = Field(30.0, ge=0)
     resume_secret: SecretStr | None = None
     replica_id: str | None = Field(None, max_length=128)
@@ -95,8 +102,11 @@ class ServerConfig(BaseSettings):
     idle_lead_ms: int = Field(240, ge=40, le=300)
     # Long idle chunks cost least, and are cut off when somebody speaks.
     idle_chunk_frames: Literal[9, 17, 33] = 33
-    # What may be lowered when the engine falls behind.
-    degrade: Literal["steps", "none"] = "steps"
+    # What may be lowered when the engine falls behind, in that order, and how far.
+    degrade: Annotated[tuple[Degradation, ...], NoDecode] = ("steps", "size", "fps")
+    degrade_min_steps: int = Field(2, ge=1)
+    degrade_min_scale: float = Field(0.5, gt=0, le=1)
+    degrade_min_fps: float = Field(12.5, ge=1, le=25)
     max_queued_sessions: int = Field(16, ge=0)
     stats_every_s: float = Field(2.0, gt=0)
 
@@ -104,6 +114,32 @@ class ServerConfig(BaseSettings):
     @classmethod
     def _hash_keys(cls, value: Any) -> Any:
         return parse_keys(value) if isinstance(value, str) else value
+
+    @field_validator("degrade", mode="before")
+    @classmethod
+    def _split_degrade(cls, value: Any) -> Any:
+        """`steps,size,fps` in any order, or `none`."""
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip() for name in value.split(",") if name.strip())
+        return () if names == ("none",) else names
+
+    @field_validator("degrade")
+    @classmethod
+    def _check_degrade(cls, value: tuple[Degradation, ...]) -> tuple[Degradation, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("degrade names a lever twice; name each of steps, size, fps once")
+        return value
+
+    @property
+    def degrade_policy(self) -> DegradePolicy:
+        """What is lowered under load."""
+        return DegradePolicy(
+            order=self.degrade,
+            min_steps=self.degrade_min_steps,
+            min_scale=self.degrade_min_scale,
+            min_fps=self.degrade_min_fps,
+        )
 
     @field_validator("allowed_origins", mode="before")
     @classmethod
@@ -114,6 +150,16 @@ class ServerConfig(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+
+    @cached_property
+    def memory(self) -> WeightMemory:
+        """How the transformer's weights are held."""
+        return WeightMemory(quantize=self.quantize, offload=self.offload)
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        self.memory.check(self.device, compiled=self.compiled, recorded=self.recorded)
+        return self
 
     @model_validator(mode="after")
     def _check_exposure(self) -> Self:

@@ -35,18 +35,20 @@ class VideoEncoder(Protocol):
 class H264Encoder:
     """Annex B, baseline, no B-frames, no delay; SPS and PPS with each IDR, one every 2 s.
 
-    size: (height, width) in pixels, both even. `codec` is the RFC 6381 string of the stream.
-    Raises ValueError for an odd size.
+    size: (height, width) in pixels, both even. level: `level_idc` to declare; x264's choice if
+    None. `codec` is the RFC 6381 string of the stream. Raises ValueError for an odd size.
     """
 
-    def __init__(self, size: tuple[int, int], *, fps: int = 25) -> None:
+    def __init__(self, size: tuple[int, int], *, fps: float = 25, level: int | None = None) -> None:
         height, width = size
         if height % 2 or width % 2:
             raise ValueError(
                 f"size={width}x{height}: H.264 with 4:2:0 colour needs even sides; use JPEG"
             )
         self._size = size
-        self._fps = fps
+        self._rate = Fraction(fps).limit_denominator(1000)
+        self._level = level
+        self._keyframe_every = round(KEYFRAME_EVERY_S * fps)
         self._context = self._open()
         self._num_frames = 0
         self._since_keyframe = 0
@@ -63,10 +65,11 @@ class H264Encoder:
         assert isinstance(context, av.VideoCodecContext)
         context.width, context.height = width, height
         context.pix_fmt = "yuv420p"
-        context.framerate = Fraction(self._fps)
-        context.time_base = Fraction(1, self._fps)
+        context.framerate = self._rate
+        context.time_base = 1 / self._rate
         context.thread_count = 1
-        interval = KEYFRAME_EVERY_S * self._fps
+        interval = self._keyframe_every
+        level = "" if self._level is None else f":level={self._level / 10:g}"
         context.options = {
             "preset": "ultrafast",
             "tune": "zerolatency",
@@ -74,7 +77,8 @@ class H264Encoder:
             "crf": "20",
             "forced-idr": "1",
             "x264-params": f"keyint={interval}:min-keyint={interval}:scenecut=0:bframes=0:"
-            "repeat-headers=1:annexb=1:colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv",
+            "repeat-headers=1:annexb=1:colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv"
+            f"{level}",
         }
         return context
 
@@ -82,13 +86,13 @@ class H264Encoder:
         """See VideoEncoder. Raises ValueError when the frame has another size."""
         if pixels.shape != (*self._size, 3):
             raise ValueError(f"frame of shape {pixels.shape}, but the stream has {self._size}")
-        due = self._since_keyframe >= KEYFRAME_EVERY_S * self._fps
+        due = self._since_keyframe >= self._keyframe_every
         idr = keyframe or due or self._num_frames == 0
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
         )
         frame.pts = self._num_frames
-        frame.time_base = Fraction(1, self._fps)
+        frame.time_base = 1 / self._rate
         frame.pict_type = PictureType.I if idr else PictureType.NONE
         packets = self._context.encode(frame)
         self._num_frames += 1
@@ -146,7 +150,12 @@ def codec_string(annex_b: bytes) -> str:
     raise ValueError("no sequence parameter set in the H.264 stream")
 
 
-def open_encoder(output: OutputMedia, size: tuple[int, int], *, fps: int) -> VideoEncoder:
+def codec_level(codec: str) -> int:
+    """`level_idc` of a string that `codec_string` made."""
+    return int(codec[-2:], 16)
+
+
+def open_encoder(output: OutputMedia, size: tuple[int, int], *, fps: float) -> VideoEncoder:
     """The encoder that a client asked for; size is (height, width) in pixels."""
     video: VideoFormat = output.video  # type: ignore[assignment]  # checked by the session
     match video:

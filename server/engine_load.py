@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from visavis.engine.plan import CHUNK_LENGTHS, new_frames
 from visavis.server.chunk_policy import UNMEASURED_START_S
 from visavis.server.events import Degradation
+from visavis.server.protocol import FPS
+from visavis.server.quality import DegradePolicy, Quality, QualityControl
 
 if TYPE_CHECKING:
     from visavis.engine.costs import ChunkCosts
@@ -17,14 +19,7 @@ LOAD_TARGET = 0.9
 MAX_MEASURED_SESSIONS = 64
 # Live speech is made in chunks of this length at worst, when many speak.
 PLANNED_CHUNK = 17
-FEWEST_STEPS = 2
 SMOOTHING = 0.1
-# Above the first, quality is lowered; below the second, predicted with full quality, it comes back.
-DEGRADE_LOAD = 0.95
-RESTORE_LOAD = 0.8
-# How long a state must last before something is changed because of it.
-DEGRADE_AFTER_S = 1.0
-RESTORE_AFTER_S = 10.0
 FEW_FRAMES, MORE_FRAMES = new_frames(CHUNK_LENGTHS[0]), new_frames(CHUNK_LENGTHS[1])
 
 
@@ -32,7 +27,7 @@ class EngineLoad:
     """One engine's account: how many may speak, how long a start takes, when to lower quality.
 
     costs: asked whenever they are needed, for all that is done measures them anew. num_steps:
-    denoising steps as configured, which are lowered under load where that is allowed.
+    denoising steps as configured; policy: what may be lowered under load.
     """
 
     def __init__(
@@ -40,25 +35,33 @@ class EngineLoad:
         costs: Callable[[], ChunkCosts | None],
         *,
         num_steps: int,
-        may_lower_steps: bool = True,
+        policy: DegradePolicy | None = None,
     ) -> None:
         self.speaking = 0
-        self.degraded: list[Degradation] = []
         self._ask_costs = costs
-        self._full_steps = num_steps
-        self._may_lower = may_lower_steps
-        self._slowness = 1.0  # of work, against what it costs at best
+        self._control = QualityControl(policy or DegradePolicy(), Quality(num_steps))
+        self._slowness = 1.0  # of the model's work, against what it costs at best
         self._waiting = 1.0  # of starts, against an engine that does nothing else
-        self._since_s: float | None = None
+        self._picture_s = 0.0  # work for a frame's picture, at full size and rate
 
     @property
     def _costs(self) -> ChunkCosts | None:
         return self._ask_costs()
 
     @property
+    def quality(self) -> Quality:
+        """What sessions have now."""
+        return self._control.quality
+
+    @property
+    def degraded(self) -> tuple[Degradation, ...]:
+        """What is lowered now."""
+        return self._control.degraded
+
+    @property
     def num_steps(self) -> int:
         """Denoising steps to use now."""
-        return min(FEWEST_STEPS, self._full_steps) if self.degraded else self._full_steps
+        return self.quality.num_steps
 
     @property
     def capacity(self) -> int:
@@ -66,19 +69,17 @@ class EngineLoad:
         where a single one is too much: it is slow then, and told so, but not refused."""
         if self._costs is None:
             return 1
-        found = self._costs.capacity(
-            self._full_steps,
-            LOAD_TARGET / self._slowness,
-            MAX_MEASURED_SESSIONS,
-            chunk_frames=PLANNED_CHUNK,
-        )
-        return max(1, found)
+        full = self._control.full
+        for sessions in range(MAX_MEASURED_SESSIONS, 1, -1):
+            if sessions * self._share(full, PLANNED_CHUNK, sessions) <= LOAD_TARGET:
+                return sessions
+        return 1
 
     @property
     def first_frames(self) -> int:
         """Frames to wait for before speech begins: few while all that speak can afford that."""
         speaking = max(1, self.speaking)
-        load = speaking * self._factor(self.num_steps, CHUNK_LENGTHS[0])
+        load = speaking * self._share(self.quality, CHUNK_LENGTHS[0], speaking)
         return FEW_FRAMES if load <= LOAD_TARGET else MORE_FRAMES
 
     def start_s(self) -> dict[int, float]:
@@ -88,19 +89,26 @@ class EngineLoad:
         costs, steps = self._costs, self.num_steps
         return {c: costs.start_s(c, steps) * self._waiting for c in CHUNK_LENGTHS}
 
-    def load(self, num_steps: int | None = None) -> float:
-        """Share of the engine's time that those who speak now take, by what chunks cost."""
-        return self.speaking * self._factor(num_steps or self.num_steps, PLANNED_CHUNK)
+    def load(self, quality: Quality | None = None) -> float:
+        """Share of the engine's time that those who speak now take, by what chunks cost; with
+        another quality than that of now if given."""
+        return self.speaking * self._share(quality or self.quality, PLANNED_CHUNK, self.speaking)
 
-    def observe(self, chunk_frames: int, *, busy_s: float, wait_s: float | None) -> None:
-        """A whole chunk took so much of the engine's time, its first frame came after `wait_s`."""
+    def observe(
+        self, chunk_frames: int, *, busy_s: float, wait_s: float | None, encode_s: float = 0.0
+    ) -> None:
+        """A whole chunk took so much of the engine's time, `encode_s` of it for its pictures; its
+        first frame came after `wait_s`."""
         if self._costs is None:
             return
-        steps = self.num_steps
-        expected_s = self._costs.chunk_s(chunk_frames, steps)
-        self._slowness += SMOOTHING * (max(1.0, busy_s / expected_s) - self._slowness)
+        quality = self.quality
+        expected_s = self._costs.chunk_s(chunk_frames, quality.num_steps)
+        slowness = max(1.0, (busy_s - encode_s) / expected_s)
+        self._slowness += SMOOTHING * (slowness - self._slowness)
+        picture_s = encode_s / new_frames(chunk_frames) / quality.picture_work
+        self._picture_s += SMOOTHING * (picture_s - self._picture_s)
         if wait_s is not None:
-            ratio = wait_s / self._costs.start_s(chunk_frames, steps)
+            ratio = wait_s / self._costs.start_s(chunk_frames, quality.num_steps)
             self._waiting += 2 * SMOOTHING * (max(1.0, ratio) - self._waiting)
 
     def update(self, now_s: float) -> bool:
@@ -108,28 +116,13 @@ class EngineLoad:
 
         Returns whether something changed.
         """
-        if self._costs is None or not self._may_lower:
-            return False
-        if self.degraded:
-            wanted, after_s = self.load(self._full_steps) < RESTORE_LOAD, RESTORE_AFTER_S
-        else:
-            lowered = self._full_steps > FEWEST_STEPS
-            wanted, after_s = lowered and self.load() > DEGRADE_LOAD, DEGRADE_AFTER_S
-        if not wanted:
-            self._since_s = None
-            return False
-        if self._since_s is None:
-            self._since_s = now_s
-        if now_s - self._since_s < after_s:
-            return False
-        self._since_s = None
-        self.degraded = [] if self.degraded else ["steps"]
-        return True
+        return self._costs is not None and self._control.update(now_s, self.load)
 
-    def _factor(self, num_steps: int, chunk_frames: int) -> float:
+    def _share(self, quality: Quality, chunk_frames: int, sessions: int) -> float:
+        """Of the engine's time, for one session of so many that speak."""
         if self._costs is None:
             return 0.0
         factor = self._costs.realtime_factor(
-            num_steps, sessions=max(1, self.speaking), chunk_frames=chunk_frames
+            quality.num_steps, sessions=max(1, sessions), chunk_frames=chunk_frames
         )
-        return factor * self._slowness
+        return factor * self._slowness + self._picture_s * FPS * quality.picture_work

@@ -92,7 +92,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         _INVALID, "No picture, no face, or too large; the message says what would help", http=422
     ),
     _E.INVALID_AVATAR_ID: ErrorSpec(_INVALID, "Characters that no id has"),
-    _E.UNSUPPORTED_VALUE: ErrorSpec(_INVALID, "A format that this server does not have"),
+    _E.UNSUPPORTED_VALUE: ErrorSpec(
+        _INVALID, "A format, size or rate that this server does not have"
+    ),
     _E.IMMUTABLE_FIELD: ErrorSpec(
         _INVALID, "A later `session.update` that would change more than it may"
     ),

@@ -6,11 +6,13 @@ sound stays beside it, in the same message.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
-from visavis.server.protocol import FRAME_US, Flag, Header, Kind
+from visavis.server.h264_sps import picture_size
+from visavis.server.protocol import FPS, FRAME_US, Flag, Header, Kind
 
 TIMESCALE = 1_000_000
 _SPS, _PPS, _AUD = 7, 8, 9
@@ -40,25 +42,30 @@ def _full(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
 
 
 class Fmp4Writer:
-    """One stream's boxes. size: (height, width) in pixels."""
+    """One stream's boxes. fps: pictures a second, where frames without one are left out."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._size = size
-        self._configured = False
+    def __init__(self, *, fps: float = FPS) -> None:
+        self._size = (0, 0)
+        # Up to the next picture, so that nothing is missing between the two.
+        self._duration_us = math.ceil(FPS / fps) * FRAME_US
+        self._configured_for: tuple[bytes, bytes] | None = None
         self._num_fragments = 0
 
     def restart(self) -> None:
         """The next keyframe needs an initialisation segment before it, for a new reader."""
-        self._configured = False
+        self._configured_for = None
 
     def config(self, annex_b: bytes) -> bytes | None:
-        """The initialisation segment, at the first access unit that has parameter sets."""
-        if self._configured:
-            return None
+        """The initialisation segment: at the first access unit that has parameter sets, and again
+        when they are others."""
         units = {unit[0] & 0x1F: unit for unit in nal_units(annex_b) if unit}
         if _SPS not in units or _PPS not in units:
             return None
-        self._configured = True
+        found = (units[_SPS], units[_PPS])
+        if found == self._configured_for:
+            return None
+        self._configured_for = found
+        self._size = picture_size(units[_SPS])
         brands = _box(b"ftyp", b"iso5", struct.pack(">I", 512), b"iso5iso6avc1mp41")
         return brands + _box(
             b"moov",
@@ -147,7 +154,7 @@ class Fmp4Writer:
                         b"trun",
                         0,
                         0x701,
-                        struct.pack(">Ii3I", 1, data_offset, FRAME_US, len(sample), flags),
+                        struct.pack(">Ii3I", 1, data_offset, self._duration_us, len(sample), flags),
                     ),
                 ),
             )

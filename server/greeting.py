@@ -20,6 +20,8 @@ def greeting(
     admission: Admission,
     desk: ResumeDesk,
     *,
+    output: ev.OutputOffer,
+    features: ev.Features,
     max_session_s: float,
 ) -> ev.SessionCreated:
     """session.created; max_session_s may be less than the server's, by the caller's token."""
@@ -43,5 +45,7 @@ def greeting(
             chunk_ms=CHUNK_FRAMES * 1000 / FPS,
             first_frame_ms_p50=admission.first_frame_ms_p50,
         ),
+        output=output,
+        features=features,
         resume=desk.offer(session_id) if desk.ttl_s else None,
     )

@@ -17,8 +17,9 @@ from starlette.websockets import WebSocket
 from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.config import ServerConfig
-from visavis.server.conversation import FPS, MAX_FADE_MS, Conversation
+from visavis.server.conversation import MAX_FADE_MS, Conversation
 from visavis.server.deadlines import Deadlines
+from visavis.server.encoder import codec_level
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.fmp4 import Fmp4Writer
 from visavis.server.input_rate import InputMeter
@@ -133,13 +134,10 @@ class LiveSession:
             avatar, rate=setup.rate, seed=setup.seed, output=setup.output
         )
         self.out.post(ev.SessionLoading(stage="avatar", progress=1.0))
-        size = self._host.engine.frame_size
-        self.effective = effective(
-            setup, codec=codec, frame_size=size, fps=FPS, warnings=tuple(avatar.warnings)
-        )
+        self.effective = effective(setup, codec=codec, warnings=tuple(avatar.warnings))
         self.setup = setup
         config = self._config
-        fmp4 = Fmp4Writer(size) if setup.output.video == "fmp4" else None
+        fmp4 = Fmp4Writer(fps=setup.fps) if setup.output.video == "fmp4" else None
         self._meter = InputMeter(
             rate=config.max_input_rate, burst_s=config.max_buffered_input_ms / 1000 + 1
         )
@@ -390,11 +388,13 @@ class LiveSession:
         The recoder goes on with what was made before and not sent yet.
         """
         assert self.setup is not None
+        assert self.effective is not None
         ring = self.out.ring
         replay: dict[int, SentMedia] = {frame.order: frame for frame in frames}
         recoder = None
         if self.setup.output.video in ("h264", "fmp4"):
-            recoder = Recoder(self._host.engine.frame_size, fps=FPS)
+            level = codec_level(self.effective.output.codec)
+            recoder = Recoder(fps=self.setup.fps, level=level)
             reference = ring.reference(frames[0] if frames else None)
             pictures = [frame.video for frame in frames]
             coded = await asyncio.to_thread(recoded, recoder, reference, pictures)

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from visavis.server.avatars import AvatarStore, StoredAvatar
 from visavis.server.config import ServerConfig
-from visavis.server.encoder import open_encoder
 from visavis.server.engine_load import LOAD_TARGET, MAX_MEASURED_SESSIONS, EngineLoad
 from visavis.server.errors import ErrorCode, ProtocolError
-from visavis.server.events import OutputMedia
+from visavis.server.events import Features, OutputMedia, OutputOffer
 from visavis.server.group import join_group
 from visavis.server.metrics import Metrics, Stopwatch
+from visavis.server.output_choice import output_offer
+from visavis.server.picture_stream import PictureStream
 from visavis.server.stream import EngineStream
 from visavis.server.worker import EngineWorker
 
@@ -53,6 +54,7 @@ def load_engine(config: ServerConfig) -> AvatarEngine:
         group=join_group(config),
         compiled=config.compiled,
         recorded=config.recorded,
+        memory=config.memory,
     )
 
 
@@ -117,7 +119,7 @@ class ModelHost:
         self.load = EngineLoad(
             lambda: engine.costs,
             num_steps=self._config.num_steps or engine.num_steps,
-            may_lower_steps=self._config.degrade == "steps",
+            policy=self._config.degrade_policy,
         )
         await self.worker.run(self._attach, deadline_s=0.0)
         self.state = "ready"
@@ -159,6 +161,16 @@ class ModelHost:
                 ErrorCode.MODEL_LOADING, f"the model is {self.state}: {why}", retry_after_s=2.0
             )
         return self._engine
+
+    @property
+    def output_offer(self) -> OutputOffer:
+        """Sizes and rates of pictures that sessions may have. Raises as `engine`."""
+        return output_offer(self.engine.frame_size, self._config.max_output_side)
+
+    @property
+    def features(self) -> Features:
+        """What the loaded model can do."""
+        return Features(prompt=False)
 
     async def prepare_stored(self, avatar_id: str) -> Avatar:
         """The prepared avatar of a stored one. Raises ProtocolError when there is none."""
@@ -229,8 +241,13 @@ class ModelHost:
             session = engine.open_session(
                 avatar, input_rate=rate, seed=seed, num_steps=self._config.num_steps
             )
-            encoder = open_encoder(output, engine.frame_size, fps=engine.fps)
-            return EngineStream(session, encoder, IdleLoop()), encoder.codec
+            height, width = engine.frame_size
+            pictures = PictureStream(
+                output,
+                (output.height or height, output.width or width),
+                fps=output.fps or engine.fps,
+            )
+            return EngineStream(session, pictures, IdleLoop()), pictures.codec
 
         return await self.worker.run(open_on_engine_thread, deadline_s=time.monotonic())
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from msgspec import UnsetType
 
 from visavis.server import events as ev
 from visavis.server.avatars import check_avatar_id
 from visavis.server.errors import ErrorCode, ProtocolError
-from visavis.server.protocol import check_sample_rate
+from visavis.server.output_choice import chosen_output
+from visavis.server.protocol import FPS, check_sample_rate
 
 T = TypeVar("T")
-VIDEO_FORMATS: tuple[str, ...] = get_args(ev.VideoFormat)
 MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSetup:
-    """The checked settings of a session; `image` is base64 when no `avatar_id` is given."""
+    """The checked settings of a session; `image` is base64 when no `avatar_id` is given.
+
+    `output` has its size and rate filled in. `ignored`: sentences about what is not followed.
+    """
 
     avatar_id: str | None
     image: str | None
@@ -28,13 +31,26 @@ class SessionSetup:
     output: ev.OutputMedia
     idle: ev.IdlePolicy
     on_disconnect: ev.OnDisconnect
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures sent, in pixels."""
+        return self.output.height or 0, self.output.width or 0
+
+    @property
+    def fps(self) -> float:
+        """Pictures a second."""
+        return self.output.fps or FPS
 
 
 def _value(field: T | UnsetType, default: T) -> T:
     return default if isinstance(field, UnsetType) else field
 
 
-def first_setup(settings: ev.SessionSettings) -> SessionSetup:
+def first_setup(
+    settings: ev.SessionSettings, offer: ev.OutputOffer, features: ev.Features
+) -> SessionSetup:
     """Check the first session.update. Raises ProtocolError that names the field."""
     if (settings.avatar_id is None) == (settings.image is None):
         raise ProtocolError(
@@ -63,32 +79,18 @@ def first_setup(settings: ev.SessionSettings) -> SessionSetup:
         image=settings.image,
         rate=check_sample_rate(audio.rate),
         seed=settings.seed,
-        output=_check_output(_value(settings.output, ev.OutputMedia())),
+        output=chosen_output(_value(settings.output, ev.OutputMedia()), offer),
         idle=_value(settings.idle, "generate"),
         on_disconnect=_value(settings.on_disconnect, "end"),
+        ignored=_ignored(settings, features),
     )
 
 
-def _check_output(output: ev.OutputMedia) -> ev.OutputMedia:
-    if output.video not in VIDEO_FORMATS:
-        raise ProtocolError(
-            ErrorCode.UNSUPPORTED_VALUE,
-            f"output.video={output.video!r}: this server has {', '.join(VIDEO_FORMATS)}",
-            param="session.output.video",
-        )
-    if output.audio != "pcm16":
-        raise ProtocolError(
-            ErrorCode.UNSUPPORTED_VALUE,
-            f"output.audio={output.audio!r}: only pcm16 is supported",
-            param="session.output.audio",
-        )
-    if not 1 <= output.quality <= 100:
-        raise ProtocolError(
-            ErrorCode.INVALID_EVENT,
-            f"output.quality={output.quality} is outside 1..100",
-            param="session.output.quality",
-        )
-    return output
+def _ignored(settings: ev.SessionSettings, features: ev.Features) -> tuple[str, ...]:
+    """A page that talks to several models need not know which of them take a text."""
+    if settings.prompt is None or features.prompt:
+        return ()
+    return ("prompt is not followed: this model makes its pictures from portrait and speech alone",)
 
 
 def changed_setup(
@@ -106,10 +108,14 @@ def changed_setup(
             _value(settings.input_audio, ev.InputAudio(rate=current.rate)).rate,
             current.rate,
         ),
-        ("output.video", _value(settings.output, current.output).video, current.output.video),
     ]
-    for name, asked, has in fixed:
-        if asked != has:
+    output = _value(settings.output, current.output)
+    for field in ("video", "fps", "width", "height"):
+        has = getattr(current.output, field)
+        asked = getattr(output, field)
+        fixed.append((f"output.{field}", has if asked is None else asked, has))
+    for name, wanted, present in fixed:
+        if wanted != present:
             raise ProtocolError(
                 ErrorCode.IMMUTABLE_FIELD,
                 f"{name} cannot change within a session; open a new one",
@@ -125,19 +131,18 @@ def effective(
     setup: SessionSetup,
     *,
     codec: str,
-    frame_size: tuple[int, int],
-    fps: int,
     warnings: tuple[str, ...],
 ) -> ev.EffectiveSettings:
-    """The body of session.updated; frame_size is (height, width) in pixels."""
+    """The body of session.updated; warnings are those about the picture."""
+    height, width = setup.frame_size
     output = ev.EffectiveOutput(
         video=setup.output.video,
         codec=codec,
         audio="pcm16",
         audio_rate=setup.rate,
-        fps=fps,
-        width=frame_size[1],
-        height=frame_size[0],
+        fps=setup.fps,
+        width=width,
+        height=height,
         quality=setup.output.quality,
     )
     return ev.EffectiveSettings(
@@ -147,5 +152,5 @@ def effective(
         idle=setup.idle,
         on_disconnect=setup.on_disconnect,
         seed=setup.seed,
-        warnings=list(warnings),
+        warnings=[*warnings, *setup.ignored],
     )

@@ -12,11 +12,15 @@ from visavis.server.encoder import H264Encoder
 class Recoder:
     """Decodes a stream from a keyframe on and encodes it again; its first picture stands alone.
 
-    size: (height, width) in pixels. Each call takes milliseconds.
+    fps: pictures a second. level: `level_idc` that the client's decoder was set up for. Each call
+    takes milliseconds.
     """
 
-    def __init__(self, size: tuple[int, int], *, fps: int) -> None:
-        self._encoder = H264Encoder(size, fps=fps)
+    def __init__(self, *, fps: float, level: int | None = None) -> None:
+        self._fps = fps
+        self._level = level
+        self._size: tuple[int, ...] = ()
+        self._encoder: H264Encoder | None = None
         decoder = av.CodecContext.create("h264", "r")
         assert isinstance(decoder, av.VideoCodecContext)
         # Frame threads would hold pictures back.
@@ -31,11 +35,24 @@ class Recoder:
         """The picture's new access unit and whether it is a keyframe; (b"", False) when nothing
         can be seen."""
         pixels = self._decode(picture)
-        return (b"", False) if pixels is None else self._encoder.encode(pixels, keyframe=False)
+        if pixels is None:
+            return b"", False
+        return self._encoder_for(pixels).encode(pixels, keyframe=False)
 
     def close(self) -> None:
         """Free the encoder."""
-        self._encoder.close()
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+
+    def _encoder_for(self, pixels: NDArray[np.uint8]) -> H264Encoder:
+        """The stream's size may have changed at a keyframe; a new encoder begins with one."""
+        height, width = pixels.shape[:2]
+        if self._encoder is None or self._size != (height, width):
+            self.close()
+            self._size = (height, width)
+            self._encoder = H264Encoder((height, width), fps=self._fps, level=self._level)
+        return self._encoder
 
     def _decode(self, picture: bytes) -> NDArray[np.uint8] | None:
         if not picture:

@@ -60,6 +60,7 @@ class RealtimeSession:
         lease: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
         self._socket = socket
+        self._host = host
         self._admission = admission
         self._config = config
         self._metrics = metrics
@@ -101,6 +102,8 @@ class RealtimeSession:
                 self._config,
                 self._admission,
                 self._desk,
+                output=self._host.output_offer,
+                features=self._host.features,
                 max_session_s=self._live.max_session_s,
             )
         )
@@ -312,7 +315,7 @@ class RealtimeSession:
         if self._live.conversation is not None:
             self._reply([self._live.change(settings)], event)
             return
-        setup = first_setup(settings)
+        setup = first_setup(settings, self._host.output_offer, self._host.features)
         self._opening = True
         try:
             self._reply([await self._live.open(setup)], event)

@@ -14,8 +14,8 @@ import structlog
 
 from visavis.server.chunk_policy import ChunkPolicy
 from visavis.server.conversation import EngineInput, MediaFrame
-from visavis.server.encoder import VideoEncoder
 from visavis.server.events import IdlePolicy
+from visavis.server.picture_stream import PictureStream
 
 if TYPE_CHECKING:
     from visavis.engine.batching import ChunkEnd, ChunkScheduler
@@ -82,21 +82,22 @@ class Turn:
 
 
 class EngineStream:
-    """Wraps one AvatarSession with its encoder.
+    """Wraps one AvatarSession with its pictures.
 
     session: the engine's session, opened at the caller's sample rate. loop: where idle frames that
     are shown again come from.
     """
 
-    def __init__(self, session: AvatarSession, encoder: VideoEncoder, loop: IdleLoop) -> None:
+    def __init__(self, session: AvatarSession, pictures: PictureStream, loop: IdleLoop) -> None:
         self._session = session
-        self._encoder = encoder
+        self._pictures = pictures
         self._loop = loop
         self._generation = -1
         self._ordinal = 0
         self._places: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_ORDINALS)
         self._committed = False
         self._keyframe = False
+        self._response = 0
         self._last: AvatarFrame | None = None
         self._encode_s = 0.0
 
@@ -156,7 +157,7 @@ class EngineStream:
     def close(self) -> None:
         """Free the encoder; the engine's session is garbage from here on."""
         self._session.clear_audio()
-        self._encoder.close()
+        self._pictures.close()
 
     def _take(self, order: Order) -> None:
         taken = order.input
@@ -251,13 +252,17 @@ class EngineStream:
         # What was queued of another generation is gone, so nothing may be predicted from it.
         fresh = order.input.generation != self._generation or self._keyframe
         self._generation, self._keyframe = order.input.generation, False
-        video, keyframe = self._encoder.encode(frame.pixels, keyframe=fresh)
+        response = 0 if idle else order.input.response
+        # An answer is seen from its first frame on, whatever rate the pictures have.
+        begins = response not in (0, self._response)
+        self._response = response
+        video, keyframe = self._pictures.encode(frame.pixels, keyframe=fresh, wanted=begins)
         self._encode_s += time.monotonic() - started
         self._last = frame
         self._places.append((self._ordinal, frame.index))
         encoded = MediaFrame(
             generation=order.input.generation,
-            response=0 if idle else order.input.response,
+            response=response,
             audio=frame.audio.astype("<i2").tobytes(),
             video=video,
             keyframe=keyframe,

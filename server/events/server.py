@@ -15,7 +15,14 @@ from visavis.server.events.base import (
     ServerEvent,
     TimelineUs,
 )
-from visavis.server.events.settings import EffectiveSettings, Limits, ResumeOffer, Timing
+from visavis.server.events.settings import (
+    EffectiveSettings,
+    Features,
+    Limits,
+    OutputOffer,
+    ResumeOffer,
+    Timing,
+)
 
 ResponseIndex = Annotated[
     int, Meta(description="Counts responses from 1; stands in the header of their frames.")
@@ -32,6 +39,10 @@ class SessionCreated(ServerEvent, tag="session.created", kw_only=True):
     model: str
     limits: Limits
     timing: Timing
+    output: Annotated[
+        OutputOffer | UnsetType, Meta(description="What session.update may ask for.")
+    ] = UNSET
+    features: Features | UnsetType = UNSET
     resume: Annotated[
         ResumeOffer | None, Meta(description="null when this server holds no sessions.")
     ] = None

@@ -34,9 +34,21 @@ class OutputMedia(Struct, kw_only=True):
         ),
     ] = "h264"
     audio: Annotated[str, Meta(extra_json_schema={"enum": ["pcm16"]})] = "pcm16"
-    fps: Annotated[float | None, Meta(description="A wish; the model's own rate holds.")] = None
-    width: Annotated[int | None, Meta(description="A wish, in pixels.")] = None
-    height: Annotated[int | None, Meta(description="A wish, in pixels.")] = None
+    fps: Annotated[
+        float | None,
+        Meta(
+            description="Pictures a second, one of `output.fps` of session.created; sound comes "
+            "with every frame of 40 ms all the same. Default: 25."
+        ),
+    ] = None
+    width: Annotated[
+        int | None,
+        Meta(
+            description="Pixels, even, within `output` of session.created. One side is enough: "
+            "pictures keep the model's shape. Default: the model's own size."
+        ),
+    ] = None
+    height: Annotated[int | None, Meta(description="As `width`.")] = None
     quality: Annotated[
         int,
         Meta(
@@ -56,7 +68,11 @@ class SessionSettings(Struct, kw_only=True):
         Meta(description="A JPEG, PNG or WebP file as base64; never an address."),
     ] = None
     prompt: Annotated[
-        str | None, Meta(description="A text for models that take one; others ignore it.")
+        str | None,
+        Meta(
+            description="A text for models with `features.prompt`; others say in `warnings` that "
+            "they do not follow it."
+        ),
     ] = None
     seed: Annotated[int, Meta(description="The same seed and speech give the same frames.")] = 0
     input_audio: Annotated[
@@ -79,6 +95,25 @@ class SessionSettings(Struct, kw_only=True):
             "Default: end."
         ),
     ] = UNSET
+
+
+class OutputOffer(Struct, kw_only=True):
+    """What `output` of session.update may ask for."""
+
+    video: Annotated[list[str], Meta(description="Formats.")]
+    fps: Annotated[list[float], Meta(description="Pictures a second, the default first.")]
+    width: Annotated[int, Meta(description="Of the model's own pictures, in pixels.")]
+    height: Annotated[int, Meta(description="Of the model's own pictures, in pixels.")]
+    min_width: int
+    max_width: int
+    min_height: int
+    max_height: int
+
+
+class Features(Struct, kw_only=True):
+    """What the model can do, of what not every model can."""
+
+    prompt: Annotated[bool, Meta(description="Whether `prompt` of session.update is followed.")]
 
 
 class Limits(Struct, kw_only=True):
@@ -133,7 +168,7 @@ class EffectiveOutput(Struct, kw_only=True):
     ]
     audio: str
     audio_rate: Annotated[int, Meta(description="Hz; always the input's.")]
-    fps: float
+    fps: Annotated[float, Meta(description="Pictures a second.")]
     width: Annotated[int, Meta(description="Pixels.")]
     height: Annotated[int, Meta(description="Pixels.")]
     quality: int
@@ -148,4 +183,7 @@ class EffectiveSettings(Struct, kw_only=True):
     idle: IdlePolicy
     on_disconnect: OnDisconnect
     seed: int
-    warnings: Annotated[list[str], Meta(description="What about the picture may hurt the result.")]
+    warnings: Annotated[
+        list[str],
+        Meta(description="What about the picture may hurt the result; what is not followed."),
+    ]

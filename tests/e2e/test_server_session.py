@@ -266,6 +266,72 @@ async def test_image_in_the_session_itself(live: LiveServer) -> None:
     assert pixels.std() > 10
 
 
+@pytest.mark.parametrize(("fps", "rate"), [(12.5, 16_000), (20, 24_000), (5, 48_000)])
+async def test_pictures_come_at_the_wanted_rate_and_sound_stays_whole(
+    live: LiveServer, fps: float, rate: int
+) -> None:
+    pcm = noise(rate * 2)
+    async with client_of(live) as client:
+        output = {"video": "jpeg", "fps": fps}
+        settings = await client.configure(input_audio={"rate": rate}, output=output)
+        assert settings["session"]["output"]["fps"] == fps
+        await client.send_audio(pcm)
+        await client.send("input_audio_buffer.commit")
+        await client.until("response.done")
+    frames = client.speech()
+    assert b"".join(frame.audio for frame in frames) == pcm
+    assert [f.pts_us for f in client.media] == [i * FRAME_US for i in range(len(client.media))]
+    assert sum(bool(frame.video) for frame in frames) == 2 * fps
+    assert frames[0].video
+    assert not client.of_type("output.dropped")
+
+
+@pytest.mark.parametrize(
+    ("output", "size"),
+    [({"width": 128}, (128, 128)), ({"height": 384, "width": 384}, (384, 384))],
+)
+async def test_pictures_have_the_wanted_size(
+    live: LiveServer, output: dict[str, int], size: tuple[int, int]
+) -> None:
+    async with client_of(live) as client:
+        settings = await client.configure(output={"video": "h264", **output})
+        told = settings["session"]["output"]
+        assert (told["height"], told["width"]) == size
+        frames = [await client.until_media(speech=False) for _ in range(4)]
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    pictures = [p for f in frames for p in decoder.decode(av.Packet(f.video))]  # type: ignore[attr-defined]
+    assert {(p.height, p.width) for p in pictures} == {size}
+
+
+async def test_what_cannot_be_had_is_refused_with_what_can(live: LiveServer) -> None:
+    async with client_of(live) as client:
+        created = await client.until("session.created")
+        assert created["output"]["fps"] == [25, 20, 15, 12.5, 10, 5]
+        assert created["output"]["max_width"] == 512
+        for output, param in (
+            ({"fps": 30}, "session.output.fps"),
+            ({"width": 4096}, "session.output.width"),
+            ({"width": 256, "height": 144}, "session.output.height"),
+        ):
+            await client.send(
+                "session.update", session={"avatar_id": "drawn", "output": output}, event_id="no"
+            )
+            error = (await client.until("error"))["error"]
+            assert (error["code"], error["param"]) == ("unsupported_value", param)
+            assert error["event_id"] == "no"
+        await client.configure()
+
+
+async def test_a_prompt_that_is_not_followed_is_told(live: LiveServer) -> None:
+    async with client_of(live) as client:
+        created = await client.until("session.created")
+        settings = await client.configure(prompt="smiles all the time")
+    assert created["features"]["prompt"] is False
+    (warning,) = [w for w in settings["session"]["warnings"] if "prompt" in w]
+    assert "not followed" in warning
+
+
 async def test_close_with_drain_finishes_what_was_committed(live: LiveServer) -> None:
     async with client_of(live) as client:
         await client.configure()

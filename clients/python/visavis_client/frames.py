@@ -23,11 +23,11 @@ class AvatarFrame:
     """One picture and the 40 ms of sound that belong to it.
 
     `video` is a JPEG file, one H.264 access unit (Annex B) or an fMP4 fragment, as `codec` says;
-    it is empty where the picture was left out for want of bandwidth. `audio` is pcm16 at `rate` Hz:
-    the caller's own samples, or silence in an idle frame. `pts_us` is the place on the session's
-    timeline in microseconds. `response` counts utterances from 1 and is 0 when idle; `first` and
-    `last` mark an utterance's ends. `gap` says that frames before this one were lost
-    because nobody read them, or with a lost connection.
+    it is empty where the picture was left out: by a lower `fps`, or for want of bandwidth.
+    `audio` is pcm16 at `rate` Hz: the caller's own samples, or silence in an idle frame. `pts_us`
+    is the place on the session's timeline in microseconds. `response` counts utterances from 1 and
+    is 0 when idle; `first` and `last` mark an utterance's ends. `gap` says that frames before this
+    one were lost because nobody read them, or with a lost connection.
     """
 
     video: bytes
@@ -98,20 +98,22 @@ class FrameDecoder:
         self._waiting = True
 
     def decode(self, frame: AvatarFrame) -> NDArray[np.uint8] | None:
-        """uint8 RGB [height, width, 3]; None until a keyframe came, at the start or after a gap.
+        """uint8 RGB [height, width, 3]; None for a frame without a picture, and until a keyframe
+        came, at the start or after a gap.
 
         Raises MissingExtraError without `av` (H.264) or Pillow (JPEG), FrameDecodeError for bad
         data and other formats.
         """
         if frame.codec == JPEG:
-            return _decode_jpeg(frame.video)
+            return _decode_jpeg(frame.video) if frame.video else None
         if frame.codec != H264:
             raise FrameDecodeError(
                 f"frames of {frame.codec} cannot be decoded here",
                 remedy='connect with video="h264" or video="jpeg"',
             )
         self._waiting = (self._waiting or frame.gap) and not frame.keyframe
-        return None if self._waiting else self._decode_h264(frame.video)
+        # To the decoder, no bytes are the end of the stream.
+        return None if self._waiting or not frame.video else self._decode_h264(frame.video)
 
     def _decode_h264(self, data: bytes) -> NDArray[np.uint8] | None:
         try:

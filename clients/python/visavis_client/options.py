@@ -30,6 +30,10 @@ class SessionOptions(TypedDict, total=False):
     rate: of the audio in Hz, 8,000 to 48,000; default 16,000.
     video: jpeg (default; each frame stands alone), h264 (a tenth of the bytes), fmp4 or none.
     quality: of JPEG, 1 to 100; default 85.
+    fps: pictures a second, one of `session.created.output.fps`; default 25. Every frame brings its
+        40 ms of sound, and some of them no picture then.
+    width, height: of the pictures, within `session.created.output`; one is enough. Default: the
+        model's own.
     idle: what the avatar does between utterances: generate (default), loop or freeze.
     seed: the same seed and speech give the same frames.
     prompt: a text for models that take one.
@@ -48,6 +52,9 @@ class SessionOptions(TypedDict, total=False):
     rate: int
     video: VideoFormat
     quality: int
+    fps: float | None
+    width: int | None
+    height: int | None
     idle: IdlePolicy
     seed: int
     prompt: str | None
@@ -75,7 +82,13 @@ def settings_of(options: SessionOptions) -> SessionSettings:
         prompt=options.get("prompt"),
         seed=options.get("seed", 0),
         input_audio=InputAudio(rate=options.get("rate", 16_000)),
-        output=OutputMedia(video=options.get("video", "jpeg"), quality=options.get("quality", 85)),
+        output=OutputMedia(
+            video=options.get("video", "jpeg"),
+            quality=options.get("quality", 85),
+            fps=options.get("fps"),
+            width=options.get("width"),
+            height=options.get("height"),
+        ),
         idle=options.get("idle", "generate"),
         on_disconnect="hold" if options.get("resume", True) else "end",
     )

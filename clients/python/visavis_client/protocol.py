@@ -80,7 +80,7 @@ class ErrorCode(StrEnum):
     INVALID_IMAGE = "invalid_image"
     # Characters that no id has
     INVALID_AVATAR_ID = "invalid_avatar_id"
-    # A format that this server does not have
+    # A format, size or rate that this server does not have
     UNSUPPORTED_VALUE = "unsupported_value"
     # A later `session.update` that would change more than it may
     IMMUTABLE_FIELD = "immutable_field"
@@ -286,11 +286,13 @@ class OutputMedia(Body):
     # Extensions; none: sound and timing only.
     video: VideoFormat = "h264"
     audio: Literal["pcm16"] = "pcm16"
-    # A wish; the model's own rate holds.
+    # Pictures a second, one of `output.fps` of session.created; sound comes with every frame of 40
+    # ms all the same. Default: 25.
     fps: float | None = None
-    # A wish, in pixels.
+    # Pixels, even, within `output` of session.created. One side is enough: pictures keep the
+    # model's shape. Default: the model's own size.
     width: int | None = None
-    # A wish, in pixels.
+    # As `width`.
     height: int | None = None
     # Of JPEG pictures; other formats keep their own.
     quality: int = 85
@@ -308,7 +310,7 @@ class SessionSettings(Body):
     avatar_id: str | None = None
     # A JPEG, PNG or WebP file as base64; never an address.
     image: str | None = None
-    # A text for models that take one; others ignore it.
+    # A text for models with `features.prompt`; others say in `warnings` that they do not follow it.
     prompt: str | None = None
     # The same seed and speech give the same frames.
     seed: int = 0
@@ -358,6 +360,32 @@ class Timing(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOffer(Body):
+    """What `output` of session.update may ask for."""
+
+    # Formats.
+    video: list[str]
+    # Pictures a second, the default first.
+    fps: list[float]
+    # Of the model's own pictures, in pixels.
+    width: int
+    # Of the model's own pictures, in pixels.
+    height: int
+    min_width: int
+    max_width: int
+    min_height: int
+    max_height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features(Body):
+    """What the model can do, of what not every model can."""
+
+    # Whether `prompt` of session.update is followed.
+    prompt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeOffer(Body):
     """How to come back after a lost connection."""
 
@@ -377,6 +405,7 @@ class EffectiveOutput(Body):
     audio: str
     # Hz; always the input's.
     audio_rate: int
+    # Pictures a second.
     fps: float
     # Pixels.
     width: int
@@ -400,7 +429,7 @@ class EffectiveSettings(Body):
     idle: IdlePolicy
     on_disconnect: OnDisconnect
     seed: int
-    # What about the picture may hurt the result.
+    # What about the picture may hurt the result; what is not followed.
     warnings: list[str]
 
 
@@ -564,6 +593,8 @@ class SessionCreated(ServerEvent):
     INNER: ClassVar[Mapping[str, type[Body]]] = {
         "limits": Limits,
         "timing": Timing,
+        "output": OutputOffer,
+        "features": Features,
         "resume": ResumeOffer,
     }
 
@@ -574,6 +605,9 @@ class SessionCreated(ServerEvent):
     model: str
     limits: Limits
     timing: Timing
+    # What session.update may ask for.
+    output: OutputOffer | None = None
+    features: Features | None = None
     # null when this server holds no sessions.
     resume: ResumeOffer | None = None
 

@@ -61,7 +61,7 @@ class Recorder:
         if self._container is None:
             raise AvatarError("the recording is closed", remedy="make a new Recorder")
         if self._video is None:
-            if frame.codec == H264 and not frame.keyframe:
+            if not frame.video or (frame.codec == H264 and not frame.keyframe):
                 self.skipped += 1
                 return
             self._begin(frame)
@@ -137,8 +137,13 @@ class Recorder:
             self._container.mux(packet)
             return
         # JPEG uses all 256 levels, video 16 to 235.
+        # A server that is short of time may send smaller pictures for a while.
         picture = self._picture(frame.video).reformat(
-            format="yuv420p", src_color_range="JPEG", dst_color_range="MPEG"
+            width=self._video.width,
+            height=self._video.height,
+            format="yuv420p",
+            src_color_range="JPEG",
+            dst_color_range="MPEG",
         )
         picture.pts, picture.time_base = self._num_frames, Fraction(1, FPS)
         self._container.mux(self._video.encode(picture))

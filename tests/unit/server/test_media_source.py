@@ -111,7 +111,7 @@ def test_after_a_resume_pictures_are_made_anew_until_a_keyframe_comes() -> None:
     line = Line()
     line.offer(1, keyframe=True)
     line.send_all(0.0)
-    recoder = Recoder((64, 64), fps=25)
+    recoder = Recoder(fps=25)
     recoder.see(units[0])
     line.source.restart(line.talk.next_index, 5.0, recoder)
     keyframes = []

@@ -41,7 +41,7 @@ def decoded(units: list[bytes]) -> list[NDArray[np.uint8]]:
 
 
 def recode(reference: list[bytes], units: list[bytes]) -> list[tuple[bytes, bool]]:
-    return recoded(Recoder(SIZE, fps=25), reference, units)
+    return recoded(Recoder(fps=25), reference, units)
 
 
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -76,7 +76,7 @@ def test_nal_units_split_at_both_start_codes() -> None:
 
 
 def test_fragments_are_a_film_with_the_times_of_the_timeline() -> None:
-    writer, film = Fmp4Writer(SIZE), b""
+    writer, film = Fmp4Writer(), b""
     start_us = 7_000_000
     for number, unit in enumerate(encoded(30)):
         config = writer.config(unit)
@@ -100,7 +100,7 @@ def test_fragments_are_a_film_with_the_times_of_the_timeline() -> None:
 
 
 def test_a_new_reader_gets_the_initialisation_again() -> None:
-    writer, units = Fmp4Writer(SIZE), encoded(2)
+    writer, units = Fmp4Writer(), encoded(2)
     assert writer.config(units[0]) is not None
     writer.restart()
     assert writer.config(units[1]) is None

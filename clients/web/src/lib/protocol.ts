@@ -159,11 +159,17 @@ export interface OutputMedia {
    */
   video?: VideoFormat;
   audio?: "pcm16";
-  /** A wish; the model's own rate holds. */
+  /**
+   * Pictures a second, one of `output.fps` of session.created; sound comes with every frame of 40
+   * ms all the same. Default: 25.
+   */
   fps?: number | null;
-  /** A wish, in pixels. */
+  /**
+   * Pixels, even, within `output` of session.created. One side is enough: pictures keep the model's
+   * shape. Default: the model's own size.
+   */
   width?: number | null;
-  /** A wish, in pixels. */
+  /** As `width`. */
   height?: number | null;
   /** Of JPEG pictures; other formats keep their own. */
   quality?: number;
@@ -178,7 +184,9 @@ export interface SessionSettings {
   avatar_id?: string | null;
   /** A JPEG, PNG or WebP file as base64; never an address. */
   image?: string | null;
-  /** A text for models that take one; others ignore it. */
+  /**
+   * A text for models with `features.prompt`; others say in `warnings` that they do not follow it.
+   */
   prompt?: string | null;
   /** The same seed and speech give the same frames. */
   seed?: number;
@@ -225,6 +233,28 @@ export interface Timing {
   first_frame_ms_p50?: number | null;
 }
 
+/** What `output` of session.update may ask for. */
+export interface OutputOffer {
+  /** Formats. */
+  video: string[];
+  /** Pictures a second, the default first. */
+  fps: number[];
+  /** Of the model's own pictures, in pixels. */
+  width: number;
+  /** Of the model's own pictures, in pixels. */
+  height: number;
+  min_width: number;
+  max_width: number;
+  min_height: number;
+  max_height: number;
+}
+
+/** What the model can do, of what not every model can. */
+export interface Features {
+  /** Whether `prompt` of session.update is followed. */
+  prompt: boolean;
+}
+
 /** How to come back after a lost connection. */
 export interface ResumeOffer {
   /** For session.resume; signed and opaque. A secret. */
@@ -241,6 +271,7 @@ export interface EffectiveOutput {
   audio: string;
   /** Hz; always the input's. */
   audio_rate: number;
+  /** Pictures a second. */
   fps: number;
   /** Pixels. */
   width: number;
@@ -257,7 +288,7 @@ export interface EffectiveSettings {
   idle: IdlePolicy;
   on_disconnect: OnDisconnect;
   seed: number;
-  /** What about the picture may hurt the result. */
+  /** What about the picture may hurt the result; what is not followed. */
   warnings: string[];
 }
 
@@ -423,6 +454,9 @@ export interface SessionCreated {
   model: string;
   limits: Limits;
   timing: Timing;
+  /** What session.update may ask for. */
+  output?: OutputOffer;
+  features?: Features;
   /** null when this server holds no sessions. */
   resume?: ResumeOffer | null;
 }
