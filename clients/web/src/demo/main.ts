@@ -176,8 +176,8 @@ class Page {
     session.on("fallback", () => {
       this.toasts.show("info", "H.264 failed in this browser; the picture now comes as JPEG.");
     });
-    session.on("expiring", ({ reason, deadlineS }) =>
-      this.toasts.show("info", expiringText(reason, deadlineS)),
+    session.on("expiring", ({ reason, deadlineS, resumable }) =>
+      this.toasts.show("info", expiringText(reason, deadlineS, resumable)),
     );
   }
 

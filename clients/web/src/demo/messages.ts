@@ -109,11 +109,12 @@ export function loadingText(stage: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1) || "Preparing the portrait";
 }
 
-export function expiringText(reason: string, deadlineS: number): string {
+export function expiringText(reason: string, deadlineS: number, resumable: boolean): string {
   const when = `in ${Math.max(1, Math.round(deadlineS))} seconds`;
   if (reason === "idle") return `Nothing was said for long: the session ends ${when}.`;
   if (reason === "max_duration") return `The longest session time is near: it ends ${when}.`;
-  return `The server restarts ${when}. The page comes back by itself.`;
+  if (resumable) return `The server restarts ${when}. The talk goes on by itself.`;
+  return `The server restarts ${when}. The page opens a new session by itself.`;
 }
 
 export const UNREACHABLE: Advice = {

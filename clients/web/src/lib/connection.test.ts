@@ -75,7 +75,7 @@ async function pass(ms = 0): Promise<void> {
 function goLive(socket: FakeSocket | undefined, resume: typeof OFFER | null = OFFER): void {
   socket?.open();
   socket?.say({ type: "session.created", session_id: "s1", limits: {}, timing: {}, resume });
-  socket?.say({ type: "session.updated", session: SETTINGS });
+  socket?.say({ type: "session.updated", event_id: "e2", session: SETTINGS });
 }
 
 function mediaFrame(seq: number): ArrayBuffer {
@@ -137,7 +137,12 @@ describe("Connection", () => {
     expect(statuses.at(-1)).toMatchObject({ state: "reconnecting", resuming: true, delayMs: 100 });
     await pass(100);
     sockets[1]?.open();
-    expect(sockets[1]?.sent[0]).toEqual({ type: "session.resume", handle: "h1", last_seq: 77 });
+    expect(sockets[1]?.sent[0]).toEqual({
+      type: "session.resume",
+      handle: "h1",
+      last_seq: 77,
+      last_event_id: "e2",
+    });
     sockets[1]?.say({
       type: "session.resumed",
       session_id: "s1",
@@ -177,6 +182,46 @@ describe("Connection", () => {
     sockets[2]?.open();
     expect(sockets[1]?.sent[0]).toMatchObject({ type: "session.update" });
     expect(sockets[2]?.sent[0]).toMatchObject({ type: "session.update" });
+  });
+
+  it("opens a new session after a drain that is not to be resumed", async () => {
+    const { sockets, statuses } = start();
+    await pass();
+    goLive(sockets[0]);
+    sockets[0]?.say({ type: "session.expiring", reason: "server_draining", deadline_s: 5 });
+    sockets[0]?.lose(1012);
+    expect(statuses.at(-1)).toMatchObject({ state: "reconnecting", resuming: false });
+    await pass(100);
+    sockets[1]?.open();
+    expect(sockets[1]?.sent[0]).toMatchObject({ type: "session.update" });
+  });
+
+  it("resumes after a drain that can be, when the server says", async () => {
+    const { sockets, statuses } = start();
+    await pass();
+    goLive(sockets[0]);
+    sockets[0]?.say({
+      type: "session.expiring",
+      reason: "server_draining",
+      deadline_s: 5,
+      resumable: true,
+    });
+    const error = {
+      type: "server_error",
+      code: "server_draining",
+      message: "bye",
+      retry_after_s: 2,
+    };
+    sockets[0]?.say({ type: "error", error });
+    sockets[0]?.lose(1012);
+    expect(statuses.at(-1)).toMatchObject({
+      state: "reconnecting",
+      resuming: true,
+      delayMs: 2_000,
+    });
+    await pass(2_000);
+    sockets[1]?.open();
+    expect(sockets[1]?.sent[0]).toMatchObject({ type: "session.resume", handle: "h1" });
   });
 
   it("waits as long as a full server asks for", async () => {

@@ -9,19 +9,19 @@ import { parseEvent } from "./parse";
 import {
   type ClientEvent,
   type EffectiveSettings,
-  Flag,
   Kind,
   type Limits,
-  type ResumeOffer,
   type ServerEvent,
   type SessionSettings,
   SUBPROTOCOL,
   type Timing,
   TOKEN_SUBPROTOCOL_PREFIX,
 } from "./protocol";
-import { Backoff, type BackoffOptions, mayResumeAfter, verdictOf } from "./retry";
+import { Resumption } from "./resumption";
+import { Backoff, type BackoffOptions, verdictOf } from "./retry";
 import type { ConnectionStatus } from "./status";
-import { decodeFrame, encodeAudioIn, WireError, type WireFrame } from "./wire";
+import { Uplink } from "./uplink";
+import { decodeFrame, WireError, type WireFrame } from "./wire";
 
 export interface ConnectionOptions {
   /** For instance `wss://host/v1/realtime/avatar`. */
@@ -43,14 +43,10 @@ export interface ConnectionEvents {
   error: AvatarError;
 }
 
-/** Samples of one AUDIO_IN message: well below any server's message limit. */
-const MAX_MESSAGE_SAMPLES = 9_600;
 /** A server that is silent for so long is asked for a sign of life, and given up after the second. */
 const ASK_AFTER_MS = 12_000;
 const LOST_AFTER_MS = 18_000;
 const WATCH_MS = 2_000;
-/** A last slice is padded or cut to a whole frame: so much may be left over when it has come back. */
-const SETTLED_MS = 60;
 /** An error is the reason of a close that follows it within this time. */
 const ANNOUNCED_MS = 3_000;
 /** `WebSocket.OPEN`, also where there is no such global. */
@@ -64,14 +60,9 @@ export class Connection extends Emitter<ConnectionEvents> {
   readonly #backoff: Backoff;
   #lastError: AvatarError | null = null;
   #lastErrorAtMs = 0;
-  #offer: ResumeOffer | null = null;
-  #heldUntilMs = 0;
-  #resuming = false;
-  #lastSeq: number | null = null;
+  readonly #resumption = new Resumption();
+  readonly #uplink: Uplink;
   #heardAtMs = 0;
-  #seq = 0;
-  #sentSamples = 0;
-  #backlogSamples = 0;
   limits: Limits | null = null;
   timing: Timing | null = null;
   sessionId: string | null = null;
@@ -79,6 +70,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   constructor(readonly options: ConnectionOptions) {
     super();
     this.#backoff = new Backoff(options.backoff);
+    this.#uplink = new Uplink(options.settings.input_audio?.rate ?? 16_000);
   }
 
   get status(): ConnectionStatus {
@@ -90,12 +82,12 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   get sampleRate(): number {
-    return this.options.settings.input_audio?.rate ?? 16_000;
+    return this.#uplink.sampleRate;
   }
 
   /** Milliseconds of audio that were sent and have not come back with frames. */
   get backlogMs(): number {
-    return (this.#backlogSamples * 1000) / this.sampleRate;
+    return this.#uplink.backlogMs;
   }
 
   /** Bytes that wait in this browser for the network. */
@@ -140,20 +132,13 @@ export class Connection extends Emitter<ConnectionEvents> {
   sendAudio(pcm: Int16Array): boolean {
     const socket = this.#socket;
     if (!this.live || socket?.readyState !== OPEN) return false;
-    for (let at = 0; at < pcm.length; at += MAX_MESSAGE_SAMPLES) {
-      const piece = pcm.subarray(at, at + MAX_MESSAGE_SAMPLES);
-      const ptsUs = Math.round((this.#sentSamples * 1e6) / this.sampleRate);
-      socket.send(encodeAudioIn(this.#seq, ptsUs, piece));
-      this.#seq = (this.#seq + 1) >>> 0;
-      this.#sentSamples += piece.length;
-      this.#backlogSamples += piece.length;
-    }
+    for (const message of this.#uplink.messages(pcm)) socket.send(message);
     return true;
   }
 
   /** Barge-in: forget everything that was sent and not yet shown. */
   cancel(fadeMs: number): void {
-    this.#backlogSamples = 0;
+    this.#uplink.cancelled();
     this.send({ type: "response.cancel", fade_ms: fadeMs });
   }
 
@@ -175,21 +160,14 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   #greet(): void {
-    this.#resuming = this.#offer !== null && performance.now() < this.#heldUntilMs;
-    if (this.#resuming && this.#offer) {
-      this.send({ type: "session.resume", handle: this.#offer.handle, last_seq: this.#lastSeq });
-      return;
-    }
-    this.#forgetSession();
-    this.send({ type: "session.update", session: this.options.settings });
+    const resume = this.#resumption.attempt(performance.now());
+    if (!resume) this.#forgetSession();
+    this.send(resume ?? { type: "session.update", session: this.options.settings });
   }
 
   #forgetSession(): void {
-    this.#offer = null;
-    this.#lastSeq = null;
-    this.#seq = 0;
-    this.#sentSamples = 0;
-    this.#backlogSamples = 0;
+    this.#resumption.forget();
+    this.#uplink.restart();
   }
 
   #onMessage(data: string | ArrayBuffer): void {
@@ -206,13 +184,9 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   #onFrame(frame: WireFrame): void {
-    this.#lastSeq = frame.seq;
+    this.#resumption.seen(frame.seq);
     if (frame.kind !== Kind.Media) return;
-    if ((frame.flags & Flag.Idle) === 0) {
-      this.#backlogSamples = Math.max(0, this.#backlogSamples - frame.audio.length / 2);
-      const isLast = (frame.flags & Flag.Last) !== 0;
-      if (isLast && this.backlogMs < SETTLED_MS) this.#backlogSamples = 0;
-    }
+    this.#uplink.returned(frame);
     this.emit("media", frame);
   }
 
@@ -222,12 +196,14 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   #follow(event: ServerEvent): void {
+    // The greeting of a socket that is to resume belongs to no session yet.
+    if (!this.#resumption.attempting) this.#resumption.heard(event.event_id);
     switch (event.type) {
       case "session.created":
         this.limits = event.limits ?? null;
         this.timing = event.timing ?? null;
         this.sessionId = event.session_id;
-        if (!this.#resuming) this.#offer = event.resume ?? null;
+        this.#resumption.created(event.resume);
         break;
       case "session.queued":
         this.#setStatus({
@@ -243,9 +219,12 @@ export class Connection extends Emitter<ConnectionEvents> {
         if (!this.live) this.#goLive(event.session, false);
         break;
       case "session.resumed":
-        this.#offer = event.resume ?? this.#offer;
+        this.#resumption.resumed(event.resume);
         this.sessionId = event.session_id;
         this.#goLive(event.session, true);
+        break;
+      case "session.expiring":
+        this.#resumption.expiring(event);
         break;
       case "error":
         this.#lastError = errorFromBody(event.error);
@@ -259,7 +238,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #goLive(settings: EffectiveSettings, resumed: boolean): void {
     this.#backoff.reset();
-    this.#resuming = false;
+    if (!resumed) this.#resumption.begun();
     this.#setStatus({ state: "live", settings, resumed });
   }
 
@@ -269,17 +248,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     const announced = performance.now() - this.#lastErrorAtMs < ANNOUNCED_MS;
     const error =
       this.#lastError && announced
-        ? withCloseCode(this.#lastError, closeCode)
+        ? this.#lastError.withCloseCode(closeCode)
         : errorFromClose(closeCode);
-    if (wasLive && this.#offer && mayResumeAfter(closeCode)) {
-      this.#heldUntilMs = performance.now() + this.#offer.ttl_s * 1000;
-    } else if (!this.#resuming || !mayResumeAfter(closeCode)) {
-      this.#heldUntilMs = 0;
-    }
-    // The held session is gone, not the way to a new one.
-    const resumeFailed = this.#resuming && (closeCode === 4403 || closeCode === 4404);
-    this.#resuming = false;
-    const verdict = resumeFailed ? "retry" : verdictOf(closeCode);
+    const refused = this.#resumption.lost(closeCode, wasLive, performance.now());
+    const verdict = refused ? "retry" : verdictOf(closeCode);
     if (verdict === "retry") {
       this.#retryLater(error);
       return;
@@ -292,7 +264,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   #retryLater(error: AvatarError): void {
     const delayMs = this.#backoff.next(error.retryAfterS);
     const { attempt } = this.#backoff;
-    const resuming = this.#offer !== null && performance.now() + delayMs < this.#heldUntilMs;
+    const resuming = this.#resumption.isPossibleAt(performance.now() + delayMs);
     if (!resuming) this.#forgetSession();
     this.#setStatus({ state: "reconnecting", attempt, delayMs, resuming, error });
     this.#retryTimer = setTimeout(() => void this.connect(), delayMs);
@@ -319,13 +291,4 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#status = status;
     this.emit("status", status);
   }
-}
-
-/** The error that was announced before the close, with the code that the close brought. */
-function withCloseCode(error: AvatarError, closeCode: number): AvatarError {
-  const { code, message, param, retryable, retryAfterS } = error;
-  return errorFromBody(
-    { type: "", code, message, param, retryable, retry_after_s: retryAfterS },
-    closeCode,
-  );
 }

@@ -35,6 +35,12 @@ export class AvatarError extends Error {
     this.closeCode = details.closeCode ?? null;
   }
 
+  /** The same for a socket that was closed for it after it was announced. */
+  withCloseCode(closeCode: number): AvatarError {
+    const kind = BY_CLOSE_CODE[closeCode] ?? (this.constructor as ErrorClass);
+    return new kind({ ...this, message: this.message, closeCode });
+  }
+
   /** What a person can do about it, one sentence. */
   get remedy(): string {
     return REMEDIES[this.code as ErrorCodeName | LocalCode] ?? "Open a new session.";

@@ -43,8 +43,11 @@ export interface SessionEvents {
   fallback: { picture: PictureFormat; reason: string };
   /** Something was refused; the session lives on, or `status` says that it does not. */
   warning: AvatarError;
-  /** The server will end the session in `deadlineS` seconds. */
-  expiring: { reason: ExpiryReason; deadlineS: number };
+  /**
+   * The server will end the session in `deadlineS` seconds. `resumable`: it goes on elsewhere by
+   * itself.
+   */
+  expiring: { reason: ExpiryReason; deadlineS: number; resumable: boolean };
   /** Every event of the server, also those of later versions. */
   event: ServerEvent;
 }

@@ -289,7 +289,11 @@ export class AvatarSession extends Emitter<SessionEvents> {
         this.#roundTrip.pong(event.t, performance.now());
         break;
       case "session.expiring":
-        this.emit("expiring", { reason: event.reason, deadlineS: event.deadline_s });
+        this.emit("expiring", {
+          reason: event.reason,
+          deadlineS: event.deadline_s,
+          resumable: event.resumable ?? false,
+        });
         break;
       case "response.done":
         if (event.status !== "completed") {
