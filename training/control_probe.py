@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from visavis.training.puppets.basis import WEIGHTS
+from visavis.training.puppets.controls import GAP_WEIGHTS
 
 # "lower_lip_up" is left out: it is the lower lip's own motion with the other sign.
 LIPS: Final = ("jaw", "upper_lip", "lower_lip", "wide", "narrow", "press")
@@ -27,12 +28,22 @@ _RIDGE = 1e-3
 class Controls:
     """Control values of codes, and what of the code no control explains.
 
-    face [B, N, 10] in the order of `FACE`; head [B, N, 6]; residual [B, N, 6, h, w].
+    face [B, N, 10] in the order of `FACE`; head [B, N, 6]; residual [B, N, 6, h, w]. `shift`
+    [B, N, 2] is the mean flow of the head, across and down: yaw and tx, or pitch and ty, can cancel
+    each other while each by itself looks alive.
     """
 
     face: Tensor
     head: Tensor
     residual: Tensor
+    shift: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """Opening between the lips [B, N], negative where they are pressed."""
+        weights = [GAP_WEIGHTS.get(name, 0.0) for name in FACE]
+        gap: Tensor = self.face @ self.face.new_tensor(weights)
+        return gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,8 @@ class ControlProbe:
         head = head_codes @ self.head_inverse.transpose(1, 2)
         face = face_codes @ self.face_inverse.transpose(1, 2)
         left = torch.cat([head_codes - head @ self.head, face_codes - face @ self.face], dim=2)
-        return Controls(face, head, left.view_as(codes_BN6hw))
+        shift = codes_BN6hw[:, :, _HEAD_CHANNELS].mean(dim=(3, 4))
+        return Controls(face, head, left.view_as(codes_BN6hw), shift)
 
 
 def _rows(basis_PK6hw: Tensor, names: tuple[str, ...]) -> Tensor:

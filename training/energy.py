@@ -38,6 +38,7 @@ class EnergyWeights:
     """How much each part counts."""
 
     lips: tuple[float, ...] = (3.0, 1.5, 1.0, 1.5, 2.0, 1.0)  # in the order of LIPS
+    gap: float = 3.0  # of the opening that the lips' controls add up to
     lips_change: float = 2.0
     # The mean of what audio leaves open moves less than any draw does. Aiming this much beyond rest
     # gives lips the variance of real ones and costs no correlation.
@@ -56,7 +57,7 @@ class EnergyWeights:
     # trained for an hour falls short of the optimum by about as much.
     head_spread: float = 1.08
     lids_spread: float = 1.05
-    residual: float = 0.3
+    residual: float = 1.0
     # Error of a control at which a squared error pulls as hard as a norm.
     control_scale: float = 0.15
 
@@ -89,8 +90,9 @@ def energy_score(
         first_BCThw - second_BCThw,
     )
     read = [probe.read(_codes(pair)) for pair in pairs]
-    true_lips = probe.read(_codes(truth_BCThw)).face[..., : len(LIPS)]
-    more = (weights.lips_gain - 1) * (true_lips - probe.rest[:, None, : len(LIPS)])
+    true_lips = _lips(probe.read(_codes(truth_BCThw)))
+    rest = Controls(probe.rest[:, None], read[0].head, read[0].residual, read[0].shift)
+    more = (weights.lips_gain - 1) * (true_lips - _lips(rest))
     total = _squared(read[0], more, motion_slots, weights)
     total = (total + _squared(read[1], more, motion_slots, weights)) / 2
     parts = [_distances(controls, motion_slots, weights) for controls in read]
@@ -106,6 +108,11 @@ def _codes(latents_BCThw: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2, 4, 5).flatten(1, 2)
 
 
+def _lips(controls: Controls) -> Tensor:
+    """The lips' controls and their gap [B, N, 7]."""
+    return torch.cat([controls.face[..., : len(LIPS)], controls.gap[..., None]], dim=2)
+
+
 def _squared(
     error: Controls, more_BNK: Tensor, motion_slots: int, weights: EnergyWeights
 ) -> Tensor:
@@ -114,9 +121,9 @@ def _squared(
     `more_BNK` is how much further than the truth the lips are to go.
     """
     first = TEMPORAL_STRIDE * motion_slots
-    lips, lids = error.face[..., : len(LIPS)], error.face[..., _LIDS]
+    lips, lids = _lips(error), error.face[..., _LIDS]
     lips = torch.cat([lips[:, :first], lips[:, first:] - more_BNK[:, first:]], dim=1)
-    each = lips.new_tensor(weights.lips)
+    each = lips.new_tensor((*weights.lips, weights.gap))
     change = lips[:, first - 1 :].diff(dim=1)
     slip = (lips[:, first:].square() * each).mean() * len(LIPS)
     jerk = (change.square() * each).mean() * len(LIPS)
@@ -132,7 +139,7 @@ def _distances(difference: Controls, motion_slots: int, weights: EnergyWeights) 
     first = TEMPORAL_STRIDE * motion_slots
     lids = difference.face[..., _LIDS].mean(dim=2, keepdim=True)
     free = difference.face[..., _SMILE_BROW]
-    head = difference.head
+    head = torch.cat([difference.head, difference.shift], dim=2)
     # Changes from frame to frame keep the proper score: more spread there would be a tremor.
     head_change = head[:, first - 1 :].diff(dim=1)
     lids_change = lids[:, first - 1 :].diff(dim=1)

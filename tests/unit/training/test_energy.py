@@ -13,7 +13,9 @@ from visavis.training.puppets.basis import WEIGHTS
 
 NO_LIPS = (0.0,) * len(LIPS)
 # Without what makes exceptions: lips, the lids' difference, the border.
-PROPER = EnergyWeights(lips=NO_LIPS, wink=0, border=0)
+PROPER = EnergyWeights(
+    lips=NO_LIPS, gap=0, wink=0, border=0, head_spread=1, lids_spread=1, residual=0
+)
 LIPS_ALONE = EnergyWeights(
     smile_brow=0, lids=0, wink=0, head=0, head_change=0, whole=0, border=0, residual=0
 )
@@ -64,6 +66,27 @@ def test_the_truths_own_distribution_scores_best() -> None:
     best = expected_score(0.0, 1.0)
     for mean, spread in ((0.0, 0.0), (0.0, 0.7), (0.0, 1.4), (0.5, 1.0), (-0.5, 1.0)):
         assert expected_score(mean, spread) > best
+
+
+def test_controls_that_cancel_each_other_score_worse_than_those_that_move_together() -> None:
+    """The same two marginals each time: only what the whole head does tells them apart."""
+
+    def turning(seed: int, sign: float) -> Tensor:
+        yaw = torch.randn(400, generator=torch.Generator().manual_seed(seed))
+        weights = torch.zeros(400, FRAMES, len(WEIGHTS))
+        weights[..., WEIGHTS.index("yaw")] = yaw[:, None]
+        weights[..., WEIGHTS.index("tx")] = sign * yaw[:, None]
+        return pack_codes(torch.einsum("bnk,kchw->bnchw", weights, aligned))
+
+    aligned = BASIS[0].clone()
+    aligned[WEIGHTS.index("tx"), :2] = 0.9 * aligned[WEIGHTS.index("yaw"), :2] + 0.1
+    aligned_probe = ControlProbe.from_basis(aligned[None]).of(torch.zeros(400, dtype=torch.int64))
+    truth = turning(3, 1.0)
+    together, against = (
+        float(energy_score(turning(1, sign), turning(2, sign), truth, aligned_probe, SLOTS, PROPER))
+        for sign in (1.0, -1.0)
+    )
+    assert against > 1.1 * together
 
 
 def test_for_the_lips_the_mean_scores_best() -> None:
