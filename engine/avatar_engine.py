@@ -20,12 +20,14 @@ from visavis.engine.face.picture import frame_picture
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.parallel.worker_group import WorkerGroup
 from visavis.engine.pipeline import Conditions, FlashTalkPipeline
+from visavis.engine.placing import check_memory
 from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
 from visavis.engine.registry import Framing, model_spec
 from visavis.engine.runtime import choose_device, choose_dtype, set_threads
 from visavis.engine.schematic import schematic_portrait
 from visavis.engine.session import AvatarSession
 from visavis.engine.timeline import Chunk
+from visavis.engine.weight_memory import QuantizationError, WeightMemory
 from visavis.engine.weights import find_weights
 
 logger = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class AvatarEngine:
         group: WorkerGroup | None = None,
         compiled: bool = False,
         recorded: bool = False,
+        memory: WeightMemory | None = None,
     ) -> AvatarEngine:
         """Load a model of the registry.
 
@@ -121,20 +124,33 @@ class AvatarEngine:
                 its own options count.
             compiled: compile the transformer's blocks.
             recorded: replay denoising steps as CUDA graphs.
+            memory: how the transformer's weights are held; None: as they are, on the device. In a
+                group its own options count.
 
         Raises:
+            QuantizationError, OffloadError: `memory` does not go with the rest; before weights are
+                read.
             UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError,
                 FrameSizeError: all ValueErrors that say what to change.
         """
         spec = model_spec(model)
         threads = set_threads(num_threads)
         target = choose_device(device) if group is None else group.device
+        memory = (memory or WeightMemory()) if group is None else group.options.memory
+        if group is not None:
+            compiled, recorded = group.options.compiled, group.options.recorded
+        check_memory(memory, target, compiled=compiled, recorded=recorded)
+        if group is not None and spec.weights is None and not memory.plain:
+            raise QuantizationError(
+                f"model={model!r} has random weights, which a group shares as they are; leave "
+                "quantize and offload out"
+            )
         chosen = choose_dtype(target, dtype)
         start = time.perf_counter()
         folder = None if spec.weights is None else find_weights(spec.weights, weights)
         if group is not None:
             group.announce(model, folder, chosen)
-        parts = spec.load(spec.dit, folder, target, chosen)
+        parts = spec.load(spec.dit, folder, target, chosen, memory)
         if group is not None:
             parts = group.lead(parts)
         else:

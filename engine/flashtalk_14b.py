@@ -33,6 +33,8 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.encoders.image import CLIP_VIT_H, load_image_encoder
 from visavis.engine.encoders.text import UMT5_XXL, encode_prompt, load_text_encoder
 from visavis.engine.model_parts import ModelParts
+from visavis.engine.placing import load_placed
+from visavis.engine.weight_memory import WeightMemory
 from visavis.engine.weights import CONFIG_FILE, WeightsError, read_config
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ def load_flashtalk_14b(
     device: torch.device,
     dtype: torch.dtype,
     *,
+    memory: WeightMemory | None = None,
     sizes: EncoderSizes | None = None,
     prompt: str = PROMPT,
 ) -> ModelParts:
@@ -81,16 +84,18 @@ def load_flashtalk_14b(
         WeightsError: no folder, or files are missing; every one is named.
         ConfigError: config.json is not that of the released transformer.
         CheckpointError: a tensor is missing, surplus or of another shape.
+        OffloadError: `memory` names more blocks than there are.
     """
     folder = _checked(folder)
-    sizes = sizes or EncoderSizes()
+    sizes, memory = sizes or EncoderSizes(), memory or WeightMemory()
     image = CLIPVisionConfig(**sizes.image)
     speech = _speech_config(folder)
     config = _dit_config(folder, sizes)
+    memory.check_blocks(config.num_layers)
     text = _encode_prompt(folder, sizes, prompt, config.text_len, device)
     half = torch.float16 if device.type == "cuda" else torch.float32
     return ModelParts(
-        dit=load_original(config, folder, dtype=dtype, device=device).requires_grad_(False),
+        dit=_transformer(config, folder, device, dtype, memory),
         codec=WanCodec(
             WanVAE.load(folder / VAE_FILE, config=sizes.vae, dtype=dtype, device=device),
             load_image_encoder(image, folder / IMAGE_FILE, dtype=half, device=device),
@@ -108,16 +113,31 @@ def load_transformer(
     device: torch.device,
     dtype: torch.dtype,
     *,
+    memory: WeightMemory | None = None,
     sizes: EncoderSizes | None = None,
 ) -> FlashTalkDiT:
     """The folder's transformer alone, for a process that follows another; as strict as the whole.
 
     Raises:
-        WeightsError, ConfigError, CheckpointError: as in `load_flashtalk_14b`.
+        WeightsError, ConfigError, CheckpointError, OffloadError: as in `load_flashtalk_14b`.
     """
-    folder = _checked(folder)
+    folder, memory = _checked(folder), memory or WeightMemory()
     config = _dit_config(folder, sizes or EncoderSizes())
-    return load_original(config, folder, dtype=dtype, device=device).requires_grad_(False)
+    memory.check_blocks(config.num_layers)
+    return _transformer(config, folder, device, dtype, memory)
+
+
+def _transformer(
+    config: DiTConfig,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: WeightMemory,
+) -> FlashTalkDiT:
+    def load(place: torch.device) -> FlashTalkDiT:
+        return load_original(config, folder, dtype=dtype, device=place).requires_grad_(False)
+
+    return load_placed(load, memory, device)
 
 
 def load_vae(

@@ -15,13 +15,11 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from visavis.engine.weight_memory import OffloadError
+
 ALIGNMENT = 256  # bytes between tensors of a block, for the widest loads
 # What is called on a block besides its forward: conditions prepared once a session or a chunk.
 ENTRANCES = ("steer", "cross_attention.project", "audio_attention.project", "audio_attention.fold")
-
-
-class OffloadError(ValueError):
-    """Blocks that cannot be offloaded, and what to do instead."""
 
 
 class Transport(Protocol):

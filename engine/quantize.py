@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.weight_memory import (
+    PRECISIONS,
+    Precision,
+    QuantizationError,
+    require_torchao,
+)
 
-Precision = Literal["int8", "fp8", "int8-dynamic", "fp8-dynamic"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# `dynamic` rounds what comes in, too, and multiplies in eight bits: faster where there are units
-# for it. The others save memory alone and multiply in the dtype of what comes in.
 FIRST_FP8_CAPABILITY = (8, 9)
 KEPT = "audio_attention"
-
-
-class QuantizationError(ValueError):
-    """Weights that cannot be quantised as asked, and what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +36,33 @@ class Quantized:
     bytes_after: int
 
 
-def quantize(model: FlashTalkDiT, precision: Precision) -> Quantized:
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """See that a precision exists and runs on a device.
+
+    Raises:
+        QuantizationError: torchao is missing, the name is unknown, or the device has no units for
+            it.
+    """
+    if precision not in PRECISIONS:
+        raise QuantizationError(
+            f"quantize={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
+        )
+    require_torchao(precision)
+    if precision == "fp8-dynamic" and not _multiplies_fp8(device):
+        raise QuantizationError(
+            f"quantize=fp8-dynamic: {device} has no fp8 matrix units (compute capability 8.9 or "
+            "newer); use fp8, which saves the same memory, or int8"
+        )
+
+
+def quantize(
+    model: FlashTalkDiT, precision: Precision, device: torch.device | None = None
+) -> Quantized:
     """Quantise a model's weights in place; for inference only, and after its weights are loaded.
 
     Args:
-        model: on the device where it will run.
+        device: where it will run, None: where it is. Blocks go there one by one, so that it never
+            holds more than one that is not yet quantised.
         precision: `int8` and `fp8` are per output channel, weights alone; `-dynamic` rounds the
             inputs per token besides.
 
@@ -51,27 +70,20 @@ def quantize(model: FlashTalkDiT, precision: Precision) -> Quantized:
         QuantizationError: torchao is missing, the name is unknown, the device has no units for
             it, or the model is quantised already.
     """
-    if precision not in PRECISIONS:
-        raise QuantizationError(
-            f"precision={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
-        )
-    if find_spec("torchao") is None:
-        raise QuantizationError(
-            f"precision={precision}: needs torchao, which is missing; install visavis[gpu]"
-        )
     layers = dict(_linears(model))
+    if device is None:
+        device = next(model.parameters()).device
+    check_precision(precision, device)
     if any(type(layer.weight.data) is not torch.Tensor for layer in layers.values()):
         raise QuantizationError(
-            f"precision={precision}: this model is quantised already; load it anew"
-        )
-    device = next(iter(layers.values())).weight.device
-    if precision == "fp8-dynamic" and not _multiplies_fp8(device):
-        raise QuantizationError(
-            f"precision=fp8-dynamic: {device} has no fp8 matrix units (compute capability 8.9 or "
-            "newer); use fp8, which saves the same memory, or int8"
+            f"quantize={precision}: this model is quantised already; load it anew"
         )
     before = weight_bytes(model)
-    _apply(model, set(layers), precision)
+    model.requires_grad_(False)
+    for block in model.blocks:
+        block.to(device)
+        _apply(block, precision)
+    model.to(device)
     return Quantized(precision, len(layers), before, weight_bytes(model))
 
 
@@ -89,10 +101,14 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 def _linears(model: FlashTalkDiT) -> Iterator[tuple[str, nn.Linear]]:
-    """Names in the model and layers; subclasses, which compute in float32, are not among them."""
-    for name, module in model.named_modules():
-        if type(module) is nn.Linear and name.startswith("blocks.") and KEPT not in name:
+    for name, module in model.blocks.named_modules():
+        if _rounds(module, name):
             yield name, module
+
+
+def _rounds(module: nn.Module, name: str) -> bool:
+    """Whether a block's layer is quantised; subclasses of Linear compute in float32 and are not."""
+    return type(module) is nn.Linear and KEPT not in name
 
 
 def _multiplies_fp8(device: torch.device) -> bool:
@@ -101,7 +117,7 @@ def _multiplies_fp8(device: torch.device) -> bool:
     )
 
 
-def _apply(model: FlashTalkDiT, names: set[str], precision: Precision) -> None:
+def _apply(block: nn.Module, precision: Precision) -> None:
     from torchao import quantization as ao  # optional, and slow to import
 
     configs: dict[Precision, Any] = {
@@ -112,5 +128,4 @@ def _apply(model: FlashTalkDiT, names: set[str], precision: Precision) -> None:
             granularity=ao.PerRow()
         ),
     }
-    model.requires_grad_(False)
-    ao.quantize_(model, configs[precision](), filter_fn=lambda _, name: name in names)
+    ao.quantize_(block, configs[precision](), filter_fn=_rounds)

@@ -13,7 +13,9 @@ from visavis.engine.audio.front_end import AudioFrontEnd, MelFrontEnd
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.model_parts import ModelParts
-from visavis.engine.weights import SPEECH_CONFIG_FILE, load_dit
+from visavis.engine.placing import load_placed
+from visavis.engine.weight_memory import WeightMemory
+from visavis.engine.weights import SPEECH_CONFIG_FILE, load_dit, read_dit_config
 
 if TYPE_CHECKING:
     from visavis.engine.codec.wan_vae import WanVAE
@@ -21,15 +23,30 @@ if TYPE_CHECKING:
 Framing = Literal["face", "picture"]
 """What of an avatar's picture is shown: the face in its canonical square, or all that fits."""
 
-LoadParts = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], ModelParts]
-"""(sizes, weights folder or None, device, the transformer's dtype) -> the model, ready to use."""
+LoadParts = Callable[[DiTConfig, Path | None, torch.device, torch.dtype, WeightMemory], ModelParts]
+"""(sizes, weights folder or None, device, the transformer's dtype, how its weights are held) -> the
+model, ready to use."""
 
 
-LoadTransformer = Callable[[DiTConfig, Path | None, torch.device, torch.dtype], FlashTalkDiT]
+LoadTransformer = Callable[
+    [DiTConfig, Path | None, torch.device, torch.dtype, WeightMemory], FlashTalkDiT
+]
 """As `LoadParts`, the transformer alone: what a process that follows another needs."""
 
 LoadVAE = Callable[[Path | None, torch.device, torch.dtype], tuple["WanVAE", tuple[int, int]]]
 """The same for a VAE that a group shares, with the size of its latents (h, w)."""
+
+
+def load_small_dit(
+    config: DiTConfig,
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: WeightMemory,
+) -> FlashTalkDiT:
+    """`LoadTransformer` of the models in our own layout; errors as `load_dit`, and OffloadError."""
+    memory.check_blocks((config if folder is None else read_dit_config(folder)).num_layers)
+    return load_placed(lambda place: load_dit(config, folder, place, dtype), memory, device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +61,7 @@ class ModelSpec:
 
     dit: DiTConfig
     load: LoadParts
-    load_dit: LoadTransformer = load_dit
+    load_dit: LoadTransformer = load_small_dit
     load_vae: LoadVAE | None = None
     weights: str | None
     framing: Framing = "face"
@@ -56,13 +73,17 @@ class ModelSpec:
 
 
 def _motion_model(
-    config: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+    config: DiTConfig,
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: WeightMemory,
 ) -> ModelParts:
     from visavis.engine.audio.speech_front_end import SpeechFrontEnd, load_speech_encoder
     from visavis.engine.codec.motion import MotionCodec
     from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 
-    dit = load_dit(config, folder, device, dtype)
+    dit = load_small_dit(config, folder, device, dtype, memory)
     if folder is None:
         random = MotionCodec(PainterConfig(), EncoderConfig())
         codec = random.eval().requires_grad_(False).to(device)
@@ -84,19 +105,27 @@ def _motion_model(
 
 
 def _flashtalk_14b(
-    _: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+    _: DiTConfig,
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: WeightMemory,
 ) -> ModelParts:
     from visavis.engine.flashtalk_14b import load_flashtalk_14b
 
-    return load_flashtalk_14b(folder, device, dtype)
+    return load_flashtalk_14b(folder, device, dtype, memory=memory)
 
 
 def _flashtalk_14b_transformer(
-    _: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+    _: DiTConfig,
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: WeightMemory,
 ) -> FlashTalkDiT:
     from visavis.engine.flashtalk_14b import load_transformer
 
-    return load_transformer(folder, device, dtype)
+    return load_transformer(folder, device, dtype, memory=memory)
 
 
 def _flashtalk_14b_vae(

@@ -24,6 +24,7 @@ from visavis.server.model_host import measured_capacity
 if TYPE_CHECKING:
     from visavis.engine.avatar_engine import AvatarEngine
     from visavis.engine.session import AvatarSession
+    from visavis.engine.weight_memory import WeightMemory
 
 WARM_UP = 3
 STAGES = ("audio", "dit", "decode", "hand-over", "encode")
@@ -143,7 +144,12 @@ def _synchronizer(engine: AvatarEngine) -> Callable[[], None]:
 
 
 def measure(
-    model: str, weights: Path | None, device: str, num_threads: int | None, chunks: int
+    model: str,
+    weights: Path | None,
+    device: str,
+    num_threads: int | None,
+    chunks: int,
+    memory: WeightMemory | None = None,
 ) -> EngineReport:
     """Time `chunks` chunks of each length, after warming up.
 
@@ -154,7 +160,9 @@ def measure(
     from visavis.engine.avatar_engine import AvatarEngine
 
     start = time.perf_counter()
-    engine = AvatarEngine.load(model, weights=weights, device=device, num_threads=num_threads)
+    engine = AvatarEngine.load(
+        model, weights=weights, device=device, num_threads=num_threads, memory=memory
+    )
     load_s = time.perf_counter() - start
     return measure_engine(engine, chunks, load_s=load_s)
 

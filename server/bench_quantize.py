@@ -24,7 +24,8 @@ from rich.table import Table
 from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.face.framing import Portrait
 from visavis.engine.long_run import NEW_FRAMES
-from visavis.engine.quantize import PRECISIONS, QuantizationError, quantize, weight_bytes
+from visavis.engine.quantize import quantize, weight_bytes
+from visavis.engine.weight_memory import PRECISIONS, QuantizationError
 from visavis.server.avatars import AvatarStore
 from visavis.server.bench_quantize_run import (
     Made,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
+from visavis.engine.weight_memory import Precision, WeightMemory
 from visavis.server import bench_cli, conformance_cli, group
 from visavis.server.cli_errors import fail
 from visavis.server.config import ServerConfig
@@ -46,6 +47,8 @@ def serve(
     ring_degree: int | None = None,
     compiled: Annotated[bool | None, Parameter(negative="")] = None,
     recorded: Annotated[bool | None, Parameter(negative="")] = None,
+    quantize: Precision | None = None,
+    offload: int | None = None,
     max_sessions: int | None = None,
     admin_port: Annotated[int | None, Parameter(name=["--admin-port", "--metrics-port"])] = None,
     admin_host: str | None = None,
@@ -86,6 +89,11 @@ def serve(
         Compile the transformer's blocks.
     recorded
         Replay denoising steps as CUDA graphs; pays on four and more GPUs.
+    quantize
+        Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic; approximate.
+        [default: as they are]
+    offload
+        So many blocks wait in host memory and visit the GPU in turn. [default: 0]
     max_sessions
         Sessions at a time. [default: measured at start-up]
     admin_port
@@ -122,6 +130,8 @@ def serve(
         ring_degree=ring_degree,
         compiled=compiled,
         recorded=recorded,
+        quantize=quantize,
+        offload=offload,
         max_sessions=max_sessions,
         admin_port=admin_port,
         admin_host=admin_host,
@@ -172,6 +182,8 @@ def render(
     device: str = "cpu",
     num_threads: int | None = None,
     num_steps: int | None = None,
+    quantize: Precision | None = None,
+    offload: int = 0,
     seed: int = 0,
     size: int | None = None,
     watermark: str = "",
@@ -196,6 +208,11 @@ def render(
         CPU threads of the engine. [default: chosen by the machine]
     num_steps
         Denoising steps a chunk. [default: the model's]
+    quantize
+        Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic; approximate.
+        [default: as they are]
+    offload
+        So many blocks wait in host memory and visit the GPU in turn. [default: 0]
     seed
         Random seed; the same seed gives the same video.
     size
@@ -215,6 +232,7 @@ def render(
             device=device,
             num_threads=num_threads,
             num_steps=num_steps,
+            memory=WeightMemory(quantize=quantize, offload=offload),
             seed=seed,
             frame_size=None if size is None else (size, size),
             watermark=watermark,
@@ -230,6 +248,8 @@ def bench_engine(
     device: str = "cpu",
     num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
     chunks: int = 12,
+    quantize: Precision | None = None,
+    offload: int = 0,
     preset: Literal["bench"] | None = None,
     json: Path | None = None,
 ) -> None:
@@ -247,6 +267,11 @@ def bench_engine(
         CPU threads of the engine. [default: chosen by the machine]
     chunks
         Chunks of each length to time.
+    quantize
+        Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic; approximate.
+        [default: as they are]
+    offload
+        So many blocks wait in host memory and visit the GPU in turn. [default: 0]
     preset
         bench: a small model with every part of the released one (103 M + 14 M, 128x128, float32,
         two CPU threads) in place of MODEL, with random weights if no folder is given.
@@ -256,10 +281,13 @@ def bench_engine(
     from visavis.server.bench import measure, print_table, write_json
 
     if preset is not None:
+        if quantize is not None or offload:
+            fail("quantize, offload: the preset measures plain weights; leave them out")
         bench_cli.bench_preset(weights, device, num_threads, chunks, json)
         return
     try:
-        report = measure(model, weights, device, num_threads, chunks)
+        memory = WeightMemory(quantize=quantize, offload=offload)
+        report = measure(model, weights, device, num_threads, chunks, memory)
         print_table(report)
         if json is not None:
             write_json(report, json)

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from visavis.engine.weight_memory import Precision, WeightMemory
+from visavis.engine.weight_memory import Precision, WeightMemory
 from visavis.server.api_keys import ApiKey, KeyRing, parse_keys, read_keys
 from visavis.server.events import Degradation
 from visavis.server.quality import DegradePolicy
@@ -150,6 +151,16 @@ class ServerConfig(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+
+    @cached_property
+    def memory(self) -> WeightMemory:
+        """How the transformer's weights are held."""
+        return WeightMemory(quantize=self.quantize, offload=self.offload)
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        self.memory.check(self.device, compiled=self.compiled, recorded=self.recorded)
+        return self
 
     @cached_property
     def memory(self) -> WeightMemory:

@@ -31,6 +31,7 @@ def join_group(config: ServerConfig) -> WorkerGroup | None:
             ring_degree=config.ring_degree,
             compiled=config.compiled,
             recorded=config.recorded,
+            memory=config.memory,
         ),
     )
 

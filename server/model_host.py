@@ -55,6 +55,7 @@ def load_engine(config: ServerConfig) -> AvatarEngine:
         compiled=config.compiled,
         recorded=config.recorded,
         memory=config.memory,
+        memory=config.memory,
     )
 
 

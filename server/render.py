@@ -20,6 +20,7 @@ from visavis.engine.face.image import ImageSource
 from visavis.engine.plan import FPS
 from visavis.engine.registry import model_spec
 from visavis.engine.session import AvatarFrame, AvatarSession
+from visavis.engine.weight_memory import WeightMemory
 from visavis.server.audio_file import AudioFile
 from visavis.server.mp4_writer import Mp4Writer
 from visavis.server.provenance import Provenance
@@ -63,6 +64,7 @@ def render(
     device: str = "cpu",
     num_threads: int | None = None,
     num_steps: int | None = None,
+    memory: WeightMemory | None = None,
     seed: int = 0,
     frame_size: tuple[int, int] | None = None,
     watermark: str = "",
@@ -78,7 +80,7 @@ def render(
     model's (None: its own).
 
     The file's metadata say that it is synthetic and what made it; `watermark` is a text that is
-    also seen.
+    also seen. `memory` says how the transformer's weights are held.
 
     Returns the warnings about the picture, as sentences for the user. Raises the ValueErrors that
     RenderError's description lists.
@@ -91,7 +93,7 @@ def render(
         fine_size = model_spec(model).fine_size
         framed = frame_portrait(Path(portrait), fine_size=fine_size) if needs_face else None
         engine = engine or AvatarEngine.load(
-            model, weights=weights, device=device, num_threads=num_threads
+            model, weights=weights, device=device, num_threads=num_threads, memory=memory
         )
         avatar = engine.prepare_avatar(framed or Path(portrait))
         for warning in avatar.warnings:

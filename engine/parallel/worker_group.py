@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from visavis.engine.parallel.plan import ParallelError, SequencePlan
 from visavis.engine.parallel.sequence import parallelize
 from visavis.engine.registry import model_spec
 from visavis.engine.runtime import choose_device
+from visavis.engine.weight_memory import WeightMemory
 
 if TYPE_CHECKING:
     from visavis.engine.codec.wan_vae import WanVAE
@@ -43,13 +44,15 @@ LOAD = "load"
 class GroupOptions:
     """How the group shares a chunk; None: chosen, heads before tokens (`SequencePlan.choose`).
 
-    `compiled` and `recorded` are the switches of `engine.dit.compilation`.
+    `compiled` and `recorded` are the switches of `engine.dit.compilation`; `memory` is how each
+    process holds its weights.
     """
 
     ulysses_degree: int | None = None
     ring_degree: int | None = None
     compiled: bool = False
     recorded: bool = False
+    memory: WeightMemory = field(default_factory=WeightMemory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ class WorkerGroup:
         self.launch = launch
         self.device = join(launch, device)
         self.channel = CommandChannel(self.device)
-        self._options = options or GroupOptions()
+        self.options = options or GroupOptions()
         self._assignment: Assignment | None = None
 
     @classmethod
@@ -95,9 +98,7 @@ class WorkerGroup:
 
     def announce(self, model: str, folder: Path | None, dtype: torch.dtype) -> None:
         """Leader: let the followers load the same transformer, at the same time as `lead`'s."""
-        self._assignment = Assignment(
-            model=model, folder=folder, dtype=dtype, options=self._options
-        )
+        self._assignment = Assignment(model=model, folder=folder, dtype=dtype, options=self.options)
         self.channel.send(LOAD, self._assignment)
 
     def lead(self, parts: ModelParts) -> ModelParts:
@@ -136,7 +137,9 @@ class WorkerGroup:
             return
         assignment: Assignment = command.arguments[0]
         spec = model_spec(assignment.model)
-        model = spec.load_dit(spec.dit, assignment.folder, self.device, assignment.dtype)
+        model = spec.load_dit(
+            spec.dit, assignment.folder, self.device, assignment.dtype, assignment.options.memory
+        )
         logger.info("follower %d has %s on %s", self.launch.rank, assignment.model, self.device)
         vae = None
         if spec.load_vae is not None:

@@ -13,6 +13,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from visavis import plan_cli
+from visavis.engine.weight_memory import Precision, WeightMemory
 from visavis.server import cli as server_cli
 from visavis.server.cli_errors import fail
 
@@ -39,6 +40,7 @@ def evaluate(
     out: Path = Path("runs/eval"),
     json: Path | None = None,
     steps: int = 4,
+    quantize: Precision | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Measure the embedded model on portraits and voices that it was not trained on.
@@ -55,6 +57,9 @@ def evaluate(
         Also write the figures to this file.
     steps
         Denoising steps a chunk.
+    quantize
+        Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic.
+        [default: as they are]
     quick
         A few clips only.
     """
@@ -64,7 +69,14 @@ def evaluate(
 
     try:
         plan = replace(QUICK if quick else EvaluationPlan(), num_steps=steps)
-        run(portraits=portraits, weights=weights, out=out, json_file=json, plan=plan)
+        run(
+            portraits=portraits,
+            weights=weights,
+            out=out,
+            json_file=json,
+            plan=plan,
+            memory=WeightMemory(quantize=quantize),
+        )
     except (ValueError, OSError, JudgeError) as error:
         fail(error)
 

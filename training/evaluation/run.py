@@ -15,6 +15,7 @@ from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import frame_portrait
 from visavis.engine.long_run import LongRun, LongSession
+from visavis.engine.weight_memory import WeightMemory
 from visavis.engine.weights import find_weights
 from visavis.training.codec_data import Puppet, random_controls
 from visavis.training.evaluation.against_truth import compare
@@ -102,11 +103,15 @@ def evaluate(
     out: Path = Path("runs/eval"),
     json_file: Path | None = None,
     plan: EvaluationPlan = EvaluationPlan(),
+    memory: WeightMemory | None = None,
 ) -> dict[str, float]:
-    """Measure everything, print the table, write the sheets; returns the figures by name."""
+    """Measure everything, print the table, write the sheets; returns the figures by name.
+
+    `memory`: how the transformer's weights are held; None: as they are.
+    """
     paths = held_out_portraits(portraits)
     clips = read_eval_clips()
-    engine = AvatarEngine.load("embedded", weights=weights)
+    engine = AvatarEngine.load("embedded", weights=weights, memory=memory)
     engine.warm_up()
     figures: dict[str, float] = {}
     landmarker = FaceLandmarker()

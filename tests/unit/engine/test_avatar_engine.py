@@ -17,10 +17,12 @@ from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.plan import PlanError
-from visavis.engine.registry import ModelSpec, UnknownModelError
+from visavis.engine.quantize import weight_bytes
+from visavis.engine.registry import ModelSpec, UnknownModelError, load_small_dit
 from visavis.engine.runtime import DeviceError
 from visavis.engine.schematic import schematic_portrait
-from visavis.engine.weights import WeightsError, load_dit
+from visavis.engine.weight_memory import OffloadError, QuantizationError, WeightMemory
+from visavis.engine.weights import WeightsError
 
 SIZES = {
     name: getattr(DIT_PRESETS["test"], name) for name in DIT_PRESETS["test"].__dataclass_fields__
@@ -32,9 +34,13 @@ def _parts(dit: FlashTalkDiT) -> ModelParts:
 
 
 def _load(
-    config: DiTConfig, folder: Path | None, device: torch.device, dtype: torch.dtype
+    config: DiTConfig,
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: WeightMemory,
 ) -> ModelParts:
-    return _parts(load_dit(config, folder, device, dtype))
+    return _parts(load_small_dit(config, folder, device, dtype, memory))
 
 
 TINY = ModelSpec(dit=DIT_PRESETS["test"], load=_load, weights="tiny")
@@ -164,6 +170,32 @@ def test_impossible_devices_are_named(
 ) -> None:
     with pytest.raises(DeviceError, match=message):
         AvatarEngine.load("tiny", weights=folder, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("memory", "error", "message"),
+    [
+        (WeightMemory(offload=1), OffloadError, "device=cpu: the weights are in host memory"),
+        (WeightMemory(quantize="fp8-dynamic"), QuantizationError, "cpu has no fp8 matrix units"),
+    ],
+)
+def test_weights_that_cannot_be_held_so_are_never_read(
+    memory: WeightMemory, error: type[Exception], message: str
+) -> None:
+    pytest.importorskip("torchao", reason="the extra gpu is not installed")
+    with pytest.raises(error, match=message):
+        AvatarEngine.load("embedded", weights="/nowhere", memory=memory)
+
+
+def test_an_engine_with_eight_bit_weights_talks(folder: Path) -> None:
+    pytest.importorskip("torchao", reason="the extra gpu is not installed")
+    engine = AvatarEngine.load(
+        "tiny", weights=folder, dtype="float32", memory=WeightMemory(quantize="int8")
+    )
+    plain = AvatarEngine.load("tiny", weights=folder, dtype="float32")
+    assert weight_bytes(engine.pipeline.model) < 0.8 * weight_bytes(plain.pipeline.model)
+    session = engine.open_session(engine.prepare_avatar(schematic_portrait()))
+    assert len(list(session.generate_idle())) == 4
 
 
 class TestWeights:

@@ -1,9 +1,11 @@
 """The released layout, at a thousandth of its size, through the one engine path."""
 
 import json
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from visavis.engine.model_parts import ModelParts
 from visavis.engine.pipeline import FlashTalkPipeline
 from visavis.engine.registry import ModelSpec
 from visavis.engine.tensor_files import CheckpointError
+from visavis.engine.weight_memory import OffloadError, WeightMemory
 from visavis.engine.weights import WeightsError
 
 CPU = torch.device("cpu")
@@ -114,7 +117,7 @@ def engine(folder: Path, sizes: EncoderSizes, monkeypatch: pytest.MonkeyPatch) -
     load = partial(load_flashtalk_14b, sizes=sizes)
     spec = ModelSpec(
         dit=DIT_PRESETS["flashtalk-14b"],
-        load=lambda _, folder, device, dtype: load(folder, device, dtype),
+        load=lambda _, folder, device, dtype, memory: load(folder, device, dtype, memory=memory),
         weights="flashtalk-14b",
         framing="picture",
     )
@@ -127,7 +130,7 @@ def test_the_released_model_is_in_the_registry() -> None:
     assert spec.dit is DIT_PRESETS["flashtalk-14b"]
     assert spec.framing == "picture"
     with pytest.raises(WeightsError, match="weights=FOLDER"):
-        spec.load(spec.dit, None, CPU, torch.float32)
+        spec.load(spec.dit, None, CPU, torch.float32, WeightMemory())
 
 
 def test_a_loaded_folder_talks(engine: AvatarEngine) -> None:
@@ -168,6 +171,35 @@ def test_the_prompt_reaches_the_transformer(
     short = load_flashtalk_14b(folder, CPU, torch.float32, sizes=sizes, prompt=" static  ")
     assert short.text is not None
     assert short.text.shape[1] == 2  # the word and the end token
+
+
+def test_the_text_encoder_is_gone_before_the_transformer_comes(
+    folder: Path, sizes: EncoderSizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders: list[weakref.ref[object]] = []
+    load_text, load_dit = flashtalk_14b.load_text_encoder, flashtalk_14b.load_original
+
+    def watched_text(*args: Any, **kwargs: Any) -> Any:
+        encoder = load_text(*args, **kwargs)
+        encoders.append(weakref.ref(encoder))
+        return encoder
+
+    def watched_dit(*args: Any, **kwargs: Any) -> FlashTalkDiT:
+        assert [encoder() for encoder in encoders] == [None]
+        return load_dit(*args, **kwargs)
+
+    monkeypatch.setattr(flashtalk_14b, "load_text_encoder", watched_text)
+    monkeypatch.setattr(flashtalk_14b, "load_original", watched_dit)
+    load_flashtalk_14b(folder, CPU, torch.float32, sizes=sizes)
+    assert len(encoders) == 1
+
+
+def test_too_many_blocks_to_offload_are_refused_before_weights_are_read(
+    folder: Path, sizes: EncoderSizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flashtalk_14b, "load_text_encoder", None)  # would fail if it were called
+    with pytest.raises(OffloadError, match=r"offload=99: the model has \d+ blocks"):
+        load_flashtalk_14b(folder, CPU, torch.float32, sizes=sizes, memory=WeightMemory(offload=99))
 
 
 def test_a_model_with_a_text_branch_wants_a_prompt() -> None:

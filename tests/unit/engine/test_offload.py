@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.engine.offload import BlockOffload, DirectTransport, OffloadError
+from visavis.engine.offload import BlockOffload, DirectTransport
+from visavis.engine.weight_memory import OffloadError
 
 
 @dataclass

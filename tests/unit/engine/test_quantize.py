@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.engine.quantize import QuantizationError, quantize, weight_bytes
+from visavis.engine.quantize import quantize, weight_bytes
+from visavis.engine.weight_memory import QuantizationError
 
 pytest.importorskip("torchao", reason="the extra gpu is not installed")
 
@@ -91,6 +92,6 @@ def test_what_cannot_be_done_is_said() -> None:
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visavis.engine.quantize.find_spec", lambda name: None)
+    monkeypatch.setattr("visavis.engine.weight_memory.find_spec", lambda name: None)
     with pytest.raises(QuantizationError, match=r"install visavis\[gpu\]"):
         quantize(model_of(), "int8")

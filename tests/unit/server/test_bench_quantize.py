@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from visavis.engine.quantize import QuantizationError
 from visavis.engine.schematic import schematic_portrait
+from visavis.engine.weight_memory import QuantizationError
 from visavis.server.bench_quantize import Comparison, lag, measure_quality, psnr_db
 from visavis.server.bench_quantize_run import Made, loudness
 

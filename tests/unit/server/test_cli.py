@@ -45,6 +45,23 @@ def test_a_wrong_setting_is_named_with_its_way_out(
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"offload": 4}, "offload=4 with device=cpu: the weights are in host memory already"),
+        ({"offload": 4, "quantize": "int8", "device": "cuda"}, "offload=4 with quantize=int8"),
+        ({"quantize": "int3"}, "VISAVIS_QUANTIZE"),
+    ],
+)
+def test_weights_that_cannot_be_held_so_are_refused_at_once(
+    flags: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        make_config(**flags)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_app()(["--version"])
