@@ -15,7 +15,7 @@ import numpy as np
 from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import frame_portrait
-from visavis.training.speech.flac import read_flac
+from visavis.training.speech.audio_files import read_flac
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLIC = REPOSITORY / "clients/web/public"

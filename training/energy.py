@@ -45,8 +45,8 @@ class EnergyWeights:
     lips_gain: float = 1.15
     smile_brow: float = 2.0
     smile_brow_change: float = 4.0
-    lids: float = 4.0
-    lids_sum: float = 8.0
+    lids: float = 8.0
+    lids_sum: float = 16.0
     wink: float = 4.0
     head: float = 8.0
     head_change: float = 12.0
@@ -56,7 +56,7 @@ class EnergyWeights:
     # 1.08, draws of a normal quantity settle at 1.4 times the data's variance. A model that is
     # trained for an hour falls short of the optimum by about as much.
     head_spread: float = 1.08
-    lids_spread: float = 1.05
+    lids_spread: float = 1.08
     residual: float = 1.0
     # Error of a control at which a squared error pulls as hard as a norm.
     control_scale: float = 0.15

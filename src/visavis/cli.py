@@ -36,6 +36,7 @@ STAGES = {
 def evaluate(
     *,
     portraits: Path | None = None,
+    recordings: Path | None = None,
     weights: Path | None = None,
     out: Path = Path("runs/eval"),
     json: Path | None = None,
@@ -49,6 +50,8 @@ def evaluate(
     ----------
     portraits
         Folder of the held-out pictures. [default: $VISAVIS_PORTRAITS]
+    recordings
+        Folder of recorded speech, to see how the mouth answers. [default: $VISAVIS_RECORDINGS]
     weights
         Folder of the model's weights, if not the bundled one.
     out

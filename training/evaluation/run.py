@@ -27,6 +27,13 @@ from visavis.training.evaluation.figures import (
     stability_figures,
 )
 from visavis.training.evaluation.realtime import chunk_realtime_factor
+from visavis.training.evaluation.recordings import (
+    SUFFIXES,
+    find_recordings,
+    plot_recordings,
+    recording_figures,
+    respond,
+)
 from visavis.training.evaluation.report import print_table, write_json, write_sheet
 from visavis.training.evaluation.round_trip import RoundTrip, round_trip
 from visavis.training.evaluation.stability import recover
@@ -40,6 +47,8 @@ from visavis.training.speech.eval_set import EvalClip, read_eval_clips
 
 PORTRAITS_VARIABLE: Final = "VISAVIS_PORTRAITS"
 DEFAULT_PORTRAITS: Final = Path("../shared/data/portraits")
+RECORDINGS_VARIABLE: Final = "VISAVIS_RECORDINGS"
+DEFAULT_RECORDINGS: Final = Path("../shared/data/speech")
 # The true range of the lips' gap in eye distances is not known for a portrait that was never
 # animated: the opening of a clip's loudest tenth stands for it.
 WIDE_QUANTILE: Final = 0.95
@@ -57,6 +66,8 @@ class EvaluationPlan:
     drift_checkpoints: tuple[int, ...] = (1, 10, 100, 1000)
     drift_sessions: int = 4
     recovery_sessions: int = 4
+    recordings: int = 8
+    recording_s: float = 16.0
     num_steps: int = 4
     seed: int = 1
 
@@ -69,6 +80,8 @@ QUICK: Final = EvaluationPlan(
     drift_checkpoints=(1, 10),
     drift_sessions=2,
     recovery_sessions=1,
+    recordings=1,
+    recording_s=6.0,
 )
 
 
@@ -96,9 +109,21 @@ def held_out_portraits(folder: Path | None) -> list[Path]:
     return [path for pair in zip(paths[:half], paths[half:], strict=True) for path in pair]
 
 
+def _recordings(folder: Path | None) -> list[Path]:
+    """Raises EvaluationDataError when a folder was named that holds none."""
+    named = folder or os.environ.get(RECORDINGS_VARIABLE)
+    found = find_recordings(Path(named) if named else DEFAULT_RECORDINGS)
+    if named and not found:
+        raise EvaluationDataError(
+            f"recordings={named} holds no {', '.join(SUFFIXES)} files; name a folder that does"
+        )
+    return found
+
+
 def evaluate(
     *,
     portraits: Path | None = None,
+    recordings: Path | None = None,
     weights: Path | None = None,
     out: Path = Path("runs/eval"),
     json_file: Path | None = None,
@@ -107,9 +132,11 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure everything, print the table, write the sheets; returns the figures by name.
 
+    Without recordings of people, their figures are left out.
     `memory`: how the transformer's weights are held; None: as they are.
     """
     paths = held_out_portraits(portraits)
+    spoken_by_people = _recordings(recordings)[: plan.recordings]
     clips = read_eval_clips()
     engine = AvatarEngine.load("embedded", weights=weights, memory=memory)
     engine.warm_up()
@@ -152,6 +179,19 @@ def evaluate(
             if speaks(clip):
                 comparisons.append(compare(talk, puppet(name), judge, identity))
             progress.advance(task)
+        task = progress.add_task("recordings", total=len(spoken_by_people))
+        responses = []
+        for number, recording in enumerate(spoken_by_people):
+            response = respond(
+                engine,
+                avatars[paths[number % len(paths)].stem],
+                recording,
+                judge,
+                seconds=plan.recording_s,
+                seed=plan.seed + number,
+            )
+            responses.append(response)
+            progress.advance(task)
         task = progress.add_task("endurance", total=1)
         longest = endure(
             engine,
@@ -184,6 +224,9 @@ def evaluate(
     figures |= _figures(trips, talks, longest)
     figures |= comparison_figures(comparisons)
     figures |= stability_figures(drifting, recovery)
+    if responses:
+        figures |= recording_figures(responses)
+        plot_recordings(responses, out / "recordings.png")
     intervals = comparison_intervals(comparisons, plan.seed)
     figures["chunk_realtime_factor"] = speed
     _write_sheets(trips, talks, longest, out)

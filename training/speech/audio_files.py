@@ -1,10 +1,11 @@
-"""FLAC files of mono speech through PyAV."""
+"""Files of speech through PyAV."""
 
 from pathlib import Path
 
 import av
 import numpy as np
 import soxr  # type: ignore[import-untyped]
+from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 _BLOCK = 4096
@@ -37,3 +38,21 @@ def read_flac(path: Path, rate: int) -> NDArray[np.float32]:
     if found != rate:
         pcm = soxr.resample(pcm, found, rate)
     return np.asarray(pcm, np.float32)
+
+
+def read_recording(path: Path, rate: int) -> NDArray[np.float32]:
+    """The first audio track of any file, mixed down to mono, in -1..1 at `rate` Hz, float32
+    `[samples]`.
+
+    Raises ValueError, which names the file, when it has no sound.
+    """
+    # In 16 bits channels are averaged; as floats they would be added up beyond full scale.
+    resampler = AudioResampler(format="s16", layout="mono", rate=rate)
+    blocks: list[NDArray[np.int16]] = []
+    with av.open(str(path)) as container:
+        for stream in container.streams.audio[:1]:
+            for frame in (*container.decode(stream), None):
+                blocks += [part.to_ndarray().ravel() for part in resampler.resample(frame)]
+    if not blocks:
+        raise ValueError(f"recording={path} holds no sound; give a file with an audio track")
+    return np.concatenate(blocks).astype(np.float32) / np.float32(32767.0)

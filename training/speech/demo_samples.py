@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from visavis.training.speech.flac import write_flac
+from visavis.training.speech.audio_files import write_flac
 from visavis.training.speech.neural import KokoroVoice, hibari_voice
 
 _LICENCE: Final = {

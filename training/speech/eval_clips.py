@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from visavis.training.puppets.controls import CONTROLS
+from visavis.training.speech.audio_files import write_flac
 from visavis.training.speech.augment import chords, coloured_noise
 from visavis.training.speech.clips import whole_frames
 from visavis.training.speech.eval_set import EVAL_FOLDER
-from visavis.training.speech.flac import write_flac
 from visavis.training.speech.motion import clip_controls
 from visavis.training.speech.phonemes import SAMPLE_RATE, Utterance, join, silence
 from visavis.training.speech.visemes import FPS

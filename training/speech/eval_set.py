@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visavis.training.puppets.controls import CONTROLS
-from visavis.training.speech.flac import read_flac
+from visavis.training.speech.audio_files import read_flac
 from visavis.training.speech.phonemes import SAMPLE_RATE, Phoneme
 
 EVAL_FOLDER: Final = Path(__file__).resolve().parents[1] / "eval_speech"

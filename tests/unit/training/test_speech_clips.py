@@ -7,11 +7,11 @@ import pytest
 
 from visavis.engine.audio.mel import mel_features
 from visavis.training.puppets.controls import CONTROLS, INDEX, lip_gap
+from visavis.training.speech.audio_files import read_flac, write_flac
 from visavis.training.speech.augment import HEAVY, LIGHT, Strength, augmented, chords
 from visavis.training.speech.clips import make_clip
 from visavis.training.speech.dataset import read_shards, shard_path
 from visavis.training.speech.eval_set import read_eval_clips
-from visavis.training.speech.flac import read_flac, write_flac
 from visavis.training.speech.motion import blinks, clip_controls, smooth_noise
 from visavis.training.speech.phonemes import PAUSE, SAMPLE_RATE, Utterance, from_durations, silence
 from visavis.training.speech.text import LANGUAGES, SentenceSource
