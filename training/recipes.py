@@ -40,6 +40,9 @@ class TeacherRecipe:
 
     model: str = "embedded"
     batch: int = 16
+    # Micro-batches of that size in a step, shared among the processes; 0: one for each. A run of
+    # so many is the same on any number of processes that divides it.
+    streams: int = 0
     steps: int = 1_000_000
     minutes: float = 60.0
     # Learning rate: linear warm-up, then constant, then cosine to `final_rate` over the last part
@@ -65,6 +68,7 @@ class TeacherRecipe:
     # Robustness: audio dropped (makes guidance possible), noise on the handed-over latents (the
     # sampler's own history is never exact).
     drop_audio: float = 0.08
+    drop_text: float = 0.0
     history_noise: float = 0.06
     # Housekeeping.
     seed: int = 1
@@ -96,6 +100,9 @@ class StudentRecipe:
 
     model: str = "embedded"
     batch: int = 16
+    # Micro-batches of that size in a step, shared among the processes; 0: one for each. A run of
+    # so many is the same on any number of processes that divides it.
+    streams: int = 0
     steps: int = 1_000_000
     minutes: float = 25.0
     num_steps: int = 4
@@ -121,8 +128,9 @@ class StudentRecipe:
     clip_norm: float = 1.0
     ema_decay: float = 0.99
     shift: float = 5.0
-    # Teacher's audio guidance in Ho-Salimans form: 1 = none.
+    # Teacher's guidance in Ho-Salimans form: 1 = none. A model without text reads nothing.
     audio_guidance: float = 1.5
+    text_guidance: float = 1.0
     smallest_time: float = 0.02
     largest_time: float = 0.98
     # Weight of the regression to the recorded motion: audio and motion are paired here, and a pure
@@ -156,12 +164,12 @@ def embedded_student() -> StudentRecipe:
     return StudentRecipe()
 
 
-def small_teacher() -> TeacherRecipe:
+def small_teacher(steps: int = 5000) -> TeacherRecipe:
     """The ablation's teacher: 17-frame chunks, motion latents without any noise (section 1.8)."""
     return replace(
         TeacherRecipe(),
         model="small",
-        steps=5000,
+        steps=steps,
         minutes=1000.0,
         frame_counts=(17,),
         frame_shares=(1.0,),

@@ -6,32 +6,31 @@ from visavis.training.ablation.data import AblationData
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, log
 from visavis.training.recipes import TeacherRecipe
-from visavis.training.resumable_run import CHECKPOINT
 from visavis.training.train_teacher import TeacherRun
 
 
-def train_teacher(recipe: TeacherRecipe, data: AblationData, folder: Path) -> None:
+def train_teacher(
+    recipe: TeacherRecipe, data: AblationData, folder: Path, workers: Workers
+) -> None:
     """All steps of the recipe, going on from the folder's checkpoint; its rate falls by steps."""
-    run = TeacherRun(recipe, folder, Workers())
+    run = TeacherRun(recipe, folder, workers)
     if run.resume(folder):
         log.info("resumed at step %d", run.step)
     saved = run.elapsed
-    with RunProgress(folder, recipe.steps, start=run.step, every=recipe.log_every) as progress:
+    with RunProgress(
+        folder,
+        recipe.steps,
+        start=run.step,
+        every=recipe.log_every,
+        silent=not workers.leads,
+    ) as progress:
         before = run.elapsed
         while run.step < recipe.steps:
             losses = run.advance(data)
-            progress.step(run.step, recipe.batch, losses)
+            progress.step(run.step, recipe.batch * workers.count, losses)
             run.elapsed = before + progress.elapsed
-            if run.elapsed - saved > 60 * recipe.save_minutes:
+            if workers.leads and run.elapsed - saved > 60 * recipe.save_minutes:
                 saved = run.elapsed
                 run.save(folder)
-    run.save(folder)
-
-
-def finished(recipe: TeacherRecipe, folder: Path) -> bool:
-    """Whether the folder holds this teacher, trained to its end."""
-    if not (folder / CHECKPOINT).exists():
-        return False
-    run = TeacherRun(recipe, folder, Workers())
-    run.resume(folder)
-    return run.step >= recipe.steps
+    if workers.leads:
+        run.save(folder)

@@ -1,19 +1,22 @@
 """Distribution matching: signs, fixed points, and what may not carry gradient."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.distill import Distillation
+from visavis.training.distill import Distillation, averaged_model, copy_model
 from visavis.training.distribution_matching import (
+    alignment_loss,
     critic_loss,
     draw_levels,
     lip_regression,
     matching_gradient,
     matching_loss,
+    step_range,
 )
 from visavis.training.dit_data import SequenceBatch
 from visavis.training.flow_matching import supervised_slots
@@ -21,7 +24,13 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.recipes import MODELS, smoke_student
 from visavis.training.rollout import ChunkConditions
-from visavis.training.self_rollout import reach_last_chunk, sequence_frames
+from visavis.training.self_rollout import (
+    RoundPlan,
+    network_evaluations,
+    plan_round,
+    reach_last_chunk,
+    sequence_frames,
+)
 
 SHAPE = (2, 24, 3, 16, 16)
 
@@ -132,6 +141,62 @@ def test_levels_stay_in_their_range() -> None:
     assert levels.max() <= 0.98
 
 
+def test_levels_of_a_step_lie_between_it_and_the_next() -> None:
+    ends = [step_range(step, 4) for step in range(4)]
+    assert ends == [(0.75, 1.0), (0.5, 0.75), (0.25, 0.5), (0.0, 0.25)]
+    levels = draw_levels(
+        1000,
+        torch.Generator().manual_seed(0),
+        shift=5.0,
+        smallest=0.02,
+        largest=0.98,
+        raw_range=ends[1],
+    )
+    assert levels.min() >= 0.8333
+    assert levels.max() <= 0.9375
+
+
+def test_alignment_pushes_the_motion_slots_alone_and_one_strength_everywhere() -> None:
+    motion = torch.zeros(2, 24, 1, 16, 16)
+    clean = torch.ones(SHAPE)
+    clean[1] *= 5
+    clean.requires_grad_()
+    alignment_loss(clean, motion).backward()
+    assert clean.grad is not None
+    assert not clean.grad[:, :, 1:].any()
+    first, second = clean.grad[0, :, 0], clean.grad[1, :, 0]
+    assert first.min() > 0
+    torch.testing.assert_close(first, second)
+
+
+def test_a_fixed_roll_out_draws_the_same_steps_and_starts_as_a_random_one() -> None:
+    random = replace(smoke_student(), max_chunks=5, num_steps=4)
+    fixed = replace(random, random_chunks=False)
+    plans = [(plan_round(random, step), plan_round(fixed, step)) for step in range(200)]
+    assert {a.chunks for a, _ in plans} == {1, 2, 3, 4, 5}
+    assert {b.chunks for _, b in plans} == {5}
+    assert all((a.exit_step, a.from_portrait) == (b.exit_step, b.from_portrait) for a, b in plans)
+
+
+def test_evaluations_are_those_that_a_round_makes() -> None:
+    job, calls = distillation(), 0
+
+    def counted(*_: object, **__: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    for network in (job.model, job.teacher, job.critic):
+        network.register_forward_hook(counted)
+    plan = plan_round(job.recipe, 0)
+    job.round(OneBatch())  # type: ignore[arg-type]
+    # A backward pass counts two: one of the student, one a critic's update.
+    backward = 2 * (1 + job.recipe.critic_updates)
+    assert network_evaluations(job.recipe, plan) == calls + backward
+    longer = RoundPlan(plan.chunks + 2, plan.exit_step, plan.from_portrait)
+    more = network_evaluations(job.recipe, longer) - network_evaluations(job.recipe, plan)
+    assert more == 2 * job.recipe.num_steps
+
+
 def sequences(chunks: int) -> SequenceBatch:
     frames = sequence_frames(chunks)
     return SequenceBatch(
@@ -147,6 +212,8 @@ def teacher() -> FlashTalkDiT:
     torch.manual_seed(0)
     model = FlashTalkDiT(MODELS["smoke"], attention_impl="plain")
     torch.nn.init.normal_(model.head.projection.weight, std=0.02)
+    for block in model.blocks:  # gates are shut at first
+        torch.nn.init.normal_(block.modulation, std=0.3)
     return model
 
 
@@ -198,3 +265,62 @@ def test_a_round_is_reproduced_by_its_step_number() -> None:
     assert reports[0] == reports[1]
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": "euler"},
+        {"causal": True},
+        {"motion_alignment": 1.0},
+        {"noise_range": "exit"},
+        {"hand_over_noise": 0.1, "chunk_frames": 17},
+    ],
+)
+def test_every_switch_trains_another_student(changes: dict[str, object]) -> None:
+    class TwoChunks(OneBatch):
+        def draw_sequences(self, *_: object, from_portrait: bool) -> SequenceBatch:
+            torch.manual_seed(1)
+            return sequences(2)
+
+    recipe = replace(smoke_student(), max_chunks=2, num_steps=2, random_chunks=False, bf16=False)
+    weights = []
+    for chosen in (recipe, replace(recipe, **changes)):  # type: ignore[arg-type]
+        job = Distillation(chosen, teacher(), Workers())
+        job.round(TwoChunks())  # type: ignore[arg-type]
+        weights.append(job.model.head.projection.weight)
+    assert torch.isfinite(weights[1]).all()
+    assert not torch.equal(*weights)
+
+
+def test_a_resumed_distillation_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = distillation()
+    whole.round(OneBatch())  # type: ignore[arg-type]
+    whole.save(tmp_path)
+    whole.round(OneBatch())  # type: ignore[arg-type]
+    resumed = distillation()
+    assert resumed.resume(tmp_path)
+    resumed.round(OneBatch())  # type: ignore[arg-type]
+    for a, b in ((whole.model, resumed.model), (whole.critic, resumed.critic)):
+        assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert resumed.step == 2
+    torch.testing.assert_close(averaged_model(tmp_path).state_dict(), _after_one(tmp_path))
+
+
+def _after_one(folder: Path) -> dict[str, Tensor]:
+    job = distillation()
+    job.resume(folder)
+    return job.averaged().state_dict()
+
+
+def test_causal_attention_hears_no_later_frame() -> None:
+    model = copy_model(teacher(), causal=True)
+    latents, times = torch.randn(1, 24, 3, 16, 16), torch.full((1,), 0.5)
+    other = latents.clone()
+    other[:, :, 2] += 1
+    conditions = ChunkConditions(torch.ones(1, 9, 5, 4, 64), torch.zeros(1, 16, 16, 16))
+    for network, blind in ((model, True), (teacher(), False)):
+        with torch.no_grad():
+            a, b = (conditions.velocity(network, x, times) for x in (latents, other))
+        assert torch.equal(a[:, :, :2], b[:, :, :2]) == blind
+        assert not torch.equal(a[:, :, 2], b[:, :, 2])

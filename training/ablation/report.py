@@ -1,0 +1,165 @@
+"""From the rows' files to a table in Markdown and a picture of drift and recovery."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from visavis.training.ablation.measure import WINDOW
+from visavis.training.ablation.rows import BASE, ROWS, TEACHER, UNTRAINED
+from visavis.training.ablation.sessions import RECOVERY_CHUNKS
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+_TITLES: Final = {
+    "seeds": "seeds",
+    "rounds": "rounds",
+    "sync": "sync r",
+    "sync_late": "r, chunks 91-100",
+    "lips": "lips",
+    "head": "head",
+    "lids": "lids",
+    "drift 0": "drift 1",
+    "drift 1": "10",
+    "drift 2": "100",
+    "stray 2": "stray 100",
+    "camera": "camera",
+    "collapse": "collapse",
+    "boundary_jump": "border",
+    "recover 0": "recover 1",
+    "recover 2": "5",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Figures of all seeds of a title, as read from the files."""
+
+    title: str
+    rounds: float
+    figures: Sequence[Mapping[str, Any]]
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """One number a seed; "drift 2" is the third of a list, "recover 0" a mean over kinds."""
+        key, _, index = name.partition(" ")
+        found = []
+        for one in self.figures:
+            value = one[key]
+            if key == "recover":
+                value = float(np.mean([kind[int(index)] for kind in value.values()]))
+            elif index:
+                value = value[int(index)]
+            found.append(value)
+        return np.array(found, np.float64)
+
+    def curve(self, name: str) -> NDArray[np.float64]:
+        """A list a seed, [seeds, points]; recovery as the mean over kinds."""
+        if name == "recover":
+            rows = [np.mean(list(one[name].values()), axis=0) for one in self.figures]
+        else:
+            rows = [np.array(one[name]) for one in self.figures]
+        return np.stack(rows)
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """All titles in the table's order. Raises FileNotFoundError if there is no row yet."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        found.setdefault(record["title"], []).append(record)
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no row; run visavis train ablation rows")
+    order = [title for row in ROWS for title in (row.title, *row.also)]
+    return {
+        title: Record(
+            title,
+            float(np.mean([r["training"]["rounds"] for r in found[title]])),
+            [r["figures"] for r in found[title]],
+        )
+        for title in order
+        if title in found
+    }
+
+
+def interval(values: NDArray[np.float64]) -> str:
+    """Mean, and the half width of its 95 % interval over seeds where there are three or more.
+
+    Student's t: with three seeds it is wide, and should be.
+    """
+    mean = f"{values.mean():.2f}"
+    if len(values) < 3:
+        return mean
+    half = _T[len(values)] * values.std(ddof=1) / len(values) ** 0.5
+    return f"{mean} ± {half:.2f}"
+
+
+# 97.5 % points of Student's t by number of values.
+_T: Final = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
+
+
+def markdown(records: Mapping[str, Record]) -> str:
+    """The table, a row a title."""
+    lines = [
+        "| | " + " | ".join(_TITLES.values()) + " |",
+        "|---" * (len(_TITLES) + 1) + "|",
+    ]
+    for record in records.values():
+        cells = [f"{len(record.figures)}", f"{record.rounds:.0f}"]
+        cells += [interval(record.values(name)) for name in list(_TITLES)[2:]]
+        lines.append(f"| {record.title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_DRAWN: Final = {
+    TEACHER: "0.5",
+    UNTRAINED: "0.75",
+    BASE: "tab:blue",
+    "K = 1": "tab:red",
+    "K = 5": "tab:green",
+    "causal in the chunk": "tab:orange",
+}
+
+
+def draw_picture(records: Mapping[str, Record], path: Path) -> None:
+    """Drift over chunks, and what is left of a disturbance, for the headline rows."""
+    figure, (drift, recovery) = plt.subplots(1, 2, figsize=(11, 4))
+    for title, colour in _DRAWN.items():
+        if title not in records:
+            continue
+        record = records[title]
+        curves = record.curve("drift_curve")
+        at = WINDOW * np.arange(curves.shape[1]) + (WINDOW + 1) / 2
+        _draw(drift, at, curves, colour, title)
+        left = record.curve("recover")
+        start = np.ones((len(left), 1))
+        _draw(recovery, np.array((0, *RECOVERY_CHUNKS)), np.hstack([start, left]), colour, title)
+    drift.set_xlabel("chunk (12 new frames, 0.48 s)")
+    drift.set_ylabel("drift: distance from the data, in its spread")
+    drift.set_ylim(bottom=0)
+    recovery.set_xlabel("chunks after the disturbance")
+    recovery.set_ylabel("share that is left, mean of four kinds")
+    recovery.set_ylim(0, None)
+    drift.legend(frameon=False, fontsize=8)
+    for axes in (drift, recovery):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw(
+    axes: Any,
+    at: NDArray[Any],
+    curves: NDArray[np.float64],
+    colour: str,
+    title: str,
+) -> None:
+    axes.plot(at, curves.mean(axis=0), color=colour, label=title, lw=1.8)
+    axes.fill_between(at, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, lw=0)

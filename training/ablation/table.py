@@ -1,0 +1,139 @@
+"""Makes the rows one after the other: trains, measures, writes one JSON a row and seed.
+
+Any number of processes may work on one folder: a claim file keeps them apart, and a row that is
+written is not made again.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.ablation.data import AblationData
+from visavis.training.ablation.measure import measure
+from visavis.training.ablation.rows import ROWS, Row, slug
+from visavis.training.ablation.sessions import Deployment, HeldSessions
+from visavis.training.distill import Distillation, copy_model
+from visavis.training.parallel import Workers
+from visavis.training.progress import log
+from visavis.training.self_rollout import network_evaluations, plan_round
+
+
+def jobs() -> list[tuple[Row, int]]:
+    """Every row and seed, the headline's first seeds before anyone's second."""
+    order = [(seed, row) for row in ROWS for seed in row.seeds]
+    return [(row, seed) for seed, row in sorted(order, key=lambda job: job[0])]
+
+
+class Table:
+    """A folder of rows, and what they are made from."""
+
+    def __init__(
+        self,
+        folder: Path,
+        data: AblationData,
+        teacher: FlashTalkDiT,
+        *,
+        evaluations: int,
+        sessions: int,
+        chunks: int,
+    ) -> None:
+        self.folder, self.data, self.teacher = folder, data, teacher
+        self.evaluations, self.chunks = evaluations, chunks
+        self.sessions = HeldSessions(data.held, sessions)
+
+    def make(self, row: Row, seed: int) -> bool:
+        """Train and measure one row and seed, unless it is done or claimed; true if it was made."""
+        path = self.path(row.title, seed)
+        if path.exists():
+            return False
+        with _claim(path) as mine:
+            if not mine:
+                return False
+            began, before = time.monotonic(), time.process_time()
+            network, training = self._network(row, seed)
+            # The titles that share this network come first: the row itself is what "done" means.
+            for title, how in (*row.also.items(), (row.title, row.how)):
+                self._measure(title, how, network, seed, training)
+            log.info(
+                "%s, seed %d: %.0f s, %.0f s of CPU",
+                row.title,
+                seed,
+                time.monotonic() - began,
+                time.process_time() - before,
+            )
+        return True
+
+    def path(self, title: str, seed: int) -> Path:
+        """Where a row and seed is written."""
+        return self.folder / f"{slug(title)}.{seed}.json"
+
+    def _network(self, row: Row, seed: int) -> tuple[FlashTalkDiT, dict[str, object]]:
+        if not row.trained:
+            return self.teacher, {"rounds": 0, "evaluations": 0}
+        job = Distillation(row.recipe(seed), copy_model(self.teacher), Workers())
+        spent, last = 0, {}
+        while True:
+            cost = network_evaluations(job.recipe, plan_round(job.recipe, job.step))
+            if spent + cost > self.evaluations:
+                break
+            last = job.round(self.data.train)
+            spent += cost
+            if job.step % 50 == 0:
+                line = " ".join(f"{name} {value:.4g}" for name, value in last.items())
+                log.info("%s, seed %d, round %d: %s", row.title, seed, job.step, line)
+        return job.averaged(), {"rounds": job.step, "evaluations": spent, **last}
+
+    def _measure(
+        self,
+        title: str,
+        how: Deployment,
+        network: FlashTalkDiT,
+        seed: int,
+        training: dict[str, object],
+    ) -> None:
+        found = measure(network, self.sessions, how, seed, chunks=self.chunks)
+        record = {
+            "title": title,
+            "seed": seed,
+            "how": asdict(how),
+            "training": training,
+            "sessions": len(self.sessions.layout),
+            "chunks": self.chunks,
+            "figures": found.as_dict(),
+        }
+        path = self.path(title, seed)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1))
+        partial.replace(path)
+
+
+@contextmanager
+def _claim(path: Path) -> Iterator[bool]:
+    """True for the one process that may make the file; a claim left by a dead process is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claim = path.with_suffix(".claim")
+    if claim.exists() and not _alive(claim):
+        claim.unlink(missing_ok=True)
+    try:
+        with claim.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _alive(claim: Path) -> bool:
+    try:
+        os.kill(int(claim.read_text() or "0"), 0)
+    except (ValueError, ProcessLookupError, FileNotFoundError):
+        return False
+    return True
