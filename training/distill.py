@@ -13,7 +13,8 @@ mixed in: distribution matching on its own history alone is known to let motion 
 `training.ablation` compares the recipe's switches on a small model.
 """
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from visavis.engine.codec.motion_latents import GRID
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.causal import make_causal
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.checkpoints import load_checkpoint, step_seed
 from visavis.training.distribution_matching import (
     alignment_loss,
     critic_loss,
@@ -38,17 +39,18 @@ from visavis.training.distribution_matching import (
 from visavis.training.dit_data import SequenceBatch
 from visavis.training.ema import Ema
 from visavis.training.hearing import Hearing
-from visavis.training.parallel import Workers
+from visavis.training.parallel import RunParts, Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, STUDENTS, TEACHERS, StudentRecipe
 from visavis.training.resumable_run import CHECKPOINT, ResumableRun
 from visavis.training.rollout import ChunkHearing, leave_at, with_motion
 from visavis.training.self_rollout import (
     LastChunk,
+    MotionScene,
     RoundPlan,
-    chunk_shape,
+    Scene,
     plan_round,
-    reach_last_chunk,
+    roll_to_last,
     sequence_frames,
 )
 from visavis.training.train_teacher import TrainingData
@@ -67,57 +69,78 @@ class Sequences(Protocol):
     ) -> SequenceBatch: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One micro-batch of a round: its last chunk, the student's sample of it, its own noise."""
+
+    last: LastChunk
+    sample: Tensor
+    generator: torch.Generator
+
+
 class Distillation(ResumableRun[FlashTalkDiT]):
-    """The three networks of stage 2 and what a run carries; `model` is the student."""
+    """The three networks of stage 2 and what a run carries; `model` is the student.
+
+    They are of any size: `workers` says whether a process holds them whole or in pieces.
+    """
 
     recipe: StudentRecipe
 
-    def __init__(self, recipe: StudentRecipe, teacher: FlashTalkDiT, workers: Workers) -> None:
-        student = copy_model(teacher, causal=recipe.causal)
+    def __init__(
+        self,
+        recipe: StudentRecipe,
+        teacher: FlashTalkDiT,
+        workers: Workers,
+        *,
+        student: FlashTalkDiT | None = None,
+        critic: FlashTalkDiT | None = None,
+    ) -> None:
+        """`student` and `critic` start as copies of the teacher; give them where they lie in
+        pieces already."""
+        student = student or workers.place(copy_model(teacher, causal=recipe.causal))
         super().__init__(recipe, student, _optimizer(recipe, student, recipe.rate), workers)
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.critic = copy_model(teacher)
+        self.critic = critic or workers.place(copy_model(teacher))
         self.critic_optimizer = _optimizer(recipe, self.critic, recipe.critic_rate)
+        self.teacher = workers.place(teacher.eval().requires_grad_(False), trained=False)
 
     def round(self, windows: Sequences) -> dict[str, float]:
         """Roll out, train the critic, train the student."""
-        recipe, rank = self.recipe, self.workers.rank
+        recipe, workers = self.recipe, self.workers
         plan = plan_round(recipe, self.step)
-        rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, 2))
-        generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
-        frames = sequence_frames(plan.chunks, recipe.chunk_frames)
-        batch = windows.draw_sequences(rng, recipe.batch, frames, from_portrait=plan.from_portrait)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            last = self.reach(windows.hearing, batch, plan, generator)
-            with torch.no_grad():
-                sample = with_motion(self.make(last, plan, generator), last.motion)
-            losses = [
-                self.train_critic(sample, last, plan, generator)
-                for _ in range(recipe.critic_updates)
+        workers.agree(plan)
+        with workers.autocast(recipe.bf16):
+            streams = [
+                self.begin(windows, plan, stream) for stream in workers.streams(recipe.streams)
             ]
-            report = self.train_student(last, plan, generator)
-        return {**report, "critic": sum(losses) / max(len(losses), 1), "chunks": float(plan.chunks)}
+            losses = [self.train_critic(streams, plan) for _ in range(recipe.critic_updates)]
+            report = self.train_student(streams, plan)
+        report["critic"] = sum(losses) / max(len(losses), 1)
+        return {**workers.average(report), "chunks": float(plan.chunks)}
 
-    def reach(
-        self,
-        hearing: ChunkHearing,
-        batch: SequenceBatch,
-        plan: RoundPlan,
-        generator: torch.Generator,
-    ) -> LastChunk:
-        """The student's own history up to the last chunk, without gradient."""
+    def begin(self, windows: Sequences, plan: RoundPlan, stream: int) -> Stream:
+        """Draw a micro-batch, go to its last chunk and let the student make that."""
         recipe = self.recipe
-        return reach_last_chunk(
+        rng = np.random.default_rng(step_seed(recipe.seed, self.step, stream, 2))
+        generator = self.workers.generator(step_seed(recipe.seed, self.step, stream, 3))
+        last = roll_to_last(
             self.model,
-            hearing,
-            batch,
+            self.draw_scene(windows, rng, plan),
             plan.chunks,
             generator,
             num_steps=recipe.num_steps,
-            from_portrait=plan.from_portrait,
-            chunk_frames=recipe.chunk_frames,
             sampler=recipe.sampler,
-            hand_over_noise=recipe.hand_over_noise,
+        )
+        with torch.no_grad():
+            sample = with_motion(self.make(last, plan, generator), last.motion)
+        return Stream(last, sample, generator)
+
+    def draw_scene(self, windows: Sequences, rng: np.random.Generator, plan: RoundPlan) -> Scene:
+        """Sequences for a roll-out of so many chunks."""
+        recipe = self.recipe
+        frames = sequence_frames(plan.chunks, recipe.chunk_frames)
+        batch = windows.draw_sequences(rng, recipe.batch, frames, from_portrait=plan.from_portrait)
+        return MotionScene(
+            windows.hearing, batch, recipe.chunk_frames, plan.from_portrait, recipe.hand_over_noise
         )
 
     def make(self, last: LastChunk, plan: RoundPlan, generator: torch.Generator) -> Tensor:
@@ -125,7 +148,7 @@ class Distillation(ResumableRun[FlashTalkDiT]):
         recipe = self.recipe
         return leave_at(
             lambda x, t: last.conditions.velocity(self.model, x, t),
-            chunk_shape(len(last.truth), recipe.chunk_frames),
+            last.shape,
             last.motion,
             generator,
             num_steps=recipe.num_steps,
@@ -133,24 +156,33 @@ class Distillation(ResumableRun[FlashTalkDiT]):
             sampler=recipe.sampler,
         )
 
-    def train_critic(
-        self, sample: Tensor, last: LastChunk, plan: RoundPlan, generator: torch.Generator
-    ) -> float:
-        """One critic step on the student's sample."""
-        levels = self._levels(len(sample), plan, generator)
-        loss = critic_loss(sample, levels, last.supervised, last.conditions, self.critic, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.elapsed = self.workers.average_gradients(self.critic, self.elapsed)
-        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.recipe.clip_norm)
-        self.critic_optimizer.step()
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+    def train_critic(self, streams: Sequence[Stream], plan: RoundPlan) -> float:
+        """One critic step on the student's samples; the mean loss of these streams."""
+        total = 0.0
+        for stream in streams:
+            last, sample, generator = stream.last, stream.sample, stream.generator
+            levels = self._levels(len(sample), plan, generator)
+            loss = critic_loss(
+                sample, levels, last.supervised, last.conditions, self.critic, generator
+            )
+            backward_share(loss, len(streams))
+            total += float(loss.detach())
+        self.descend(self.critic, self.critic_optimizer)
+        return total / len(streams)
 
-    def train_student(
-        self, last: LastChunk, plan: RoundPlan, generator: torch.Generator
-    ) -> dict[str, float]:
+    def train_student(self, streams: Sequence[Stream], plan: RoundPlan) -> dict[str, float]:
         """One student step: distribution matching, and what else the recipe weighs in."""
-        recipe = self.recipe
+        sums: dict[str, float] = {}
+        for stream in streams:
+            loss, report = self._student_loss(stream, plan)
+            backward_share(loss, len(streams))
+            for name, value in report.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+        means = {name: value / len(streams) for name, value in sums.items()}
+        return {**means, "grad_norm": self.update()}
+
+    def _student_loss(self, stream: Stream, plan: RoundPlan) -> tuple[Tensor, dict[str, Tensor]]:
+        recipe, last, generator = self.recipe, stream.last, stream.generator
         clean = self.make(last, plan, generator)
         sample = with_motion(clean, last.motion)
         gradient = matching_gradient(
@@ -162,19 +194,17 @@ class Distillation(ResumableRun[FlashTalkDiT]):
             self.critic,
             generator,
             audio_guidance=recipe.audio_guidance,
+            text_guidance=recipe.text_guidance,
         )
         loss = matching_loss(sample, gradient, last.supervised)
-        lips = lip_regression(sample, last.truth, last.supervised, last.lips)
-        if recipe.regression_weight:
-            loss = loss + recipe.regression_weight * lips
+        report = {"gradient": gradient.abs().mean()}
+        if last.truth is not None and last.lips is not None:
+            report["lips"] = lip_regression(sample, last.truth, last.supervised, last.lips)
+            if recipe.regression_weight:
+                loss = loss + recipe.regression_weight * report["lips"]
         if recipe.motion_alignment:
             loss = loss + recipe.motion_alignment * alignment_loss(clean, last.motion)
-        norm = self.update(loss)
-        return {
-            "gradient": float(gradient.abs().mean()),
-            "lips": float(lips.detach()),
-            "grad_norm": norm,
-        }
+        return loss, report
 
     def _levels(self, size: int, plan: RoundPlan, generator: torch.Generator) -> Tensor:
         recipe = self.recipe
@@ -192,30 +222,14 @@ class Distillation(ResumableRun[FlashTalkDiT]):
         """A copy of the student with the averaged weights."""
         return self.average_into(copy_model(self.model, causal=self.recipe.causal))
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint: student and critic with their optimisers."""
-        save_checkpoint(
-            folder / CHECKPOINT,
-            {
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "critic": self.critic.state_dict(),
-                "critic_optimizer": self.critic_optimizer.state_dict(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-                "recipe": asdict(self.recipe),
-            },
+    def parts(self) -> RunParts:
+        """What a checkpoint holds: student and critic with their optimisers."""
+        own = super().parts()
+        return replace(
+            own,
+            models={**own.models, "critic": self.critic},
+            optimizers={**own.optimizers, "critic_optimizer": ("critic", self.critic_optimizer)},
         )
-
-    def resume(self, folder: Path) -> bool:
-        """Go on from the folder's checkpoint, if there is one."""
-        if not super().resume(folder):
-            return False
-        state = load_checkpoint(folder / CHECKPOINT)
-        self.critic.load_state_dict(state["critic"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        return True
 
 
 def _optimizer(recipe: StudentRecipe, model: FlashTalkDiT, rate: float) -> torch.optim.AdamW:

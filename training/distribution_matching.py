@@ -17,7 +17,7 @@ from visavis.training.flow_matching import (
     per_sample,
     shift_time,
 )
-from visavis.training.rollout import ChunkConditions, Network
+from visavis.training.rollout import Conditions, Network
 
 SMALLEST_SCALE = 1e-2
 
@@ -37,7 +37,7 @@ def draw_levels(
     other.
     """
     low, high = raw_range
-    raw = low + (high - low) * torch.rand(batch, generator=generator)
+    raw = low + (high - low) * torch.rand(batch, generator=generator, device=generator.device)
     return shift_time(raw, shift).clamp(smallest, largest)
 
 
@@ -50,7 +50,7 @@ def noised_sample(
     sample: Tensor, times_B: Tensor, supervised: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The sample at levels tau with clean motion slots, and the noise that was added."""
-    noise = torch.randn(sample.shape, generator=generator)
+    noise = torch.randn(sample.shape, generator=generator, device=generator.device)
     return impose_motion(add_noise(sample, noise, times_B), sample, supervised), noise
 
 
@@ -59,26 +59,32 @@ def matching_gradient(
     sample: Tensor,
     times_B: Tensor,
     supervised: Tensor,
-    conditions: ChunkConditions,
+    conditions: Conditions,
     teacher: Network,
     critic: Network,
     generator: torch.Generator,
     *,
     audio_guidance: float,
+    text_guidance: float = 1.0,
 ) -> Tensor:
     """Where the loss should fall: (x_fake - x_real) / mean |x0 - x_real|, zero in motion slots.
 
-    x_real is guided in Ho-Salimans form, null + g (full - null): g = 1 is the plain teacher, and
-    with the critic equal to it the gradient is zero.
+    x_real is guided in Ho-Salimans form, null + g_a (heard - null) + g_t (full - heard), where only
+    audio is heard and a model without text has heard = full. With g = 1 it is the plain teacher,
+    and with the critic equal to that the gradient is zero.
     """
     noisy, _ = noised_sample(sample, times_B, supervised, generator)
-    fake = clean_from_velocity(noisy, conditions.velocity(critic, noisy, times_B).float(), times_B)
-    full = clean_from_velocity(noisy, conditions.velocity(teacher, noisy, times_B).float(), times_B)
-    real = full
-    if audio_guidance != 1.0:
-        silent = conditions.silent().velocity(teacher, noisy, times_B).float()
-        null = clean_from_velocity(noisy, silent, times_B)
-        real = null + audio_guidance * (full - null)
+
+    def clean(network: Network, given: Conditions) -> Tensor:
+        return clean_from_velocity(noisy, given.velocity(network, noisy, times_B).float(), times_B)
+
+    fake, real = clean(critic, conditions), clean(teacher, conditions)
+    wordless = conditions.wordless()
+    if audio_guidance != 1.0 or (wordless is not None and text_guidance != 1.0):
+        null = clean(teacher, conditions.silent())
+        heard = real if wordless is None else clean(teacher, wordless)
+        guided = null + audio_guidance * (heard - null)
+        real = guided if wordless is None else guided + text_guidance * (real - heard)
     away = ((sample - real).abs() * supervised).sum(dim=(1, 2, 3, 4))
     cells = supervised.sum(dim=(1, 2, 3, 4)) * sample[0, :, 0].numel()
     scale = (away / cells).clamp_min(SMALLEST_SCALE)
@@ -111,7 +117,7 @@ def critic_loss(
     sample: Tensor,
     times_B: Tensor,
     supervised: Tensor,
-    conditions: ChunkConditions,
+    conditions: Conditions,
     critic: Network,
     generator: torch.Generator,
     *,

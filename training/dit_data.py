@@ -9,15 +9,17 @@ Legend: B samples, F pixel frames, T latent frames, K basis weights, C channels,
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.codec.motion_latents import pack_codes
+from visavis.engine.codec.motion_latents import TEMPORAL_STRIDE, pack_codes
 from visavis.training.hearing import Hearing
 from visavis.training.puppets.controls import CONTROLS, INDEX
+from visavis.training.rollout import ChunkConditions
 from visavis.training.speech.dataset import read_shards
 
 ControlWeights = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -145,12 +147,18 @@ class WindowBatch:
     focus [B, h, w]; motion_slots [B] int64 (latent frames handed over clean); portraits [B] int64.
     """
 
+    stacked_frames: ClassVar[int] = TEMPORAL_STRIDE
+
     latents: Tensor
     audio: Tensor
     layout: Tensor
     focus: Tensor
     motion_slots: Tensor
     portraits: Tensor
+
+    def conditions(self, heard_B: Tensor, read_B: Tensor) -> ChunkConditions:
+        """With silence, zeros, where `heard` is false; there is no text to be read."""
+        return ChunkConditions(self.audio * heard_B.float().view(-1, 1, 1, 1, 1), self.layout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Ema:
-    """Averages the parameters of `model` in float32.
+    """Averages the parameters of `model` in float32; of those in pieces, the process's own piece.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)), so that the random initialisation is
     forgotten within the first updates.
@@ -33,9 +34,22 @@ class Ema:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Overwrite the model's parameters with the average."""
+        """Overwrite the model's parameters with the average.
+
+        Averages in pieces are put together for a whole model: every process has to call this.
+        """
         for name, parameter in model.named_parameters():
+            average = self._average[name]
+            whole = isinstance(average, DTensor) and not isinstance(parameter, DTensor)
+            parameter.copy_(average.full_tensor() if whole else average)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's parameters (float32) and the average; twice changes nothing."""
+        for name, parameter in model.named_parameters():
+            held = parameter.detach().clone()
             parameter.copy_(self._average[name])
+            self._average[name].copy_(held)
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Averages by parameter name, and the number of updates."""

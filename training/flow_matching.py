@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visavis.engine.codec.motion_latents import CODE_CHANNELS, TEMPORAL_STRIDE
+from visavis.engine.codec.motion_latents import TEMPORAL_STRIDE
 
 DEFAULT_SHIFT = 5.0
 
@@ -35,9 +35,10 @@ def draw_times(
 
     Stratified over the batch: the mean loss varies less from step to step.
     """
-    ranks = torch.randperm(batch, generator=generator)
-    u = (ranks + torch.rand(batch, generator=generator)) / batch
-    plain = torch.rand(batch, generator=generator) < uniform_share
+    device = generator.device
+    ranks = torch.randperm(batch, generator=generator, device=device)
+    u = (ranks + torch.rand(batch, generator=generator, device=device)) / batch
+    plain = torch.rand(batch, generator=generator, device=device) < uniform_share
     return torch.where(plain, u, shift_time(u, shift)).clamp(smallest, 1.0)
 
 
@@ -85,6 +86,7 @@ def flow_matching_loss(
     focus_Bhw: Tensor,
     *,
     temporal_weight: float = 0.25,
+    stacked_frames: int = TEMPORAL_STRIDE,
     small_time: float = 0.3,
 ) -> FlowLosses:
     """Mean squared velocity error over the generated slots, and over first differences in time.
@@ -93,17 +95,16 @@ def flow_matching_loss(
     Below `small_time` the error is tempered by (t / small_time)^2: it equals the x0 error over t^2,
     and few-step sampling never goes there.
 
-    The differences are taken between pixel frames (channel = 6 f + c), the last handed-over frame
-    included, where the error is zero: a jump at a chunk's border is paid for.
+    The differences are taken between pixel frames, `stacked_frames` of which lie in a latent
+    frame's channels (channel = C / stacked f + c), the last handed-over frame included, where the
+    error is zero: a jump at a chunk's border is paid for.
     """
     tempered = (per_sample(times_B) / small_time).clamp(max=1.0)
     error = (velocity_BCThw - target_BCThw) * tempered * supervised_B1T11
     weighted = error * focus_Bhw.sqrt()[:, None, None]
     cells = weighted.shape[1] * weighted.shape[3] * weighted.shape[4]
     velocity = weighted.square().sum() / (supervised_B1T11.sum() * cells)
-    frames = torch.unflatten(weighted, 1, (TEMPORAL_STRIDE, CODE_CHANNELS)).permute(
-        0, 3, 1, 2, 4, 5
-    )
+    frames = torch.unflatten(weighted, 1, (stacked_frames, -1)).permute(0, 3, 1, 2, 4, 5)
     steps = frames.flatten(1, 2).diff(dim=1)
     temporal = steps.square().sum() / (supervised_B1T11.sum() * cells)
     return FlowLosses(velocity, temporal, velocity + temporal_weight * temporal)

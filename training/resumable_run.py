@@ -3,16 +3,15 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint
 from visavis.training.ema import Ema
-from visavis.training.parallel import Workers
+from visavis.training.parallel import CHECKPOINT as CHECKPOINT
+from visavis.training.parallel import RunParts, Workers
 
-CHECKPOINT: Final = "checkpoint.pt"
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -37,45 +36,50 @@ class ResumableRun(Generic[Model]):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def update(self, loss: Tensor) -> float:
-        """One optimiser step, gradients averaged over processes; returns their norm."""
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.elapsed = self.workers.average_gradients(self.model, self.elapsed)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def update(self, loss: Tensor | None = None) -> float:
+        """One optimiser step, gradients averaged over processes; returns their norm.
+
+        Without a `loss` the gradients are those that backward passes before have left.
+        """
+        if loss is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.descend(self.model, self.optimizer)
         self.ema.update(self.model)
         self.step += 1
-        return float(norm)
+        return norm
+
+    def descend(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        """Average the gradients over processes, clip them and step; returns their norm."""
+        self.elapsed = self.workers.average_gradients(model, self.elapsed)
+        norm = self.workers.clip(model, self.recipe.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def average_into(self, copy: Model) -> Model:
         """Give a model of the same sizes the averaged weights, frozen."""
         self.ema.copy_to(copy)
         return copy.eval().requires_grad_(False)
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(
-            folder / CHECKPOINT,
-            {
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-                "recipe": asdict(self.recipe),
-            },
+    def parts(self) -> RunParts:
+        """What a checkpoint holds."""
+        return RunParts(
+            models={"model": self.model},
+            averages={"ema": self.ema},
+            optimizers={"optimizer": ("model", self.optimizer)},
+            plain={"step": self.step, "elapsed": self.elapsed, "recipe": asdict(self.recipe)},
         )
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint; every process of a run whose models are in pieces has to."""
+        self.workers.save(folder, self.parts())
 
     def resume(self, folder: Path) -> bool:
         """Go on from the folder's checkpoint, if there is one."""
-        if not (folder / CHECKPOINT).exists():
+        if not self.workers.has_checkpoint(folder):
             return False
-        state = load_checkpoint(folder / CHECKPOINT)
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        plain = self.workers.load(folder, self.parts())
+        self.step, self.elapsed = int(plain["step"]), float(plain["elapsed"])
         return True
 
 

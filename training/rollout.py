@@ -23,6 +23,22 @@ Network = Callable[..., Tensor]
 """The transformer, compiled or not: (latents, times, cond, audio, image=) -> velocity."""
 
 
+class Conditions(Protocol):
+    """What one chunk is generated from, whatever the model."""
+
+    def silent(self) -> "Conditions":
+        """With neither audio nor text: what guidance starts from."""
+        ...
+
+    def wordless(self) -> "Conditions | None":
+        """Without text; None where the model has none."""
+        ...
+
+    def velocity(self, network: Network, latents_BCThw: Tensor, times_B: Tensor) -> Tensor:
+        """The network's velocity under these conditions."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkConditions:
     """What one chunk is generated from: audio [B, F, 5, L, C] and layout [B, 16, h, w]."""
@@ -38,6 +54,10 @@ class ChunkConditions:
     def silent(self) -> "ChunkConditions":
         """The same without audio: zeros, as audio dropout gives."""
         return ChunkConditions(torch.zeros_like(self.audio), self.layout)
+
+    def wordless(self) -> None:
+        """The embedded model reads nothing."""
+        return None
 
     def velocity(self, network: Network, latents_BCThw: Tensor, times_B: Tensor) -> Tensor:
         """The network's velocity under these conditions."""
@@ -89,11 +109,12 @@ def leave_at(
     """
     levels = timesteps(num_steps)
     slots = motion_latents.shape[2]
-    latents = torch.randn(shape, generator=generator)
+    device = generator.device
+    latents = torch.randn(shape, generator=generator, device=device)
     latents[:, :, :slots] = motion_latents
     for step in range(exit_step + 1):
         with torch.set_grad_enabled(step == exit_step and torch.is_grad_enabled()):
-            at = torch.full((shape[0],), levels[step])
+            at = torch.full((shape[0],), levels[step], device=device)
             flow = velocity(latents, at).float()
             clean = latents - levels[step] * flow
         if step == exit_step:
@@ -101,7 +122,7 @@ def leave_at(
         if sampler == "euler":
             latents = latents + (levels[step + 1] - levels[step]) * flow
         else:
-            noise = torch.randn(shape, generator=generator)
+            noise = torch.randn(shape, generator=generator, device=device)
             latents = (1 - levels[step + 1]) * clean + levels[step + 1] * noise
         latents[:, :, :slots] = motion_latents
     return clean

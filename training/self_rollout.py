@@ -5,6 +5,7 @@ on from chunk i - 1 of its own, through the hand-over.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from visavis.training.recipes import StudentRecipe
 from visavis.training.rollout import (
     ChunkConditions,
     ChunkHearing,
+    Conditions,
     Network,
     SamplerName,
     exit_early,
@@ -62,18 +64,45 @@ def network_evaluations(recipe: StudentRecipe, plan: RoundPlan) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LastChunk:
-    """What the supervised chunk is made from: conditions, handed-over latents, recorded motion."""
+    """What the supervised chunk is made from: its shape [B, C, T, h, w], conditions, handed-over
+    latents; and, where motion was recorded, that and the weight of its lips."""
 
-    conditions: ChunkConditions
+    shape: tuple[int, ...]
+    conditions: Conditions
     motion: Tensor
-    truth: Tensor
-    lips: Tensor
+    truth: Tensor | None = None
+    lips: Tensor | None = None
 
     @property
     def supervised(self) -> Tensor:
         """1 in the slots that the student makes."""
-        slots = torch.full((len(self.truth),), self.motion.shape[2])
-        return supervised_slots(slots, self.truth.shape[2])
+        slots = torch.full((self.shape[0],), self.motion.shape[2], device=self.motion.device)
+        return supervised_slots(slots, self.shape[2])
+
+
+class Scene(Protocol):
+    """A batch of sequences that a roll-out goes through, whatever their latents are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a chunk's latents, [B, C, T, h, w]."""
+        ...
+
+    def start(self) -> Tensor:
+        """Motion latents of the first chunk, [B, C, 1 or 2, h, w]."""
+        ...
+
+    def conditions(self, chunk: int) -> Conditions:
+        """Of chunk 0, 1, ... of the sequences."""
+        ...
+
+    def hand_over(self, latents_BCThw: Tensor, generator: torch.Generator) -> Tensor:
+        """Motion latents [B, C, 2, h, w] of the chunk that follows one of the student's."""
+        ...
+
+    def recorded(self, chunk: int) -> tuple[Tensor | None, Tensor | None]:
+        """Latents of what was recorded there, and the lips' weights; None: nothing was."""
+        ...
 
 
 def sequence_frames(chunks: int, chunk_frames: int = CHUNK_FRAMES) -> int:
@@ -94,30 +123,74 @@ def reach_last_chunk(
     sampler: SamplerName = "renoise",
     hand_over_noise: float = 0.0,
 ) -> LastChunk:
+    """`roll_to_last` through sequences of the embedded model."""
+    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, hand_over_noise)
+    return roll_to_last(student, scene, chunks, generator, num_steps=num_steps, sampler=sampler)
+
+
+def roll_to_last(
+    student: Network,
+    scene: Scene,
+    chunks: int,
+    generator: torch.Generator,
+    *,
+    num_steps: int,
+    sampler: SamplerName = "renoise",
+) -> LastChunk:
     """Generate all chunks but the last, without gradient, and set the last one up."""
-    new = chunk_frames - MOTION_FRAMES
-
-    def conditions(chunk: int) -> ChunkConditions:
-        return ChunkConditions(hearing.chunk(batch.mel, chunk * new, chunk_frames), batch.layout)
-
-    motion = pack_codes(batch.codes[:, : 1 if from_portrait else MOTION_FRAMES])
+    motion = scene.start()
     with torch.no_grad():
         for chunk in range(chunks - 1):
-            heard = conditions(chunk)
+            heard = scene.conditions(chunk)
             latents = exit_early(
                 lambda x, t, c=heard: c.velocity(student, x, t),  # type: ignore[misc]
-                chunk_shape(len(batch.layout), chunk_frames),
+                scene.shape,
                 motion,
                 generator,
                 num_steps=num_steps,
                 exit_step=num_steps - 1,
                 sampler=sampler,
             )
-            motion = hand_over(latents, noise=hand_over_noise, generator=generator)
-    first = (chunks - 1) * new
-    # Where history is generated, it replaces the recorded frames: slot 0 codes one frame there.
-    truth = pack_codes(batch.codes[:, first : first + chunk_frames])
-    return LastChunk(conditions(chunks - 1), motion.detach(), truth, batch.lips)
+            motion = scene.hand_over(latents, generator)
+    last = chunks - 1
+    return LastChunk(scene.shape, scene.conditions(last), motion.detach(), *scene.recorded(last))
+
+
+@dataclass(frozen=True, slots=True)
+class MotionScene:
+    """Sequences of the embedded model: motion codes that are handed over without pixels."""
+
+    hearing: ChunkHearing
+    batch: SequenceBatch
+    chunk_frames: int
+    from_portrait: bool
+    noise: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a chunk's latents."""
+        return chunk_shape(len(self.batch.layout), self.chunk_frames)
+
+    def start(self) -> Tensor:
+        """The portrait's own latent, or the recorded frames before the first chunk's new ones."""
+        return pack_codes(self.batch.codes[:, : 1 if self.from_portrait else MOTION_FRAMES])
+
+    def conditions(self, chunk: int) -> ChunkConditions:
+        """What is heard of the chunk, and the portraits' layout."""
+        heard = self.hearing.chunk(self.batch.mel, self._first(chunk), self.chunk_frames)
+        return ChunkConditions(heard, self.batch.layout)
+
+    def hand_over(self, latents_BCThw: Tensor, generator: torch.Generator) -> Tensor:
+        """The last five frames' codes, with noise if the recipe wants it."""
+        return hand_over(latents_BCThw, noise=self.noise, generator=generator)
+
+    def recorded(self, chunk: int) -> tuple[Tensor, Tensor]:
+        """Where history is generated, it replaces the recorded frames: slot 0 codes one there."""
+        first = self._first(chunk)
+        return pack_codes(self.batch.codes[:, first : first + self.chunk_frames]), self.batch.lips
+
+    def _first(self, chunk: int) -> int:
+        return chunk * (self.chunk_frames - MOTION_FRAMES)
 
 
 def chunk_shape(batch: int, chunk_frames: int) -> tuple[int, int, int, int, int]:

@@ -25,7 +25,6 @@ from visavis.training.dit_data import (
     MotionWindows,
     PortraitBank,
     SpeechClips,
-    WindowBatch,
 )
 from visavis.training.flow_matching import (
     FlowLosses,
@@ -36,12 +35,12 @@ from visavis.training.flow_matching import (
     supervised_slots,
 )
 from visavis.training.hearing import Hearing
-from visavis.training.parallel import Workers
+from visavis.training.parallel import Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.puppets.basis import WEIGHTS, control_weights
 from visavis.training.recipes import MODELS, TEACHERS, TeacherRecipe
 from visavis.training.resumable_run import ResumableRun, cosine_fall, warmth
-from visavis.training.rollout import ChunkConditions, Network
+from visavis.training.rollout import Conditions, Network
 from visavis.training.validation import ValidationSet
 
 app = App(help=__doc__)
@@ -55,6 +54,28 @@ LIP_COMPONENTS = tuple(
 HELD_CLIPS = 10
 
 
+class Window(Protocol):
+    """A batch of windows, whatever their latents are; shapes as in `WindowBatch`."""
+
+    @property
+    def latents(self) -> Tensor: ...
+
+    @property
+    def focus(self) -> Tensor: ...
+
+    @property
+    def motion_slots(self) -> Tensor: ...
+
+    @property
+    def stacked_frames(self) -> int:
+        """Pixel frames in a latent frame's channels, one after the other."""
+        ...
+
+    def conditions(self, heard_B: Tensor, read_B: Tensor) -> Conditions:
+        """With the audio of some samples silent and the text of some empty, where false."""
+        ...
+
+
 class Windows(Protocol):
     """Where batches come from."""
 
@@ -65,7 +86,7 @@ class Windows(Protocol):
         frames: int,
         *,
         first_chunk_share: float = ...,
-    ) -> WindowBatch: ...
+    ) -> Window: ...
 
 
 class TrainsOn(Protocol):
@@ -133,22 +154,21 @@ def learning_rate(recipe: TeacherRecipe, step: int, elapsed: float) -> float:
 
 
 def teacher_losses(
-    network: Network, batch: WindowBatch, recipe: TeacherRecipe, generator: torch.Generator
+    network: Network, batch: Window, recipe: TeacherRecipe, generator: torch.Generator
 ) -> FlowLosses:
     """One forward pass at random noise levels, handed-over slots clean but for a little noise."""
     latents = batch.latents
     size = len(latents)
     times = draw_times(size, generator, shift=recipe.shift, uniform_share=recipe.uniform_share)
-    noise = torch.randn(latents.shape, generator=generator)
+    device = generator.device
+    noise = torch.randn(latents.shape, generator=generator, device=device)
     supervised = supervised_slots(batch.motion_slots, latents.shape[2])
-    spread = recipe.history_noise * torch.rand(size, 1, 1, 1, 1, generator=generator)
-    history = latents + spread * torch.randn(latents.shape, generator=generator)
+    spread = torch.rand(size, 1, 1, 1, 1, generator=generator, device=device)
+    wander = torch.randn(latents.shape, generator=generator, device=device)
+    history = latents + recipe.history_noise * spread * wander
     noisy = impose_motion(add_noise(latents, noise, times), history, supervised)
-    heard = torch.rand(size, generator=generator) >= recipe.drop_audio
-    audio = batch.audio * heard.float()[:, None, None, None, None]
-    conditions = ChunkConditions(audio, batch.layout)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-        velocity = conditions.velocity(network, noisy, times)
+    conditions = batch.conditions(*_kept(size, recipe, generator))
+    velocity = conditions.velocity(network, noisy, times)
     return flow_matching_loss(
         velocity.float(),
         noise - latents,
@@ -156,7 +176,15 @@ def teacher_losses(
         supervised,
         batch.focus,
         temporal_weight=recipe.temporal_weight,
+        stacked_frames=batch.stacked_frames,
     )
+
+
+def _kept(size: int, recipe: TeacherRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Which samples [B] keep their audio, and which their text: nothing is heard without text, as
+    in guidance (method section 1.8)."""
+    chance = torch.rand(size, generator=generator, device=generator.device)
+    return chance >= recipe.drop_audio, chance >= recipe.drop_audio + recipe.drop_text
 
 
 class TeacherRun(ResumableRun[FlashTalkDiT]):
@@ -164,10 +192,20 @@ class TeacherRun(ResumableRun[FlashTalkDiT]):
 
     recipe: TeacherRecipe
 
-    def __init__(self, recipe: TeacherRecipe, folder: Path, workers: Workers) -> None:
+    def __init__(
+        self,
+        recipe: TeacherRecipe,
+        folder: Path,
+        workers: Workers,
+        *,
+        model: FlashTalkDiT | None = None,
+    ) -> None:
+        """`model`: where training starts, placed already; None: random weights of the recipe's
+        size."""
         self.folder = folder
-        torch.manual_seed(recipe.seed)
-        model = FlashTalkDiT(MODELS[recipe.model], attention_impl="plain")
+        if model is None:
+            torch.manual_seed(recipe.seed)
+            model = workers.place(FlashTalkDiT(MODELS[recipe.model], attention_impl="plain"))
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
@@ -176,25 +214,27 @@ class TeacherRun(ResumableRun[FlashTalkDiT]):
 
     def advance(self, data: TrainsOn) -> dict[str, float]:
         """One optimiser step."""
-        recipe, rank = self.recipe, self.workers.rank
+        recipe, workers = self.recipe, self.workers
         # The window length is drawn alike on all ranks, so that none waits for a longer one.
         shared = np.random.default_rng(step_seed(recipe.seed, self.step, 0, stream=1))
         frames = int(shared.choice(recipe.frame_counts, p=recipe.frame_shares))
-        rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, stream=2))
-        generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
-        batch = data.train.draw(
-            rng, recipe.batch, frames, first_chunk_share=recipe.first_chunk_share
-        )
         rate = learning_rate(recipe, self.step, self.elapsed)
         self.set_rate(rate)
-        losses = teacher_losses(self.network, batch, recipe, generator)
-        norm = self.update(losses.total)
-        return {
-            "loss": float(losses.velocity.detach()),
-            "temporal": float(losses.temporal.detach()),
-            "grad_norm": norm,
-            "rate": rate,
-        }
+        streams = workers.streams(recipe.streams)
+        sums = {"loss": 0.0, "temporal": 0.0}
+        for stream in streams:
+            rng = np.random.default_rng(step_seed(recipe.seed, self.step, stream, stream=2))
+            generator = workers.generator(step_seed(recipe.seed, self.step, stream, 3))
+            batch = data.train.draw(
+                rng, recipe.batch, frames, first_chunk_share=recipe.first_chunk_share
+            )
+            with workers.autocast(recipe.bf16):
+                losses = teacher_losses(self.network, batch, recipe, generator)
+            backward_share(losses.total, len(streams))
+            sums["loss"] += float(losses.velocity.detach()) / len(streams)
+            sums["temporal"] += float(losses.temporal.detach()) / len(streams)
+        norm = self.update()
+        return {**workers.average(sums), "grad_norm": norm, "rate": rate}
 
     def averaged(self) -> FlashTalkDiT:
         """A copy of the model with the averaged weights, for sampling."""

@@ -46,6 +46,25 @@ class Block(nn.Module):
         """What modulates this block at a noise level, float32 [B, 6, D]: once per level."""
         return modulation_of(self.modulation, time_B6D)
 
+    def whole(
+        self,
+        x_BND: Tensor,
+        time_B6D: Tensor,
+        rope: tuple[Tensor, Tensor],
+        text_BLD: Tensor | None,
+        image_BLD: Tensor | None,
+        text_bias_BL: Tensor | None,
+        audio_BTAC: Tensor,
+    ) -> Tensor:
+        """`forward` for one person, from conditions that this block has not yet made its own.
+
+        All that the block's weights do, in one call: where weights are gathered for a block's turn
+        and activations are computed again for its gradient, nothing of it is needed outside.
+        """
+        context = self.cross_attention.project(text_BLD, image_BLD, text_bias_BL)
+        audio = self.audio_attention.project(audio_BTAC, 1)
+        return self.forward(x_BND, self.steer(time_B6D), rope, context, audio, None)
+
     def forward(
         self,
         x_BND: Tensor,

@@ -8,12 +8,20 @@ L layers or length, N tokens = T * S, D model width, P people and the background
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visavis.engine.dit.attention import AttentionExchange, AttentionImpl, Share
-from visavis.engine.dit.audio_adapter import AudioAdapter, AudioWindowError, fold_saves
+from visavis.engine.dit.audio_adapter import (
+    AudioAdapter,
+    AudioFold,
+    AudioKV,
+    AudioWindowError,
+    fold_saves,
+)
 from visavis.engine.dit.block import Block as Block
 from visavis.engine.dit.block import Head
 from visavis.engine.dit.caches import AudioCache as AudioCache
@@ -32,6 +40,11 @@ from visavis.engine.dit.patches import patches, token_grid, token_masks, unpatch
 from visavis.engine.dit.rope import RotaryGrid
 from visavis.engine.dit.step_graph import Step, StepInputs
 
+LateForward = Callable[
+    ["FlashTalkDiT", Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor
+]
+"""(model, and the arguments of `forward` for one person in its order) -> velocity."""
+
 
 class FlashTalkDiT(nn.Module):
     """The audio-conditioned transformer of SoulX-FlashTalk (arXiv 2512.23379).
@@ -41,6 +54,8 @@ class FlashTalkDiT(nn.Module):
 
     With an `exchange` (set by `engine.parallel`) the model computes its process's part of the
     tokens, and every process gets the whole result; without gradients only.
+
+    With `late` set (by training, see `engine.dit.late`) that computes `forward`.
     """
 
     def __init__(self, config: DiTConfig, *, attention_impl: AttentionImpl = "sdpa") -> None:
@@ -58,6 +73,7 @@ class FlashTalkDiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, attention_impl) for _ in range(config.num_layers))
         self.head = Head(config)
         self.exchange: AttentionExchange | None = None
+        self.late: LateForward | None = None
         self.recorded_step: Step | None = None
         initialize(self)
 
@@ -90,6 +106,10 @@ class FlashTalkDiT(nn.Module):
         Raises:
             ValueError: shapes that do not fit each other or the model's configuration.
         """
+        if self.late is not None and target_masks is None:
+            return self.late(
+                self, latents_BCTHW, timesteps_B, cond_latents_BCTHW, audio_BFWLC, text, image
+            )
         return self.velocity(
             latents_BCTHW,
             self.prepare_time(timesteps_B),
@@ -115,13 +135,7 @@ class FlashTalkDiT(nn.Module):
         Raises:
             ValueError: a condition is missing, or given to a model without that branch.
         """
-        for name, given, branch in (
-            ("text", text, self.text_embedding),
-            ("image", image, self.image_embedding),
-        ):
-            if (given is None) != (branch is None):
-                state = "needs" if given is None else "has no branch for"
-                raise ValueError(f"{name}: this model {state} it; see DiTConfig.{name}_dim")
+        self.check_context(text, image)
         embedded_text = self.text_embedding(text) if self.text_embedding is not None else None
         embedded_image = self.image_embedding(image) if self.image_embedding is not None else None
         bias = None
@@ -133,6 +147,20 @@ class FlashTalkDiT(nn.Module):
                 for block in self._blocks()
             )
         )
+
+    def check_context(self, text: Tensor | None, image: Tensor | None) -> None:
+        """See that the model gets the conditions that it has branches for, and no others.
+
+        Raises:
+            ValueError: it does not.
+        """
+        for name, given, branch in (
+            ("text", text, self.text_embedding),
+            ("image", image, self.image_embedding),
+        ):
+            if (given is None) != (branch is None):
+                state = "needs" if given is None else "has no branch for"
+                raise ValueError(f"{name}: this model {state} it; see DiTConfig.{name}_dim")
 
     def prepare_audio(
         self,
@@ -175,14 +203,16 @@ class FlashTalkDiT(nn.Module):
             first, end = self._layout(frames, max(1, frame_tokens)).frame_range
             tokens = tokens[:, first:end]
             folds = people == 1 and fold_saves(self.config, frame_tokens)
-        heard = [block.audio_attention.project(tokens, people) for block in self._blocks()]
-        if not folds or torch.is_grad_enabled():
-            return AudioCache(tuple(heard), people, frames, first)
-        folded = tuple(
-            block.audio_attention.fold(audio)
-            for block, audio in zip(self._blocks(), heard, strict=True)
-        )
-        return AudioCache(folded, people, frames, first)
+        folds = folds and not torch.is_grad_enabled()
+        heard: list[AudioKV] = []
+        folded: list[AudioFold] = []
+        for block in self._blocks():  # one visit each: offloaded weights come and go
+            audio = block.audio_attention.project(tokens, people)
+            if folds:
+                folded.append(block.audio_attention.fold(audio))
+            else:
+                heard.append(audio)
+        return AudioCache(tuple(folded) if folds else tuple(heard), people, frames, first)
 
     def velocity(
         self,
@@ -222,7 +252,7 @@ class FlashTalkDiT(nn.Module):
             )
         skip = given_slots if share is None else 0
 
-        x_BND = self._embed(latents_BCTHW, cond_latents_BCTHW, layout)
+        x_BND = self.embed(latents_BCTHW, cond_latents_BCTHW, layout)
         masks = None if target_masks is None else token_masks(target_masks, rows, columns)
         rope = self._rope(frames, rows, columns, layout)
         blocks = self._blocks()
@@ -241,14 +271,20 @@ class FlashTalkDiT(nn.Module):
         out_BNP = self.head(x_BND, time.head)
         if share is not None:
             out_BNP = share.exchange.gather(out_BNP, layout)
-        out = unpatch(self.config, out_BNP, frames - skip, rows, columns)
-        if self.config.prediction == "clean":
-            out = (wide(latents_BCTHW[:, :, skip:]) - out) / time.level.view(-1, 1, 1, 1, 1)
-        out = out.to(latents_BCTHW.dtype)
+        out = self.velocity_from(out_BNP, latents_BCTHW[:, :, skip:], time.level)
         if given_slots:
             out = out if skip else out[:, :, given_slots:]
             out = F.pad(out, (0, 0, 0, 0, given_slots, 0))
         return out
+
+    def velocity_from(self, out_BNP: Tensor, latents_BCTHW: Tensor, level_B: Tensor) -> Tensor:
+        """What the head's rows mean for these latents: the velocity, in the latents' dtype."""
+        frames, height, width = latents_BCTHW.shape[2:]
+        _, down, across = self.config.patch_size
+        out = unpatch(self.config, out_BNP, frames, height // down, width // across)
+        if self.config.prediction == "clean":
+            out = (wide(latents_BCTHW) - out) / level_B.view(-1, 1, 1, 1, 1)
+        return out.to(latents_BCTHW.dtype)
 
     def check(
         self,
@@ -280,7 +316,7 @@ class FlashTalkDiT(nn.Module):
         rank, world = self.exchange.rank, self.exchange.world
         return TokenLayout.shard(frames, frame_tokens, rank=rank, world=world)
 
-    def _embed(self, latents: Tensor, cond: Tensor, layout: TokenLayout) -> Tensor:
+    def embed(self, latents: Tensor, cond: Tensor, layout: TokenLayout) -> Tensor:
         """The layout's tokens -> [B, rows, D] in the dtype of the latents."""
         first, end = layout.frame_range
         joined = torch.cat(
