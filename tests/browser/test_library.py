@@ -101,3 +101,30 @@ def file_rate(path: Path) -> int:
     with av.open(str(path)) as file:
         rate: int = file.streams.audio[0].rate
         return rate
+
+
+def corner(path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Where the last picture of a video has its watermark, if it has one."""
+    with av.open(str(path)) as file:
+        *_, last = file.decode(video=0)
+    picture = last.to_ndarray(format="rgb24")
+    height, width, _ = picture.shape
+    return picture[-height // 12 :, -width // 3 :]
+
+
+def test_recording_says_that_it_is_synthetic_where_that_is_wanted(
+    page: Page, base_url: str, tmp_path: Path
+) -> None:
+    open_page(page, base_url)
+    whites = []
+    for marked in (False, True):
+        page.get_by_label("Write “AI-generated” on recordings").set_checked(marked)
+        page.get_by_role("button", name="Record a video").click()
+        wait_until(page, "document.getElementById('record-text').textContent > '0:00'")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Stop recording").click()
+        path = tmp_path / f"{marked}.mp4"
+        download.value.save_as(path)
+        whites.append(float((corner(path) > 215).all(axis=2).mean()))
+    # White words on a dark plate; the portrait itself has hardly any white there.
+    assert whites[1] > whites[0] + 0.03

@@ -6,11 +6,13 @@ import { complaint } from "./messages";
 import type { Toasts } from "./toasts";
 
 const TICK_MS = 500;
+const WATERMARK = "AI-generated";
 
 export class RecordButton {
   readonly #button = byId("record", HTMLButtonElement);
   readonly #text = byId("record-text", HTMLElement);
   readonly #label = byId("record-label", HTMLElement);
+  readonly #mark = byId("record-mark", HTMLInputElement);
   #busy = false;
 
   constructor(
@@ -43,7 +45,7 @@ export class RecordButton {
 
   async #begin(): Promise<void> {
     await this.session.unlock();
-    await this.session.recorder.start();
+    await this.session.recorder.start(this.#mark.checked ? { watermark: WATERMARK } : {});
   }
 
   async #finish(): Promise<void> {

@@ -6,8 +6,9 @@
 import { AudioOutput } from "./audio-output";
 import { DEFAULT_H264_CODEC, type DecodedImage, Decoder, type PictureFormat } from "./decoder";
 import { Emitter } from "./emitter";
+import { FrameQueue, type QueuedFrame } from "./frame-queue";
 import { PlaybackMetrics } from "./metrics";
-import { Playout, squeeze } from "./playout";
+import { Playout } from "./playout";
 import { Flag } from "./protocol";
 import { pcmToFloat, type WireFrame } from "./wire";
 
@@ -42,23 +43,6 @@ export interface PlayerEvents {
   failed: string;
 }
 
-interface QueuedFrame {
-  id: number;
-  wire: WireFrame;
-  dueS: number;
-  sentToDecoder: boolean;
-  image: DecodedImage | null;
-}
-
-const LOOK_AHEAD_FRAMES = 6;
-/** A frame of speech this late is dropped when the next one is due as well. */
-const TOO_LATE_S = 0.06;
-/** An idle frame has no sound to keep up with: it may be shown late. */
-const TOO_LATE_IDLE_S = 0.25;
-/** When frames wait this long beyond their time to be decoded, some are left out. */
-const SKIP_S = 0.3;
-/** Drawing this early is closer to the truth than waiting for the next refresh. */
-const EARLY_S = 0.006;
 /** While the page is hidden no refresh comes: this timer keeps the queues moving. */
 const HIDDEN_TICK_MS = 200;
 /** Frames without their keyframe come in a row: one request answers all. */
@@ -72,13 +56,12 @@ export class Player extends Emitter<PlayerEvents> {
   readonly #context: CanvasRenderingContext2D;
   readonly #decoder: Decoder;
   readonly #playout = new Playout();
-  #queue: QueuedFrame[] = [];
-  #nextId = 0;
+  readonly #queue = new FrameQueue();
   #complainedAtMs = Number.NEGATIVE_INFINITY;
   #minimumEpoch = 0;
   #lastEpoch = 0;
   #mutedThroughEpoch = -1;
-  /** Frames of a stopped epoch are shown up to this time of the timeline. */
+  /** The end of what is shown of a stopped epoch, on the timeline. */
   #stoppedAtS = Number.POSITIVE_INFINITY;
   #frameS = 0.04;
   #format: { picture: PictureFormat; codec: string } = {
@@ -146,7 +129,9 @@ export class Player extends Emitter<PlayerEvents> {
       },
       this.audio.now(),
     );
-    if (placement.squeezeBeforeS !== null) this.#squeeze(placement.squeezeBeforeS);
+    if (placement.squeezeBeforeS !== null) {
+      this.#queue.squeeze(this.audio.heard(), placement.squeezeBeforeS);
+    }
     if (placement.underrun) {
       this.metrics.underruns += 1;
       this.emit("underrun", this.metrics.underruns);
@@ -155,14 +140,7 @@ export class Player extends Emitter<PlayerEvents> {
       this.audio.schedule(pcmToFloat(wire.audio), placement.dueS);
     }
     if (wire.video.length > 0) this.metrics.framesReceived += 1;
-    this.#queue.push({
-      id: this.#nextId,
-      wire,
-      dueS: placement.dueS,
-      sentToDecoder: wire.video.length === 0,
-      image: null,
-    });
-    this.#nextId += 1;
+    this.#queue.add(wire, placement.dueS);
     this.#feedDecoder();
   }
 
@@ -174,12 +152,13 @@ export class Player extends Emitter<PlayerEvents> {
     this.audio.stop(fadeS);
     this.#mutedThroughEpoch = this.#lastEpoch;
     this.#stoppedAtS = this.audio.heard() + fadeS;
+    this.#queue.hold(this.#mutedThroughEpoch, this.#stoppedAtS);
   }
 
   /** A new response begins: a stop that came too late to be needed must not silence it. */
   unmute(): void {
     this.#mutedThroughEpoch = -1;
-    this.#stoppedAtS = Number.POSITIVE_INFINITY;
+    this.#thaw();
   }
 
   /** The server cleared its output: media of an epoch below `epoch` is void, after the fade. */
@@ -210,45 +189,26 @@ export class Player extends Emitter<PlayerEvents> {
 
   #tick(): void {
     const heardS = this.audio.heard();
-    if (heardS > this.#stoppedAtS + FREEZE_S) this.#stoppedAtS = Number.POSITIVE_INFINITY;
-    const entry = this.#takeDue(heardS);
-    if (entry?.image) {
-      this.#draw(entry.image);
-      this.#pass(entry);
-      this.#report(entry, heardS);
+    if (heardS > this.#stoppedAtS + FREEZE_S) this.#thaw();
+    const { shown, passed, dropped } = this.#queue.takeDue(heardS);
+    for (const frame of passed) this.#pass(frame);
+    this.metrics.framesDropped += dropped;
+    if (shown?.image) {
+      this.#draw(shown.image);
+      this.#pass(shown);
+      this.#report(shown, heardS);
     }
     this.#feedDecoder();
   }
 
-  /** The frame to draw now, if any; frames that are hopelessly late are dropped on the way. */
-  #takeDue(heardS: number): QueuedFrame | null {
-    for (;;) {
-      const [entry, next] = this.#queue;
-      if (!entry || entry.dueS > heardS + EARLY_S || this.#isFrozen(entry)) return null;
-      const soundOnly = entry.wire.video.length === 0;
-      if (!entry.image && !soundOnly) return null;
-      this.#queue.shift();
-      if (soundOnly) {
-        this.#pass(entry);
-        continue;
-      }
-      const nextIsDue = next?.image && next.dueS <= heardS + EARLY_S && !this.#isFrozen(next);
-      const idle = (entry.wire.flags & Flag.Idle) !== 0;
-      const tooLateS = idle ? TOO_LATE_IDLE_S : TOO_LATE_S;
-      if (!nextIsDue || heardS - entry.dueS < tooLateS) return entry;
-      entry.image?.close();
-      this.#pass(entry);
-      this.metrics.framesDropped += 1;
-    }
-  }
-
-  #isFrozen(entry: QueuedFrame): boolean {
-    return entry.wire.epoch <= this.#mutedThroughEpoch && entry.dueS > this.#stoppedAtS;
+  #thaw(): void {
+    this.#stoppedAtS = Number.POSITIVE_INFINITY;
+    this.#queue.release();
   }
 
   #isAudible(entry: QueuedFrame): boolean {
     const { flags, response } = entry.wire;
-    return (flags & Flag.Idle) === 0 && response !== 0 && !this.#isFrozen(entry);
+    return (flags & Flag.Idle) === 0 && response !== 0 && !this.#queue.isHeld(entry);
   }
 
   #pass(entry: QueuedFrame): void {
@@ -275,72 +235,28 @@ export class Player extends Emitter<PlayerEvents> {
     this.emit("shown", { seq, ptsUs, response, speech, first, last, skewMs });
   }
 
-  /** Far behind, decoding every frame would never catch up: start again at a later keyframe. */
-  #skipLate(): void {
-    const heardS = this.audio.heard();
-    const waiting = this.#queue.filter((entry) => !entry.sentToDecoder && !this.#isFrozen(entry));
-    const [first] = waiting;
-    if (!first || heardS - first.dueS < SKIP_S) return;
-    const isKey = (entry: QueuedFrame): boolean => (entry.wire.flags & Flag.Keyframe) !== 0;
-    const key = waiting.findLast((entry) => isKey(entry) && entry.dueS <= heardS);
-    if (key) this.#drop((entry) => !entry.sentToDecoder && entry.id < key.id);
-  }
-
   #feedDecoder(): void {
-    this.#skipLate();
-    let held = this.#decoder.inFlight;
-    for (const entry of this.#queue) held += entry.image ? 1 : 0;
-    for (const entry of this.#queue) {
-      if (held >= LOOK_AHEAD_FRAMES) return;
-      if (entry.sentToDecoder) continue;
-      entry.sentToDecoder = true;
-      held += 1;
-      this.#decoder.decode(entry.id, (entry.wire.flags & Flag.Keyframe) !== 0, entry.wire.video);
+    this.metrics.framesDropped += this.#queue.skipLate(this.audio.heard());
+    for (const { id, wire } of this.#queue.takeUndecoded(this.#decoder.inFlight)) {
+      this.#decoder.decode(id, (wire.flags & Flag.Keyframe) !== 0, wire.video);
     }
   }
 
   #onDecoded(id: number, image: DecodedImage): void {
-    const entry = this.#queue.find((candidate) => candidate.id === id);
-    if (entry) entry.image = image;
-    else image.close();
+    if (!this.#queue.decoded(id, image)) image.close();
   }
 
   #discard(id: number): void {
-    const entry = this.#queue.find((candidate) => candidate.id === id);
+    const frame = this.#queue.find(id);
     const nowMs = performance.now();
-    if (entry && nowMs - this.#complainedAtMs > COMPLAIN_EVERY_MS) {
+    if (frame && nowMs - this.#complainedAtMs > COMPLAIN_EVERY_MS) {
       this.#complainedAtMs = nowMs;
-      this.emit("lostThread", { seq: entry.wire.seq });
+      this.emit("lostThread", { seq: frame.wire.seq });
     }
-    this.#drop((candidate) => candidate.id === id);
+    this.metrics.framesDropped += this.#queue.remove((candidate) => candidate.id === id);
   }
 
-  #drop(isLost: (entry: QueuedFrame) => boolean): void {
-    this.metrics.framesDropped += this.#remove(isLost);
-  }
-
-  #void(isStale: (entry: QueuedFrame) => boolean): void {
-    this.metrics.framesVoided += this.#remove(isStale);
-  }
-
-  /** Returns how many pictures went. */
-  #remove(isGone: (entry: QueuedFrame) => boolean): number {
-    let pictures = 0;
-    this.#queue = this.#queue.filter((entry) => {
-      if (!isGone(entry)) return true;
-      entry.image?.close();
-      pictures += entry.wire.video.length > 0 ? 1 : 0;
-      return false;
-    });
-    return pictures;
-  }
-
-  #squeeze(beforeS: number): void {
-    const dues = squeeze(
-      this.#queue.map((entry) => entry.dueS),
-      this.audio.heard(),
-      beforeS,
-    );
-    for (const [i, entry] of this.#queue.entries()) entry.dueS = dues[i] ?? entry.dueS;
+  #void(isStale: (frame: QueuedFrame) => boolean): void {
+    this.metrics.framesVoided += this.#queue.remove(isStale);
   }
 }

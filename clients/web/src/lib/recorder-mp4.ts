@@ -3,7 +3,6 @@ import {
   AudioSample,
   AudioSampleSource,
   BufferTarget,
-  CanvasSource,
   canEncodeVideo,
   EncodedPacket,
   EncodedVideoPacketSource,
@@ -11,19 +10,24 @@ import {
   Mp4OutputFormat,
   Output,
   Quality,
+  VideoSample,
+  VideoSampleSource,
 } from "mediabunny";
 import type { PassedFrame, Player } from "./player";
 import { Flag } from "./protocol";
 import type { RecordingWriter } from "./recorder";
 import { ContinuousSound, FrameTimes } from "./recorder-timeline";
+import type { WatermarkedCanvas } from "./watermark";
 import { pcmToFloat } from "./wire";
 
 const SOUND_QUALITY = new Quality("high");
+const PICTURE_QUALITY = new Quality("high");
 
 /** Null when this browser cannot encode what the file needs. */
 export async function openMp4Writer(
   player: Player,
   sampleRate: number,
+  marked: WatermarkedCanvas | null,
 ): Promise<RecordingWriter | null> {
   const audioCodec = await getFirstEncodableAudioCodec(["aac", "opus"], {
     numberOfChannels: 1,
@@ -31,11 +35,11 @@ export async function openMp4Writer(
     quality: SOUND_QUALITY,
   });
   if (!audioCodec) return null;
-  const { picture } = player.format;
+  const copied = player.format.picture === "h264" && marked === null;
   const { width, height } = player.canvas;
-  if (picture === "jpeg" && !(await canEncodeVideo("avc", { width, height }))) return null;
+  if (!copied && !(await canEncodeVideo("avc", { width, height }))) return null;
   const sound = new AudioSampleSource({ codec: audioCodec, quality: SOUND_QUALITY });
-  const video = picture === "h264" ? new CopiedVideo(player) : new EncodedVideo(player);
+  const video = copied ? new CopiedVideo(player) : new EncodedVideo(player.canvas, marked);
   const target = new BufferTarget();
   const output = new Output({ format: new Mp4OutputFormat({ fastStart: "in-memory" }), target });
   output.addVideoTrack(video.source);
@@ -50,10 +54,11 @@ export async function openMp4Writer(
 }
 
 interface VideoWriter {
-  readonly source: EncodedVideoPacketSource | CanvasSource;
+  readonly source: EncodedVideoPacketSource | VideoSampleSource;
   /** Whether a file can begin with this frame. */
   canBegin(frame: PassedFrame): boolean;
-  add(frame: PassedFrame, atS: number, durationS: number): Promise<void>;
+  /** Takes the picture at once; what it returns writes it. */
+  take(frame: PassedFrame, atS: number, durationS: number): () => Promise<void>;
 }
 
 /** The received pictures, as they came. */
@@ -66,33 +71,39 @@ class CopiedVideo implements VideoWriter {
     return (frame.wire.flags & Flag.Keyframe) !== 0;
   }
 
-  add({ wire }: PassedFrame, atS: number, durationS: number): Promise<void> {
+  take({ wire }: PassedFrame, atS: number, durationS: number): () => Promise<void> {
     const type = (wire.flags & Flag.Keyframe) !== 0 ? "key" : "delta";
-    const { width, height } = this.player.canvas;
-    return this.source.add(new EncodedPacket(wire.video, type, atS, durationS), {
-      decoderConfig: {
-        codec: this.player.format.codec,
-        codedWidth: width,
-        codedHeight: height,
-      },
-    });
+    const { width: codedWidth, height: codedHeight } = this.player.canvas;
+    const { codec } = this.player.format;
+    const packet = new EncodedPacket(wire.video, type, atS, durationS);
+    return () => this.source.add(packet, { decoderConfig: { codec, codedWidth, codedHeight } });
   }
 }
 
-/** What the canvas shows. */
+/** What the canvas shows, with a watermark or without. */
 class EncodedVideo implements VideoWriter {
-  readonly source: CanvasSource;
+  readonly source = new VideoSampleSource({ codec: "avc", quality: PICTURE_QUALITY });
 
-  constructor(player: Player) {
-    this.source = new CanvasSource(player.canvas, { codec: "avc", quality: SOUND_QUALITY });
-  }
+  constructor(
+    readonly canvas: HTMLCanvasElement,
+    readonly marked: WatermarkedCanvas | null,
+  ) {}
 
   canBegin(): boolean {
     return true;
   }
 
-  add(_: PassedFrame, atS: number, durationS: number): Promise<void> {
-    return this.source.add(atS, durationS);
+  take(_: PassedFrame, atS: number, durationS: number): () => Promise<void> {
+    this.marked?.draw();
+    const canvas = this.marked?.canvas ?? this.canvas;
+    const sample = new VideoSample(canvas, { timestamp: atS, duration: durationS });
+    return async () => {
+      try {
+        await this.source.add(sample);
+      } finally {
+        sample.close();
+      }
+    };
   }
 }
 
@@ -120,6 +131,7 @@ class Mp4Writer implements RecordingWriter {
 
   add(frame: PassedFrame): void {
     const hasPicture = frame.wire.video.length > 0;
+    if (this.#failure !== null) return;
     if (!this.#begun && !(hasPicture && this.video.canBegin(frame))) return;
     this.#begun = true;
     const atS = this.#times.place(frame.dueS);
@@ -128,8 +140,9 @@ class Mp4Writer implements RecordingWriter {
     const heard = frame.audible ? pcm : new Float32Array(pcm.length);
     const sound = this.#track.append(atS, heard);
     const soundAtS = this.#track.endS - sound.length / this.sampleRate;
+    const write = hasPicture ? this.video.take(frame, atS, durationS) : null;
     this.#enqueue(async () => {
-      if (hasPicture) await this.video.add(frame, atS, durationS);
+      await write?.();
       await this.#addSound(sound, soundAtS);
     });
   }

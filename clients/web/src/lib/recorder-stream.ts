@@ -1,6 +1,7 @@
 /** The browser's own recorder, for browsers without WebCodecs: it films the canvas. */
 import type { Player } from "./player";
 import type { RecordingWriter } from "./recorder";
+import type { WatermarkedCanvas } from "./watermark";
 
 const TYPES = [
   { mimeType: "video/mp4;codecs=avc1.42E01F,mp4a.40.2", extension: "mp4" },
@@ -10,15 +11,19 @@ const TYPES = [
 ] as const;
 
 /** Null when this browser has no MediaRecorder. */
-export function openStreamWriter(player: Player): RecordingWriter | null {
+export function openStreamWriter(
+  player: Player,
+  marked: WatermarkedCanvas | null,
+): RecordingWriter | null {
   if (typeof MediaRecorder === "undefined" || !("captureStream" in player.canvas)) return null;
   const type = TYPES.find(({ mimeType }) => MediaRecorder.isTypeSupported(mimeType));
   if (!type) return null;
-  const stream = player.canvas.captureStream();
+  const stream = (marked?.canvas ?? player.canvas).captureStream();
   for (const track of player.audio.stream()?.getAudioTracks() ?? []) {
     stream.addTrack(track.clone());
   }
-  return new StreamWriter(new MediaRecorder(stream, { mimeType: type.mimeType }), type.extension);
+  const recorder = new MediaRecorder(stream, { mimeType: type.mimeType });
+  return new StreamWriter(recorder, type.extension, marked);
 }
 
 class StreamWriter implements RecordingWriter {
@@ -29,6 +34,7 @@ class StreamWriter implements RecordingWriter {
   constructor(
     readonly recorder: MediaRecorder,
     readonly extension: string,
+    readonly marked: WatermarkedCanvas | null,
   ) {
     recorder.ondataavailable = ({ data }) => this.#pieces.push(data);
     recorder.start(1000);
@@ -39,7 +45,9 @@ class StreamWriter implements RecordingWriter {
   }
 
   /** The canvas is filmed as it is; the frames themselves are not needed. */
-  add(): void {}
+  add(): void {
+    this.marked?.draw();
+  }
 
   async finish(): Promise<Blob> {
     if (this.recorder.state !== "inactive") {

@@ -5,6 +5,7 @@
  */
 import { AvatarError } from "./errors";
 import type { PassedFrame, Player } from "./player";
+import { WatermarkedCanvas } from "./watermark";
 
 export interface Recording {
   blob: Blob;
@@ -22,6 +23,15 @@ export interface RecordingWriter {
   add(frame: PassedFrame): void;
   finish(): Promise<Blob>;
   abort(): void;
+}
+
+/** Of one recording. */
+export interface RecordingOptions {
+  /**
+   * Words to be seen in the lower right corner, such as “AI-generated”. The pictures are encoded
+   * anew for it. Default: none.
+   */
+  watermark?: string;
 }
 
 export interface RecorderOptions {
@@ -52,13 +62,13 @@ export class Recorder {
   }
 
   /** Throws AvatarError `recorder_unsupported` or `recorder_busy`. */
-  async start(): Promise<void> {
+  async start({ watermark = "" }: RecordingOptions = {}): Promise<void> {
     if (this.#writer || this.#starting) {
       throw new AvatarError({ code: "recorder_busy", message: "a recording runs already" });
     }
     this.#starting = true;
     try {
-      const writer = await this.#open();
+      const writer = await this.#open(watermark.trim());
       this.#writer = writer;
       this.#stopListening = this.player.on("passed", (frame) => {
         if (this.seconds < MAX_SECONDS) writer.add(frame);
@@ -97,15 +107,16 @@ export class Recorder {
     this.#writer = null;
   }
 
-  async #open(): Promise<RecordingWriter> {
+  async #open(watermark: string): Promise<RecordingWriter> {
     const { player } = this;
+    const marked = watermark === "" ? null : new WatermarkedCanvas(player.canvas, watermark);
     if (typeof AudioEncoder !== "undefined" && typeof VideoEncoder !== "undefined") {
       const { openMp4Writer } = await import("./recorder-mp4");
-      const writer = await openMp4Writer(player, this.options.sampleRate);
+      const writer = await openMp4Writer(player, this.options.sampleRate, marked);
       if (writer) return writer;
     }
     const { openStreamWriter } = await import("./recorder-stream");
-    const writer = openStreamWriter(player);
+    const writer = openStreamWriter(player, marked);
     if (writer) return writer;
     throw new AvatarError({
       code: "recorder_unsupported",

@@ -1,8 +1,6 @@
 /** A snapshot of how well it goes. */
 import type { Player } from "./player";
-import type { SessionStats as ServerStats } from "./protocol";
-import type { RoundTrip } from "./round-trip";
-import type { Turns } from "./turns";
+import type { ServerEvent, SessionStats as ServerStats } from "./protocol";
 
 export interface SessionStats {
   /** From the begin of the last utterance to its first frame. */
@@ -35,24 +33,36 @@ export interface SessionStats {
 
 export interface StatsSources {
   player: Player;
-  turns: Turns;
-  roundTrip: RoundTrip;
-  server: ServerStats | null;
-  serverDropped: number;
+  firstFrameMs: number | null;
+  roundTripMs: number | null;
+  server: ServerFigures;
+}
+
+/** What the server says of itself. */
+export class ServerFigures {
+  last: ServerStats | null = null;
+  /** Frames that it left out. */
+  dropped = 0;
+
+  follow(event: ServerEvent): void {
+    if (event.type === "session.stats") this.last = event;
+    else if (event.type === "output.dropped") this.dropped += event.frames;
+  }
 }
 
 export function snapshot(from: StatsSources): SessionStats {
-  const { player, server } = from;
+  const { player } = from;
+  const server = from.server.last;
   const { metrics } = player;
   return {
-    firstFrameMs: from.turns.lastFirstFrameMs,
-    roundTripMs: from.roundTrip.lastMs,
+    firstFrameMs: from.firstFrameMs,
+    roundTripMs: from.roundTripMs,
     fps: metrics.fps(performance.now()),
     skewP95Ms: metrics.skewP95(),
     bufferedMs: player.bufferedMs,
     framesReceived: metrics.framesReceived,
     framesShown: metrics.framesShown,
-    framesDropped: metrics.framesDropped + from.serverDropped,
+    framesDropped: metrics.framesDropped + from.server.dropped,
     framesVoided: metrics.framesVoided,
     framesQueued: player.queued,
     underruns: metrics.underruns,
