@@ -47,7 +47,13 @@ def conformance(
 
     from visavis.server.bench_client import first_avatar
     from visavis.server.conformance.peer import Target
-    from visavis.server.conformance.runner import print_result, report_json, run_checks, select
+    from visavis.server.conformance.runner import (
+        not_ready,
+        print_result,
+        report_json,
+        run_checks,
+        select,
+    )
 
     token = os.environ.get("VISAVIS_API_KEY")
     try:
@@ -60,6 +66,9 @@ def conformance(
         checks = select(only, quick=quick)
     except ValueError as error:
         fail(error)
+    why = asyncio.run(not_ready(target))
+    if why is not None:
+        fail(f"{target.url} cannot be checked now: {why}")
     console = Console()
     results = asyncio.run(run_checks(checks, target, lambda r: print_result(console, r)))
     failed = sum(r.outcome == "failed" for r in results)

@@ -26,7 +26,7 @@ from visavis.server.conformance.model import (
     Outcome,
     Result,
 )
-from visavis.server.conformance.peer import Target
+from visavis.server.conformance.peer import Target, connected
 
 CHECKS: tuple[Check, ...] = (
     *handshake.CHECKS,
@@ -77,6 +77,25 @@ async def run_check(check: Check, target: Target) -> Result:
     )
 
 
+async def not_ready(target: Target) -> str | None:
+    """Why no check can say anything yet: nobody there, or a server that serves nobody now."""
+    try:
+        async with asyncio.timeout(target.timeout_s), connected(target) as peer:
+            while (item := await peer.read()) is not None:
+                if isinstance(item, dict) and item["type"] == "session.created":
+                    return None
+                if isinstance(item, dict) and item["type"] == "error":
+                    return f"{item['error']['code']}: {item['error']['message']}"
+            return f"the socket was closed ({peer.close_code}) before anything was said"
+    except TimeoutError:
+        return f"nothing was said within {target.timeout_s:g} s"
+    except WebSocketException as error:
+        return f"{type(error).__name__}: {error}"
+    except (CheckFailedError, LookupError, TypeError) as error:
+        # What it says is wrong: the checks will tell in their own words.
+        return str(error) if isinstance(error.__cause__, OSError) else None
+
+
 async def run_checks(
     checks: Iterable[Check], target: Target, on_result: Callable[[Result], None]
 ) -> list[Result]:
@@ -94,9 +113,10 @@ def print_result(console: Console, result: Result) -> None:
         f"{_MARKS[result.outcome]}  {result.name:<22} {escape(result.text)} "
         f"[dim]({result.section})[/]",
         highlight=False,
+        soft_wrap=True,
     )
     if result.message:
-        console.print(f"      {escape(result.message)}", highlight=False)
+        console.print(f"      {escape(result.message)}", highlight=False, soft_wrap=True)
 
 
 def report_json(target: Target, results: list[Result]) -> bytes:

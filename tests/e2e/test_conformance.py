@@ -20,7 +20,14 @@ from websockets.exceptions import ConnectionClosed
 from visavis.server.bench_client import first_avatar
 from visavis.server.conformance.model import Result
 from visavis.server.conformance.peer import Target
-from visavis.server.conformance.runner import CHECKS, report_json, run_check, run_checks, select
+from visavis.server.conformance.runner import (
+    CHECKS,
+    not_ready,
+    report_json,
+    run_check,
+    run_checks,
+    select,
+)
 from visavis.server.conformance_cli import socket_url
 
 Message = str | bytes
@@ -179,6 +186,18 @@ async def test_nobody_there_is_a_failure() -> None:
     result = await run_check(check, target_of("ws://127.0.0.1:9", timeout_s=2.0))
     assert result.outcome == "failed"
     assert "127.0.0.1:9" in result.message
+
+
+async def test_a_server_that_serves_nobody_is_not_checked(live: LiveServer, tmp_path: Path) -> None:
+    assert await not_ready(target_of(live.ws)) is None
+    why = await not_ready(target_of("ws://127.0.0.1:9", timeout_s=2.0))
+    assert why is not None
+    assert "127.0.0.1:9" in why
+    locked = make_config(tmp_path, api_keys="somebody:a-key-that-is-long-enough-to-be-one")
+    with running(locked, load_painting_engine) as server:
+        why = await not_ready(target_of(server.ws))
+    assert why is not None
+    assert "missing_token" in why
 
 
 def test_every_check_names_a_section_of_the_document() -> None:

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from live_server import LiveServer, client_of, make_config, noise, running
+from live_server import GALLERY_ID, LiveServer, client_of, make_config, noise, running
 from PIL import Image
+
+from visavis.server.conformance.peer import Target
+from visavis.server.conformance.runner import run_check, select
+from visavis.server.conformance_cli import socket_url
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,22 @@ async def test_barge_in_and_the_next_utterance(embedded: LiveServer) -> None:
     assert [e["status"] for e in client.of_type("response.done")] == ["cancelled", "completed"]
     assert b"".join(f.audio for f in client.speech(done["response_index"])) == pcm
     assert all(f.video for f in client.media)
+
+
+# Those checks of the kit that a model could break: what it makes and when, and where it goes on.
+MODEL_CHECKS = (
+    "media.h264",
+    "response.audio",
+    "response.queue",
+    "cancel.speaking",
+    "cancel.again",
+    "resume.continues",
+)
+
+
+@pytest.mark.parametrize("name", MODEL_CHECKS)
+async def test_the_trained_model_keeps_the_protocol(embedded: LiveServer, name: str) -> None:
+    (check,) = select(name)
+    target = Target(url=socket_url(embedded.ws), avatar_id=GALLERY_ID, timeout_s=120.0)
+    result = await run_check(check, target)
+    assert result.outcome == "passed", result
