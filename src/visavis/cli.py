@@ -29,6 +29,7 @@ STAGES = {
     "teacher": ("visavis.training.train_teacher", "Train the flow-matching teacher."),
     "student": ("visavis.training.train_student", "Train the few-step student."),
     "distill": ("visavis.training.distill", "Correct a student on its own history."),
+    "ablation": ("visavis.training.ablation.run", "Compare variants of the distillation."),
     "export": ("visavis.training.export_dit", "Write the student's weights."),
 }
 
