@@ -113,11 +113,16 @@ class MotionCodec(nn.Module):
 
     def reference(self, portrait: Portrait) -> MotionReference:
         """Everything that is constant for an avatar, shown at `frame_size`."""
-        return make_reference(portrait, self.device).shown_at(self.frame_size[0])
+        reference = make_reference(portrait, self.device).shown_at(self.frame_size[0])
+        if not self.reencode:
+            _ = reference.shown.head_share  # now, not before the first frame
+        return reference
 
     def resized(self, reference: MotionReference, frame_size: tuple[int, int]) -> MotionReference:
         """The same portrait for frames of another size. Raises FrameSizeError."""
-        return reference.shown_at(square_side(frame_size))
+        resized = reference.shown_at(square_side(frame_size))
+        _ = resized.canvas  # now, not before the first frame
+        return resized
 
     def cond_latents(self, reference: MotionReference, chunk_frames: int) -> Tensor:
         """Mask and layout latents [20, T, 16, 16]."""
@@ -154,12 +159,17 @@ class MotionCodec(nn.Module):
 
     @torch.no_grad()
     def draw(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
-        """Frames as they are shown, uint8 [N, S, S, 3]: `render` at any size, and faster."""
+        """Frames as they are shown, uint8 [N, S, S, 3]: `render` at any size, and faster.
+
+        What lies behind the head keeps still, unless the frames are to be encoded again.
+        """
         window = reference.window
         mouth = Box.of_window(window)
         painted = self.paint(self._compose(codes_N6hw, reference, window), reference)
         interiors, residuals = (part.permute(0, 2, 3, 1).cpu().numpy() for part in painted)
-        moved = moved_frames(codes_N6hw, reference.seams, mouth)
+        # What is encoded again must show what the codes say, behind the head too.
+        share = None if self.reencode else reference.shown.head_share
+        moved = moved_frames(codes_N6hw, reference.seams, mouth, share)
         canvas = reference.canvas
         frames = [
             torch.from_numpy(canvas.draw(frame, interior, residual, mouth))

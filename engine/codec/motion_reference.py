@@ -4,7 +4,8 @@ Everything that the transformer sees is measured in the portrait of 256x256 pixe
 that is shown may have more.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -17,14 +18,39 @@ from torch import Tensor
 from visavis.engine.codec.base import FrameSizeError
 from visavis.engine.codec.composition import Window
 from visavis.engine.codec.motion_latents import FRAME_SIZE
-from visavis.engine.codec.raster import FRAME_SIZES, Canvas
+from visavis.engine.codec.raster import FRAME_SIZES, LATTICE, Canvas
 from visavis.engine.face.framing import Portrait
-from visavis.engine.face.layout import layout_latents, measure_layout
+from visavis.engine.face.layout import FaceLayout, layout_latents, measure_layout
+from visavis.engine.face.matte import head_share
 from visavis.engine.face.mesh import FACE_OVAL
 
 MOUTH_WINDOW: Final = (104, 88)  # width, height, even
 MOUTH_WINDOW_ABOVE: Final = 34  # of the height, how much lies above the mouth's centre
 PORTRAIT_REDUCTION: Final = 0.5
+
+
+class ShownPortrait:
+    """What only the shown frames need of a portrait; made at the first use, then shared."""
+
+    def __init__(self, small: Portrait, finest: NDArray[np.uint8], layout: FaceLayout) -> None:
+        """`small` is the portrait of 256 pixels, `finest` the same square with more."""
+        self._small = small
+        self._finest = finest
+        self._layout = layout
+        self._canvases: dict[int, Canvas] = {}
+
+    def canvas(self, size: int) -> Canvas:
+        """What frames of `size` pixels are drawn from."""
+        if size not in self._canvases:
+            picture = self._small.image if size == FRAME_SIZE else self._finest
+            self._canvases[size] = Canvas(picture, self._layout.seams, size)
+        return self._canvases[size]
+
+    @cached_property
+    def head_share(self) -> Tensor:
+        """How much of the head's motion each point of the lattice follows, [1, 1, 128, 128]."""
+        share = head_share(self._small.image, self._small.landmarks, LATTICE)
+        return torch.from_numpy(share)[None, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +65,8 @@ class MotionReference:
     mouth_width: Tensor  # [1]
     tone: Tensor  # [1, 6]
     window: Window  # where the mouth may open
-    pictures: tuple[NDArray[np.uint8], ...]  # [n, n, 3], the framed portrait, smaller ones first
+    shown: ShownPortrait
     shown_size: int = FRAME_SIZE  # side of the frames that `MotionCodec.decode` makes
-    _canvases: dict[int, Canvas] = field(default_factory=dict, repr=False, compare=False)
 
     def shown_at(self, size: int) -> "MotionReference":
         """The same portrait, decoded to frames of `size` x `size`. Raises FrameSizeError."""
@@ -54,13 +79,8 @@ class MotionReference:
 
     @property
     def canvas(self) -> Canvas:
-        """What frames of that size are drawn from; made at the first use and shared."""
-        if self.shown_size not in self._canvases:
-            seams = self.seams[0].float().cpu().numpy()
-            large_enough = [p for p in self.pictures if p.shape[0] >= self.shown_size]
-            picture = (large_enough or self.pictures[-1:])[0]
-            self._canvases[self.shown_size] = Canvas(picture, seams, self.shown_size)
-        return self._canvases[self.shown_size]
+        """What frames of that size are drawn from."""
+        return self.shown.canvas(self.shown_size)
 
 
 def make_reference(
@@ -99,7 +119,7 @@ def make_reference(
         mouth_width=tensor([layout.mouth_width])[0],
         tone=tensor(_face_tone(small)),
         window=window,
-        pictures=(small.image, *([] if portrait.finest is small.image else [portrait.finest])),
+        shown=ShownPortrait(small, portrait.finest, layout),
     )
 
 

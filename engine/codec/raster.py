@@ -76,6 +76,9 @@ class Canvas:
     def __init__(self, picture: Bytes, seams: Array, size: int) -> None:
         self.size = size
         self.zoom = size // LATTICE
+        self._scale = np.float32(
+            size * _DENSITY / FRAME_SIZE
+        )  # the picture's pixels to the frame's
         self._picture = _rgba(_fitted(picture, size), size * _DENSITY)
         self._seams = (np.ascontiguousarray(seams[0]), np.ascontiguousarray(seams[1]))
 
@@ -85,15 +88,20 @@ class Canvas:
         steps = (np.arange(self.size, dtype=np.float32) + 0.5) * (FRAME_SIZE / self.size) - 0.5
         return np.stack(np.meshgrid(steps, steps), axis=2)
 
+    @cached_property
+    def _picture_places(self) -> Array:
+        return self._in_picture(self._places)
+
     def draw(self, moved: MovedFrame, interior: Array, residual: Array, mouth: Box) -> Bytes:
         """One frame, uint8 [S, S, 3].
 
         `interior` and `residual` are the painter's [2 h, 2 w, 3] for the box `mouth`, 0..1.
         """
         size = self.size, self.size
-        places = cv2.resize(moved.front, size, interpolation=cv2.INTER_LINEAR)
-        places += self._places
-        frame = cv2.cvtColor(self._look_up(places), cv2.COLOR_RGBA2RGB)
+        # In the picture's own pixels, so that the whole frame is passed over once less.
+        places = cv2.resize(moved.front * self._scale, size, interpolation=cv2.INTER_LINEAR)
+        places += self._picture_places
+        frame = cv2.cvtColor(self._remapped(places), cv2.COLOR_RGBA2RGB)
         for box in moved.tears:
             frame[box.rows_columns(self.zoom)] = _bytes(self._blend(moved, box))
         colours = self._blend(moved, mouth, self._enlarged(interior))
@@ -134,13 +142,18 @@ class Canvas:
         covered: Array = np.clip(distance * steepness + 0.5, 0, 1)
         return covered
 
+    def _in_picture(self, places: Array) -> Array:
+        inside: Array = places * self._scale + (self._scale - 1) / 2
+        return inside
+
     def _look_up(self, places: Array) -> Bytes:
-        zoom = np.float32(self.zoom * _DENSITY / LATTICE_STEP)
-        places = places * zoom + (zoom - 1) / 2
-        return np.asarray(
-            cv2.remap(self._picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT),
-            dtype=np.uint8,
-        )
+        return self._remapped(self._in_picture(places))
+
+    def _remapped(self, places: Array) -> Bytes:
+        # Beyond the picture's border its reflection is far less of a stranger than smeared pixels.
+        border = cv2.BORDER_REFLECT
+        found = cv2.remap(self._picture, places, None, cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(found, dtype=np.uint8)
 
     def _enlarged(self, painted: Array) -> Array:
         """What the painter made at 256 pixels, for the shown frame."""
@@ -171,14 +184,22 @@ class MovedFrame:
     tears: tuple[Box, ...]
 
 
-def moved_frames(codes_N6hw: Tensor, seams_N5SS: Tensor, mouth: Box) -> list[MovedFrame]:
-    """What `Canvas.draw` needs of motion codes; tears inside `mouth` are left to it."""
-    maps = source_offsets(codes_N6hw, seams_N5SS.expand(len(codes_N6hw), -1, -1, -1), _EVERY_SECOND)
+def moved_frames(
+    codes_N6hw: Tensor, seams_15SS: Tensor, mouth: Box, share_11hw: Tensor | None = None
+) -> list[MovedFrame]:
+    """What `Canvas.draw` needs of motion codes; tears inside `mouth` are left to it.
+
+    `share` is how much of the motion each point of the lattice follows (`face.matte.head_share`):
+    codes are smooth, and move what is behind the head with it.
+    """
+    seams_N5SS = seams_15SS.expand(len(codes_N6hw), -1, -1, -1)
+    maps = source_offsets(codes_N6hw, seams_N5SS, _EVERY_SECOND)
+    if share_11hw is not None:
+        maps[:, :6] *= share_11hw.to(maps)
     upper, lower = maps[:, 2:4], maps[:, 4:6]
     places = _lattice(maps)
     depth_upper, depth_lower = (
-        sample(seams_N5SS[:, n : n + 1].expand(len(maps), -1, -1, -1), places + flow)
-        for n, flow in enumerate((upper, lower))
+        sample(seams_N5SS[:, n : n + 1], places + flow) for n, flow in enumerate((upper, lower))
     )
     front = torch.where(depth_upper < 0, upper, lower)
     near = (depth_upper < _SEAM_REACH) | (depth_lower < _SEAM_REACH)
