@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,24 +88,42 @@ def load_flashtalk_14b(
     """
     folder = _checked(folder)
     sizes, memory = sizes or EncoderSizes(), memory or WeightMemory()
-    image = CLIPVisionConfig(**sizes.image)
-    speech = _speech_config(folder)
     config = _dit_config(folder, sizes)
     memory.check_blocks(config.num_layers)
-    text = _encode_prompt(folder, sizes, prompt, config.text_len, device)
+    (text,) = encode_prompts(folder, [prompt], device, sizes=sizes)
+    dit = _transformer(config, folder, device, dtype, memory)
+    codec, front_end = load_encoders(folder, device, dtype, sizes=sizes)
+    return ModelParts(dit=dit, codec=codec, front_end=front_end, text=text[None])
+
+
+def load_encoders(
+    folder: Path, device: torch.device, dtype: torch.dtype, *, sizes: EncoderSizes | None = None
+) -> tuple[WanCodec, Wav2VecFrontEnd]:
+    """All of the folder but the transformer and the text encoder; the VAE in `dtype`.
+
+    Raises:
+        WeightsError, CheckpointError: as in `load_flashtalk_14b`.
+    """
+    folder, sizes = _checked(folder), sizes or EncoderSizes()
     half = torch.float16 if device.type == "cuda" else torch.float32
-    return ModelParts(
-        dit=_transformer(config, folder, device, dtype, memory),
-        codec=WanCodec(
-            WanVAE.load(folder / VAE_FILE, config=sizes.vae, dtype=dtype, device=device),
-            load_image_encoder(image, folder / IMAGE_FILE, dtype=half, device=device),
-            sizes.frame_size,
-        ),
-        front_end=Wav2VecFrontEnd(
-            Wav2VecFeatures.load(speech, _speech_file(folder), device=device)
-        ),
-        text=text,
+    image = CLIPVisionConfig(**sizes.image)
+    codec = WanCodec(
+        WanVAE.load(folder / VAE_FILE, config=sizes.vae, dtype=dtype, device=device),
+        load_image_encoder(image, folder / IMAGE_FILE, dtype=half, device=device),
+        sizes.frame_size,
     )
+    speech = Wav2VecFeatures.load(_speech_config(folder), _speech_file(folder), device=device)
+    return codec, Wav2VecFrontEnd(speech)
+
+
+def transformer_config(folder: Path, *, sizes: EncoderSizes | None = None) -> DiTConfig:
+    """Sizes of the folder's transformer.
+
+    Raises:
+        WeightsError: no folder, or files are missing.
+        ConfigError: config.json is not that of the released transformer.
+    """
+    return _dit_config(_checked(folder), sizes or EncoderSizes())
 
 
 def load_transformer(
@@ -222,14 +240,24 @@ def _speech_config(folder: Path) -> Wav2Vec2Config:
     return config
 
 
-def _encode_prompt(
-    folder: Path, sizes: EncoderSizes, prompt: str, max_tokens: int, device: torch.device
-) -> Tensor:
-    """The prompt's features, [1, L, text_dim]; the encoder is gone when this returns."""
+def encode_prompts(
+    folder: Path,
+    prompts: Sequence[str],
+    device: torch.device,
+    *,
+    sizes: EncoderSizes | None = None,
+) -> list[Tensor]:
+    """Features of each prompt, [L, text_dim]; the encoder is gone when this returns.
+
+    Raises:
+        WeightsError, ConfigError, CheckpointError: as in `load_flashtalk_14b`.
+    """
+    folder, sizes = _checked(folder), sizes or EncoderSizes()
+    longest = _dit_config(folder, sizes).text_len
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_FILE))  # type: ignore[no-untyped-call]
     encoder = load_text_encoder(UMT5Config(**sizes.text), folder / TEXT_FILE, device=device)
-    features = encode_prompt(encoder, tokenizer, prompt, max_tokens)
-    logger.info("encoded the prompt into %d tokens", features.shape[1])
+    features = [encode_prompt(encoder, tokenizer, prompt, longest)[0] for prompt in prompts]
+    logger.info("encoded %d prompts into %s tokens", len(prompts), [len(f) for f in features])
     del encoder
     gc.collect()  # modules hold cycles; the memory is needed now
     if device.type == "cuda":

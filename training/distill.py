@@ -16,7 +16,7 @@ mixed in: distribution matching on its own history alone is known to let motion 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from visavis.engine.codec.motion_latents import GRID
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.causal import make_causal
 from visavis.training.checkpoints import load_checkpoint, step_seed
+from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.distribution_matching import (
     alignment_loss,
     critic_loss,
@@ -41,7 +42,7 @@ from visavis.training.ema import Ema
 from visavis.training.hearing import Hearing
 from visavis.training.parallel import RunParts, Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
-from visavis.training.recipes import MODELS, STUDENTS, TEACHERS, StudentRecipe
+from visavis.training.recipes import MODELS, StudentRecipe
 from visavis.training.resumable_run import CHECKPOINT, ResumableRun
 from visavis.training.rollout import ChunkHearing, leave_at, with_motion
 from visavis.training.self_rollout import (
@@ -56,6 +57,15 @@ from visavis.training.self_rollout import (
 from visavis.training.train_teacher import TrainingData
 
 app = App(help=__doc__)
+
+
+@runtime_checkable
+class Scenes(Protocol):
+    """Where roll-outs come from that bring their own latents and hand-over."""
+
+    def draw_scene(
+        self, rng: np.random.Generator, batch: int, chunks: int, *, from_portrait: bool
+    ) -> Scene: ...
 
 
 class Sequences(Protocol):
@@ -103,7 +113,7 @@ class Distillation(ResumableRun[FlashTalkDiT]):
         self.critic_optimizer = _optimizer(recipe, self.critic, recipe.critic_rate)
         self.teacher = workers.place(teacher.eval().requires_grad_(False), trained=False)
 
-    def round(self, windows: Sequences) -> dict[str, float]:
+    def round(self, windows: Sequences | Scenes) -> dict[str, float]:
         """Roll out, train the critic, train the student."""
         recipe, workers = self.recipe, self.workers
         plan = plan_round(recipe, self.step)
@@ -117,7 +127,7 @@ class Distillation(ResumableRun[FlashTalkDiT]):
         report["critic"] = sum(losses) / max(len(losses), 1)
         return {**workers.average(report), "chunks": float(plan.chunks)}
 
-    def begin(self, windows: Sequences, plan: RoundPlan, stream: int) -> Stream:
+    def begin(self, windows: Sequences | Scenes, plan: RoundPlan, stream: int) -> Stream:
         """Draw a micro-batch, go to its last chunk and let the student make that."""
         recipe = self.recipe
         rng = np.random.default_rng(step_seed(recipe.seed, self.step, stream, 2))
@@ -134,9 +144,15 @@ class Distillation(ResumableRun[FlashTalkDiT]):
             sample = with_motion(self.make(last, plan, generator), last.motion)
         return Stream(last, sample, generator)
 
-    def draw_scene(self, windows: Sequences, rng: np.random.Generator, plan: RoundPlan) -> Scene:
+    def draw_scene(
+        self, windows: Sequences | Scenes, rng: np.random.Generator, plan: RoundPlan
+    ) -> Scene:
         """Sequences for a roll-out of so many chunks."""
         recipe = self.recipe
+        if isinstance(windows, Scenes):
+            return windows.draw_scene(
+                rng, recipe.batch, plan.chunks, from_portrait=plan.from_portrait
+            )
         frames = sequence_frames(plan.chunks, recipe.chunk_frames)
         batch = windows.draw_sequences(rng, recipe.batch, frames, from_portrait=plan.from_portrait)
         return MotionScene(
@@ -305,7 +321,8 @@ def main(
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
-    recipe: str = "embedded",
+    config: str = "distill-embedded",
+    overrides: Overrides = (),
     minutes: float | None = None,
 ) -> None:
     """Distil the student.
@@ -316,10 +333,11 @@ def main(
         speech: folder of speech shards.
         bank: the portrait bank.
         encoder: folder of the speech encoder's weights.
-        recipe: preset, see `training/recipes.py`.
+        config: recipe, a TOML file or the name of one in `training/configs`.
+        overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
     """
-    chosen = STUDENTS[recipe]()
+    chosen = recipe_or_exit(StudentRecipe, config, overrides)
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
     with Workers() as workers:
@@ -328,7 +346,7 @@ def main(
             speech,
             bank,
             Hearing.load(encoder),
-            focus_weight=TEACHERS[recipe]().focus_weight,
+            focus_weight=chosen.focus_weight,
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,
         )

@@ -18,6 +18,7 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.weights import CONFIG_FILE, DIT_FILE
 from visavis.training.distill import averaged_model
 from visavis.training.progress import configure_logging, log
+from visavis.training.sharding import newest_checkpoint, sharded_average
 from visavis.training.train_speech_encoder import write_speech_encoder
 
 app = App(help=__doc__)
@@ -64,8 +65,12 @@ def main(
         layout: names of the tensors: ours, or those of the released checkpoint.
     """
     configure_logging()
-    path = write_dit(averaged_model(source), out, layout)
-    write_speech_encoder(load_speech_encoder(encoder), out)
+    if newest_checkpoint(source) is not None:
+        # The 14B model hears through wav2vec2, which is not trained.
+        path = write_dit(sharded_average(source), out, "original")
+    else:
+        path = write_dit(averaged_model(source), out, layout)
+        write_speech_encoder(load_speech_encoder(encoder), out)
     log.info("wrote %s", path)
 
 

@@ -5,9 +5,11 @@ from typing import Final, Literal
 
 from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 
-# Models that can be trained: the embedded one, and smaller ones of the same kind: for many runs
-# that are compared (`training.ablation`), and to see that a command runs.
+# Models that can be trained: the released one (`training.train_large`), the embedded one, and
+# smaller ones of its kind: for many runs that are compared (`training.ablation`), and to see that
+# a command runs.
 MODELS: Final[dict[str, DiTConfig]] = {
+    "flashtalk-14b": DIT_PRESETS["flashtalk-14b"],
     "embedded": DIT_PRESETS["embedded"],
     "small": replace(
         DIT_PRESETS["embedded"],

@@ -40,10 +40,13 @@ from visavis.engine.dit.late import LatePass
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.tensor_files import CheckpointError
 from visavis.training.parallel import Model, RunParts, Workers
+from visavis.training.recipes import MODELS
 
 SHARDED: Final = "checkpoint"  # folder of the newest whole checkpoint in a run's folder
 _OLD, _NEW = f"{SHARDED}.old", f"{SHARDED}.new"
 _PLAIN = "run.json"
+ReadWeight = Callable[[str], Tensor]
+"""Our name of a parameter -> the whole tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +180,7 @@ class ShardedWorkers(Workers):
         Raises:
             FileNotFoundError: there is none.
         """
-        path = newest_checkpoint(folder)
-        if path is None:
-            raise FileNotFoundError(f"{folder}: no checkpoint")
+        path = _newest(folder)
         state = _pieces(parts)
         dcp.load(state, checkpoint_id=path)
         for name, model in parts.models.items():
@@ -194,19 +195,26 @@ class ShardedWorkers(Workers):
         return plain
 
     def build(
-        self, config: DiTConfig, read: Callable[[str], Tensor], *, trained: bool = True
+        self, config: DiTConfig, source: ReadWeight | Path, *, trained: bool = True
     ) -> FlashTalkDiT:
-        """A model in pieces that was never whole: `read` gives one parameter at a time.
+        """A model in pieces that was never whole.
+
+        `source` gives one whole parameter at a time, of which each process keeps its piece; or is
+        the folder of a sharded run, from whose averages each reads its piece alone.
 
         Raises:
             CheckpointError: a tensor of another shape.
+            FileNotFoundError: the run has no checkpoint.
         """
         model = self.place(empty_model(config), trained=trained)
         offloaded = self.plan.offload and trained
         model.to_empty(device=torch.device("cpu") if offloaded else self.device)
         model.rope.reset(self.device)
-        for name, parameter in model.named_parameters():
-            fill(name, parameter, read(name))
+        if isinstance(source, Path):
+            dcp.load({"ema": dict(model.named_parameters())}, checkpoint_id=_newest(source))
+        else:
+            for name, parameter in model.named_parameters():
+                fill(name, parameter, source(name))
         return model if trained else model.eval().requires_grad_(False)
 
 
@@ -252,16 +260,37 @@ def read_averages(folder: Path, config: DiTConfig) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: the run has no checkpoint yet.
     """
-    path = newest_checkpoint(folder)
-    if path is None:
-        raise FileNotFoundError(f"{folder}: no sharded checkpoint; train a while longer")
     model = empty_model(config)
     averages = {
         name: torch.empty(parameter.shape, dtype=torch.float32)
         for name, parameter in model.named_parameters()
     }
-    dcp.load({"ema": averages}, checkpoint_id=path, no_dist=True)
+    dcp.load({"ema": averages}, checkpoint_id=_newest(folder), no_dist=True)
     return averages
+
+
+def sharded_average(folder: Path, config: DiTConfig | None = None) -> FlashTalkDiT:
+    """The averaged weights of a sharded run, in a model of this process's own.
+
+    `config` None: that of the recipe's model.
+
+    Raises:
+        FileNotFoundError: the run has no checkpoint yet.
+    """
+    if config is None:
+        plain = json.loads((_newest(folder) / _PLAIN).read_text(encoding="utf-8"))
+        config = MODELS[plain["recipe"]["model"]]
+    model = empty_model(config)
+    model.load_state_dict(read_averages(folder, config), assign=True)
+    model.rope.reset("cpu")
+    return model.eval().requires_grad_(False)
+
+
+def _newest(folder: Path) -> Path:
+    path = newest_checkpoint(folder)
+    if path is None:
+        raise FileNotFoundError(f"{folder}: no sharded checkpoint; train a while longer")
+    return path
 
 
 def _pieces(parts: RunParts) -> dict[str, Any]:

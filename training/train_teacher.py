@@ -19,6 +19,7 @@ from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import step_seed
+from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import (
     FocusSpec,
@@ -38,7 +39,7 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.puppets.basis import WEIGHTS, control_weights
-from visavis.training.recipes import MODELS, TEACHERS, TeacherRecipe
+from visavis.training.recipes import MODELS, TeacherRecipe
 from visavis.training.resumable_run import ResumableRun, cosine_fall, warmth
 from visavis.training.rollout import Conditions, Network
 from visavis.training.validation import ValidationSet
@@ -301,7 +302,8 @@ def main(
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
-    recipe: str = "embedded",
+    config: str = "teacher-embedded",
+    overrides: Overrides = (),
     minutes: float | None = None,
 ) -> None:
     """Train the teacher.
@@ -311,10 +313,11 @@ def main(
         speech: folder of speech shards.
         bank: the portrait bank.
         encoder: folder of the speech encoder's weights.
-        recipe: preset, see `training/recipes.py`.
+        config: recipe, a TOML file or the name of one in `training/configs`.
+        overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
     """
-    chosen = TEACHERS[recipe]()
+    chosen = recipe_or_exit(TeacherRecipe, config, overrides)
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
     with Workers() as workers:

@@ -31,6 +31,8 @@ STAGES = {
     "distill": ("visavis.training.distill", "Correct a student on its own history."),
     "ablation": ("visavis.training.ablation.run", "Compare variants of the distillation."),
     "export": ("visavis.training.export_dit", "Write the student's weights."),
+    "conditions": ("visavis.training.precompute", "Encode clips for training the 14B model."),
+    "14b": ("visavis.training.train_large", "Train the 14B model's teacher or student."),
 }
 
 
