@@ -171,7 +171,7 @@ class AvatarEngine:
             dtype=chosen,
             framing=spec.framing,
             num_steps=spec.num_steps,
-            frame_size=frame_size,
+            frame_size=frame_size or spec.frame_size,
         )
 
     @property
@@ -227,7 +227,10 @@ class AvatarEngine:
                     image, fine_size=self.frame_sizes[-1][0], landmarker=self._landmarker
                 )
         with torch.inference_mode():
-            reference = self._pipeline.codec.reference(image)
+            codec = self._pipeline.codec
+            reference = codec.reference(image)
+            if isinstance(codec, SizedCodec):
+                reference = codec.resized(reference, self.frame_size)
             return Avatar(image, self._pipeline.conditions(reference))
 
     def open_session(

@@ -54,7 +54,8 @@ class ModelSpec:
     """Per-model bundle.
 
     `dit` gives the sizes for random weights; a weights folder's own config.json has the last word.
-    `weights` names the default folder; None: transformer and codec get random weights. `fine_size`
+    `weights` names the default folder; None: transformer and codec get random weights. `frame_size`
+    is the (height, width) that sessions get; None: the codec's. `fine_size`
     is how many pixels of a framed face (`frame_portrait`) its largest frames show; None: no more
     than the model itself sees.
     """
@@ -65,6 +66,7 @@ class ModelSpec:
     load_vae: LoadVAE | None = None
     weights: str | None
     framing: Framing = "face"
+    frame_size: tuple[int, int] | None = None
     fine_size: int | None = None
     num_steps: int = 4
 
@@ -141,6 +143,7 @@ MODELS: dict[str, ModelSpec] = {
         dit=DIT_PRESETS["embedded"],
         load=_motion_model,
         weights="embedded",
+        frame_size=(512, 512),
         fine_size=512,
     ),
     # The released checkpoint, in the folder that docs/flashtalk-14b.md describes.

@@ -45,6 +45,7 @@ from visavis.training.puppets.bank import HELD_OUT
 from visavis.training.puppets.controls import lip_gap
 from visavis.training.speech.eval_set import EvalClip, read_eval_clips
 
+FRAME_SIZE: Final = (256, 256)
 PORTRAITS_VARIABLE: Final = "VISAVIS_PORTRAITS"
 DEFAULT_PORTRAITS: Final = Path("../shared/data/portraits")
 RECORDINGS_VARIABLE: Final = "VISAVIS_RECORDINGS"
@@ -138,7 +139,8 @@ def evaluate(
     paths = held_out_portraits(portraits)
     spoken_by_people = _recordings(recordings)[: plan.recordings]
     clips = read_eval_clips()
-    engine = AvatarEngine.load("embedded", weights=weights, memory=memory)
+    # Figures of one release compare with the next at the size that the model itself sees.
+    engine = AvatarEngine.load("embedded", weights=weights, memory=memory, frame_size=FRAME_SIZE)
     engine.warm_up()
     figures: dict[str, float] = {}
     landmarker = FaceLandmarker()
