@@ -278,6 +278,7 @@ def distil(job: Distillation, data: TrainingData, folder: Path) -> None:
     """Rounds until the recipe's time or step count is reached."""
     recipe = job.recipe
     saved = validated = job.elapsed
+    samples = recipe.batch * (recipe.streams or job.workers.count)
     with RunProgress(
         folder,
         60 * recipe.minutes,
@@ -294,7 +295,7 @@ def distil(job: Distillation, data: TrainingData, folder: Path) -> None:
             # Agreed on by all ranks: it travelled with the last gradient.
             finished = job.elapsed >= 60 * recipe.minutes or job.step >= recipe.steps
             if job.workers.leads:
-                progress.step(job.step, recipe.batch * job.workers.count, losses)
+                progress.step(job.step, samples, losses)
                 if finished or job.elapsed - validated > 60 * recipe.validate_minutes:
                     validated = job.elapsed
                     _validate(job, data, progress, folder)

@@ -8,7 +8,7 @@ pieces travel by NCCL, on CPUs by gloo.
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +143,6 @@ class ShardedWorkers(Workers):
     def average_gradients(self, model: nn.Module, clock: float = 0.0) -> float:
         """Gradients are means already, each process has its piece; the clock is averaged."""
         return self.average({"clock": clock})["clock"]
-
-    def average(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Means over processes; the names are the same everywhere."""
-        return super().average(values) if self.count > 1 else dict(values)
 
     def clip(self, model: nn.Module, limit: float) -> float:
         """Scale gradients down to a norm, taken over all pieces, of at most `limit`."""

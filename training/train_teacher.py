@@ -252,6 +252,7 @@ def train(run: TeacherRun, data: TrainingData) -> None:
     """Steps until the recipe's time or step count is reached."""
     recipe = run.recipe
     minutes = {"save": run.elapsed, "validate": run.elapsed, "sheet": 0.0}
+    samples = recipe.batch * (recipe.streams or run.workers.count)
     with RunProgress(
         run.folder,
         60 * recipe.minutes,
@@ -266,7 +267,7 @@ def train(run: TeacherRun, data: TrainingData) -> None:
             losses = run.advance(data)
             finished = run.elapsed >= 60 * recipe.minutes or run.step >= recipe.steps
             if run.workers.leads:
-                progress.step(run.step, recipe.batch * run.workers.count, losses)
+                progress.step(run.step, samples, losses)
                 _housekeeping(run, data, progress, minutes, finished)
             run.elapsed += time.monotonic() - began
 

@@ -1,0 +1,121 @@
+"""Recipes as files: complete, strict, and clear about what is wrong."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from visavis.training.config_files import (
+    CONFIGS,
+    ConfigFileError,
+    load_recipe,
+    missing_fields,
+    shipped_configs,
+)
+from visavis.training.recipes import StudentRecipe, TeacherRecipe
+from visavis.training.sharding import ShardingPlan
+from visavis.training.train_student import EnergyRecipe
+
+SHIPPED = {
+    "teacher-embedded": TeacherRecipe,
+    "student-embedded": EnergyRecipe,
+    "distill-embedded": StudentRecipe,
+    "teacher-14b": TeacherRecipe,
+    "student-14b": StudentRecipe,
+}
+
+
+def test_every_shipped_file_is_known() -> None:
+    assert shipped_configs() == sorted(SHIPPED)
+
+
+@pytest.mark.parametrize(("name", "kind"), SHIPPED.items())
+def test_shipped_files_state_every_number(name: str, kind: type[Any]) -> None:
+    assert missing_fields(kind, CONFIGS / f"{name}.toml") == []
+    assert isinstance(load_recipe(kind, name), kind)
+
+
+@pytest.mark.parametrize("name", ["teacher-14b", "student-14b"])
+def test_large_recipes_say_how_models_lie_in_pieces(name: str) -> None:
+    assert load_recipe(ShardingPlan, name, table="sharding") == ShardingPlan()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rte = 1e-4", "has no field 'rte'; did you mean rate?"),
+        ("zzz = 1", "there are batch, betas"),
+        ('batch = "16"', "batch='16' must be a whole number"),
+        ("batch = true", "batch=True must be a whole number"),
+        ("rate = false", "rate=False must be a number"),
+        ("bf16 = 1", "bf16=1 must be true or false"),
+        ("betas = [0.9]", r"betas=\[0.9\] must be an array of 2 numbers"),
+        ("betas = 0.9", "betas=0.9 must be an array"),
+        ('frame_counts = [33, "9"]', "frame_counts"),
+        ("frame_counts = [33, 9]", "must have equal length"),
+        ("rate = ", "not TOML"),
+    ],
+)
+def test_errors_name_the_file_the_field_and_the_remedy(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigFileError, match=message) as error:
+        load_recipe(TeacherRecipe, str(path))
+    assert "mine.toml" in str(error.value)
+
+
+def test_choices_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFileError, match="'renoise' or 'euler'"):
+        load_recipe(StudentRecipe, "distill-embedded", ["sampler=heun"])
+
+
+def test_a_missing_file_lists_what_there_is() -> None:
+    with pytest.raises(ConfigFileError, match="teacher-14b, teacher-embedded"):
+        load_recipe(TeacherRecipe, "nowhere.toml")
+
+
+def test_what_a_file_leaves_out_is_the_dataclass_default(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text("batch = 3\nrate = 1\n[other]\nx = 1\n")
+    assert load_recipe(TeacherRecipe, str(path)) == TeacherRecipe(batch=3, rate=1.0)
+
+
+def test_overrides_win_and_words_need_no_quotes() -> None:
+    recipe = load_recipe(
+        StudentRecipe,
+        "distill-embedded",
+        ["rate = 1e-6", "sampler=euler", "betas=[0.5, 0.9]", "bf16=false", "model=smoke"],
+    )
+    assert (recipe.rate, recipe.sampler, recipe.betas) == (1e-6, "euler", (0.5, 0.9))
+    assert (recipe.bf16, recipe.model) == (False, "smoke")
+    for wrong in ("rate", "=3"):
+        with pytest.raises(ConfigFileError, match="write field=value"):
+            load_recipe(StudentRecipe, "distill-embedded", [wrong])
+    with pytest.raises(ConfigFileError, match="--set: StudentRecipe has no field 'rat'"):
+        load_recipe(StudentRecipe, "distill-embedded", ["rat=1"])
+
+
+@given(
+    rate=st.floats(allow_nan=False),
+    steps=st.integers(-(2**40), 2**40),
+    word=st.from_regex("[a-z]+", fullmatch=True),
+)
+def test_values_survive_the_way_through_an_override(rate: float, steps: int, word: str) -> None:
+    recipe = load_recipe(
+        TeacherRecipe,
+        "teacher-embedded",
+        [f"rate={float(rate)!r}", f"steps={steps}", f'model="{word}"'],
+    )
+    assert (recipe.rate, recipe.steps, recipe.model) == (rate, steps, word)
+
+
+def test_every_type_of_field_can_be_described() -> None:
+    for kind in {*SHIPPED.values(), ShardingPlan}:
+        for field in fields(kind):
+            with pytest.raises(ConfigFileError, match=f"{field.name}="):
+                load_recipe(kind, "teacher-embedded", [f"{field.name}=1979-05-27"], table="none")
