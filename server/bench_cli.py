@@ -33,7 +33,7 @@ def bench_load(
     url: str | None = None,
     *,
     sessions: int = 1,
-    seconds: float = 195.0,
+    seconds: float = 200.0,
     most_sessions: int = 16,
     ramp_seconds: float = 18.0,
     avatar: str | None = None,

@@ -21,7 +21,7 @@ class LoadPlan:
     """What to do. `most_sessions` bounds the ramp; the first stage's number for no ramp at all."""
 
     sessions: int = 1
-    seconds: float = 195.0
+    seconds: float = 200.0
     most_sessions: int = 16
     ramp_seconds: float = 18.0
     avatar: str | None = None
