@@ -7,5 +7,6 @@ export default defineConfig({
   build: { target: "es2022", outDir: "dist", emptyOutDir: true, assetsInlineLimit: 0 },
   worker: { format: "es" },
   server: { proxy: { "/v1": { target: api, ws: true }, "/health": { target: api } } },
-  test: { include: ["src/**/*.test.ts"], environment: "node" },
+  // Properties take seconds where the machine has other things to do.
+  test: { include: ["src/**/*.test.ts"], environment: "node", testTimeout: 60_000 },
 });

@@ -3,7 +3,7 @@
  * clock is the caller's.
  */
 import type { ResumeOffer, SessionExpiring, SessionResume } from "./protocol";
-import { mayResumeAfter } from "./retry";
+import { mayResumeAfter, verdictOf } from "./retry";
 
 export class Resumption {
   #offer: ResumeOffer | null = null;
@@ -56,7 +56,7 @@ export class Resumption {
     this.#attempting = false;
     if (wasLive && this.#offer && mayResumeAfter(closeCode)) {
       this.#heldUntilMs = nowMs + this.#offer.ttl_s * 1000;
-    } else if (!attempted || !mayResumeAfter(closeCode)) {
+    } else if (!attempted || verdictOf(closeCode) !== "retry") {
       this.#heldUntilMs = 0;
     }
     return attempted && (closeCode === 4403 || closeCode === 4404);
