@@ -22,6 +22,7 @@ from visavis.engine.registry import model_spec
 from visavis.engine.session import AvatarFrame, AvatarSession
 from visavis.engine.weight_memory import WeightMemory
 from visavis.server.audio_file import AudioFile
+from visavis.server.background_writer import BackgroundWriter
 from visavis.server.mp4_writer import Mp4Writer
 from visavis.server.provenance import Provenance
 
@@ -111,9 +112,10 @@ def render(
                 provenance=Provenance(model=model),
                 watermark=watermark,
             ) as video,
+            BackgroundWriter(video.write) as writer,
         ):
             for frame in speak(session, audio.blocks(), audio.rate):
-                video.write(frame)
+                writer.put(frame)
                 advance()
     return avatar.warnings
 
