@@ -17,23 +17,27 @@ from visavis.training.ablation.sessions import RECOVERY_CHUNKS
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-_TITLES: Final = {
-    "seeds": "seeds",
-    "rounds": "rounds",
+# Columns by the name of their figure: how the motion is, and whether it stays so.
+_MOTION: Final = {
     "sync": "sync r",
-    "sync_late": "r, chunks 91-100",
+    "sync_late": "r at chunks 91-100",
     "lips": "lips",
     "head": "head",
     "lids": "lids",
-    "drift 0": "drift 1",
-    "drift 1": "10",
-    "drift 2": "100",
-    "stray 2": "stray 100",
+    "boundary_jump": "border jump",
+}
+_STABILITY: Final = {
+    "drift 0": "drift at 1",
+    "drift 1": "at 10",
+    "drift 2": "at 100",
+    "stray 0": "stray at 1",
+    "stray 2": "at 100",
     "camera": "camera",
     "collapse": "collapse",
-    "boundary_jump": "border",
-    "recover 0": "recover 1",
+    "recover 0": "left after 1",
+    "recover 1": "2",
     "recover 2": "5",
+    "recover 3": "10",
 }
 
 
@@ -104,16 +108,25 @@ _T: Final = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 
 
 def markdown(records: Mapping[str, Record]) -> str:
-    """The table, a row a title."""
-    lines = [
-        "| | " + " | ".join(_TITLES.values()) + " |",
-        "|---" * (len(_TITLES) + 1) + "|",
-    ]
+    """Two tables, a row a title: motion, with seeds and rounds of training, and stability."""
+    return "\n".join(
+        [
+            *_lines(records, _MOTION, counts=True),
+            "",
+            *_lines(records, _STABILITY, counts=False),
+            "",
+        ]
+    )
+
+
+def _lines(records: Mapping[str, Record], columns: Mapping[str, str], *, counts: bool) -> list[str]:
+    heads = [*(("seeds", "rounds") if counts else ()), *columns.values()]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for record in records.values():
-        cells = [f"{len(record.figures)}", f"{record.rounds:.0f}"]
-        cells += [interval(record.values(name)) for name in list(_TITLES)[2:]]
+        cells = [f"{len(record.figures)}", f"{record.rounds:.0f}"] if counts else []
+        cells += [interval(record.values(name)) for name in columns]
         lines.append(f"| {record.title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 _DRAWN: Final = {

@@ -58,7 +58,7 @@ def rows(
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
     evaluations: int = 10_000,
-    sessions: int = 16,
+    sessions: int = 12,
     chunks: int = 100,
 ) -> None:
     """Train and measure every row and seed that is not there yet.

@@ -24,9 +24,9 @@ from visavis.training.self_rollout import network_evaluations, plan_round
 
 
 def jobs() -> list[tuple[Row, int]]:
-    """Every row and seed, the headline's first seeds before anyone's second."""
-    order = [(seed, row) for row in ROWS for seed in row.seeds]
-    return [(row, seed) for seed, row in sorted(order, key=lambda job: job[0])]
+    """Every row and seed: the headline's rows (those with several seeds) first, seed by seed."""
+    order = [(row, seed) for row in ROWS for seed in row.seeds]
+    return sorted(order, key=lambda job: (len(job[0].seeds) == 1, job[1]))
 
 
 class Table:
@@ -57,7 +57,8 @@ class Table:
             began, before = time.monotonic(), time.process_time()
             network, training = self._network(row, seed)
             # The titles that share this network come first: the row itself is what "done" means.
-            for title, how in (*row.also.items(), (row.title, row.how)):
+            also = row.also.items() if seed == row.seeds[0] else ()
+            for title, how in (*also, (row.title, row.how)):
                 self._measure(title, how, network, seed, training)
             log.info(
                 "%s, seed %d: %.0f s, %.0f s of CPU",
