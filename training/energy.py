@@ -51,7 +51,8 @@ class EnergyWeights:
     head: float = 8.0
     head_change: float = 12.0
     whole: float = 10.0
-    border: float = 6.0
+    border: float = 6.0  # lips
+    head_border: float = 24.0
     # What the distance between the two samples counts more than a proper score would have it: at
     # 1.08, draws of a normal quantity settle at 1.4 times the data's variance. A model that is
     # trained for an hour falls short of the optimum by about as much.
@@ -159,7 +160,7 @@ def _distances(difference: Controls, motion_slots: int, weights: EnergyWeights) 
         _Part(weights.smile_brow_change, _norms(free_change, 1)),
         _Part(weights.head, _norms(head, TEMPORAL_STRIDE), wider),
         _Part(weights.head_change, _norms(head_change, 1)),
-        _Part(weights.border, _norms(head_change[:, :1], 1)),
+        _Part(weights.head_border, _norms(head_change[:, :1], 1)),
         _Part(weights.whole, _norms(head, count) / 2, wider),
         _Part(weights.whole, _norms(head.mean(dim=1, keepdim=True), 1), wider),
         _Part(weights.whole, torch.linalg.vector_norm(head, dim=2, keepdim=True), wider),
