@@ -38,6 +38,7 @@ def bench_load(
     ramp_seconds: float = 18.0,
     avatar: str | None = None,
     video: Video = "h264",
+    height: int | None = None,
     model: str = "embedded",
     pid: int | None = None,
     json: Path | None = None,
@@ -67,6 +68,8 @@ def bench_load(
         Whom they talk through. [default: the server's first avatar]
     video
         What the server is to send.
+    height
+        Of the pictures, in pixels. [default: the server's own]
     model
         Model of the own server.
     pid
@@ -91,6 +94,7 @@ def bench_load(
             ramp_seconds=ramp_seconds,
             avatar=avatar,
             video=video,
+            height=height,
         )
         _check_outputs(json=json, plot=plot, details=details)
         with ExitStack() as stack:

@@ -46,9 +46,10 @@ class Arrival:
 
 
 class BenchClient:
-    """One socket; sending and `arrivals` may run in two tasks."""
+    """One socket; sending and `arrivals` may run in two tasks. `size`: of its pictures."""
 
     def __init__(self, socket: ClientConnection) -> None:
+        self.size = ""
         self._socket = socket
         self._seq = 0
 
@@ -96,9 +97,12 @@ class BenchClient:
 
 @asynccontextmanager
 async def open_client(
-    url: str, *, avatar: str, rate: int, video: str
+    url: str, *, avatar: str, rate: int, video: str, height: int | None = None
 ) -> AsyncIterator[BenchClient]:
-    """A configured session. Raises BenchError when the server refuses, or is not there."""
+    """A configured session; `height` of its pictures, None for the server's own.
+
+    Raises BenchError when the server refuses, or is not there.
+    """
     try:
         socket = await connect(
             url,
@@ -114,13 +118,15 @@ async def open_client(
         settings = {
             "avatar_id": avatar,
             "input_audio": {"format": "pcm16", "rate": rate},
-            "output": {"video": video},
+            "output": {"video": video} | ({} if height is None else {"height": height}),
         }
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await client.until("session.created")
                 await client.send("session.update", session=settings)
-                await client.until("session.updated")
+                updated = await client.until("session.updated")
+                output = updated["session"]["output"]
+                client.size = f"{output['width']}x{output['height']}"
         except TimeoutError:
             raise BenchError(f"no session within {OPEN_TIMEOUT_S:g} s") from None
         yield client

@@ -18,7 +18,10 @@ from visavis.server.bench_ramp import Stage, ramp, run_stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """What to do. `most_sessions` bounds the ramp; the first stage's number for no ramp at all."""
+    """What to do. `most_sessions` bounds the ramp; the first stage's number for no ramp at all.
+
+    `height` of the pictures in pixels, None for the server's own.
+    """
 
     sessions: int = 1
     seconds: float = 200.0
@@ -26,6 +29,7 @@ class LoadPlan:
     ramp_seconds: float = 18.0
     avatar: str | None = None
     video: str = "h264"
+    height: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("sessions", "seconds", "ramp_seconds"):
@@ -83,6 +87,7 @@ async def run_load(
             seconds=plan.seconds,
             avatar=avatar,
             video=plan.video,
+            height=plan.height,
         )
         watch.mark()
         stages.append(first)
@@ -96,6 +101,7 @@ async def run_load(
                 seconds=plan.ramp_seconds,
                 avatar=avatar,
                 video=plan.video,
+                height=plan.height,
             )
             async for stage in steps:
                 stages.append(stage)

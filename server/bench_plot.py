@@ -95,7 +95,8 @@ def write_plot(report: LoadReport, path: Path) -> None:
 def _frame(report: LoadReport) -> Iterator[str]:
     sessions = report.plan.sessions
     speakers = "1 live speaker" if sessions == 1 else f"{sessions} live speakers"
-    title = f"visavis bench: latencies of {speakers}, {report.plan.seconds:.0f} s"
+    size = report.stages[0].measured.size
+    title = f"visavis bench: latencies of {speakers}, {report.plan.seconds:.0f} s, {size}"
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">'

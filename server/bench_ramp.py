@@ -77,7 +77,14 @@ def missed_objectives(measured: Measurements) -> tuple[str, ...]:
 
 
 async def run_stage(
-    url: str, *, sessions: int, seconds: float, avatar: str, video: str, seed: int = 0
+    url: str,
+    *,
+    sessions: int,
+    seconds: float,
+    avatar: str,
+    video: str,
+    height: int | None = None,
+    seed: int = 0,
 ) -> Stage:
     """Let `sessions` speakers talk for `seconds`, spread over one turn of their talk."""
     measured = Measurements()
@@ -89,6 +96,7 @@ async def run_stage(
                 measured,
                 avatar=avatar,
                 video=video,
+                height=height,
                 number=seed + number,
                 delay_s=TURN_S * number / sessions,
                 until_s=until_s,
@@ -98,7 +106,14 @@ async def run_stage(
 
 
 async def ramp(
-    url: str, *, first: int, most: int, seconds: float, avatar: str, video: str
+    url: str,
+    *,
+    first: int,
+    most: int,
+    seconds: float,
+    avatar: str,
+    video: str,
+    height: int | None = None,
 ) -> AsyncIterator[Stage]:
     """Stages of ever more sessions, up to the first that misses an objective.
 
@@ -113,6 +128,7 @@ async def ramp(
             seconds=seconds,
             avatar=avatar,
             video=video,
+            height=height,
             seed=1000 * sessions,
         )
         yield stage

@@ -33,6 +33,7 @@ def details(report: LoadReport) -> dict[str, Any]:
         "counts": counts,
         "reasons": report.reasons,
         "plan": asdict(report.plan),
+        "size": report.stages[0].measured.size,
         "server_rss_mib": report.rss_mib,
         "stages": [_stage(stage) for stage in report.stages],
     }
@@ -95,7 +96,8 @@ def print_load(report: LoadReport) -> None:
 def _latencies(report: LoadReport) -> Table:
     plan = report.plan
     speakers = "1 live speaker" if plan.sessions == 1 else f"{plan.sessions} live speakers"
-    table = Table(title=f"{speakers}, {plan.seconds:.0f} s, {plan.video}")
+    size = report.stages[0].measured.size
+    table = Table(title=f"{speakers}, {plan.seconds:.0f} s, {plan.video} {size}")
     table.add_column("")
     for column in ("values", "p50", "p95", "p99"):
         table.add_column(column, justify="right")

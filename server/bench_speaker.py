@@ -63,6 +63,7 @@ class Measurements:
     stalled_s: float = 0.0
     bytes_received: int = 0
     pictures: bool = False
+    size: str = ""
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -262,6 +263,7 @@ async def run_speaker(
     *,
     avatar: str,
     video: str,
+    height: int | None,
     number: int,
     delay_s: float,
     until_s: float,
@@ -269,7 +271,8 @@ async def run_speaker(
     """A whole session; what fails is noted, for the others go on."""
     try:
         await asyncio.sleep(delay_s)
-        async with open_client(url, avatar=avatar, rate=RATE, video=video) as client:
+        async with open_client(url, avatar=avatar, rate=RATE, video=video, height=height) as client:
+            measured.size = client.size
             speaker = Speaker(client, measured, video=video, number=number)
             await speaker.run(time.monotonic() + PAUSE_S[0], until_s)
             with contextlib.suppress(BenchError):
