@@ -17,7 +17,7 @@ from torch import Tensor
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.plan import MOTION_FRAMES
 from visavis.training.dit_data import MotionWindows, WindowBatch
-from visavis.training.rollout import Network
+from visavis.training.rollout import ChunkConditions, Network
 from visavis.training.self_rollout import reach_last_chunk, sequence_frames
 
 # Frames in which an error falls to a third: the head may take its time, lips and lids may not.
@@ -51,6 +51,8 @@ def own_history_batch(
         num_steps=num_steps,
         from_portrait=from_portrait,
     )
+    if last.truth is None or not isinstance(last.conditions, ChunkConditions):
+        raise TypeError("own history needs recorded motion and the embedded model's conditions")
     target = returning(unpack_codes(last.motion), unpack_codes(last.truth))
     slots = last.motion.shape[2]
     latents = torch.cat([last.motion, pack_codes(target)[:, :, slots:]], dim=2)

@@ -11,7 +11,7 @@ from typing import Final
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, sosfilt
+from scipy import signal  # type: ignore[import-untyped]
 
 from visavis.engine.avatar_engine import Avatar, AvatarEngine
 from visavis.training.evaluation.statistics import Series, synchrony
@@ -78,13 +78,16 @@ def loudness(pcm: NDArray[np.float32]) -> Series:
 
     Smoothed over three frames, as lips smooth what they say.
     """
-    band = sosfilt(butter(4, VOWEL_BAND, "bandpass", fs=SAMPLE_RATE, output="sos"), pcm)
+    band = signal.sosfilt(
+        signal.butter(4, VOWEL_BAND, "bandpass", fs=SAMPLE_RATE, output="sos"), pcm
+    )
     size = SAMPLE_RATE // FPS
     count = -(-len(band) // size)
     power = np.pad(band, (0, count * size - len(band))).reshape(count, size)
     mean = np.convolve(np.square(power).mean(axis=1), np.ones(3) / 3, mode="same")
     level: Series = 10 * np.log10(np.maximum(mean, 1e-10))
-    return np.maximum(level - level.max(), FLOOR_DB)
+    below: Series = np.maximum(level - level.max(), FLOOR_DB)
+    return below
 
 
 def pauses(level: Series) -> NDArray[np.bool_]:

@@ -52,7 +52,9 @@ def read_recording(path: Path, rate: int) -> NDArray[np.float32]:
     with av.open(str(path)) as container:
         for stream in container.streams.audio[:1]:
             for frame in (*container.decode(stream), None):
-                blocks += [part.to_ndarray().ravel() for part in resampler.resample(frame)]
+                blocks += [
+                    part.to_ndarray().ravel().astype(np.int16) for part in resampler.resample(frame)
+                ]
     if not blocks:
         raise ValueError(f"recording={path} holds no sound; give a file with an audio track")
     return np.concatenate(blocks).astype(np.float32) / np.float32(32767.0)
