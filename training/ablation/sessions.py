@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,14 +37,13 @@ class HeldSessions:
     The same for every row of the table.
     """
 
-    def __init__(self, bank: ChunkBank, count: int, *, seed: int = 99) -> None:
-        rng = np.random.default_rng(seed)
-        self._bank = bank
+    def __init__(
+        self, bank: ChunkBank, portraits: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> None:
+        """Session i shows `portraits[i]` and begins with the bank's chunk `offsets[i]`."""
+        self.bank = bank
+        self._chosen, self._offsets = portraits, offsets
         self._places = _places(bank)
-        self._offsets = (np.arange(count) * len(self._places)) // count
-        portraits = rng.permutation(bank.source.portraits)[:count]
-        if len(portraits) < count:
-            raise ValueError(f"count={count} sessions need as many held portraits")
         self.portraits = torch.from_numpy(portraits)
         source = bank.source.bank
         self.layout = source.layout[self.portraits]
@@ -51,34 +51,41 @@ class HeldSessions:
         self.controls = ControlProbe.from_basis(source.basis[self.portraits])
         self.face = FaceProbe.from_basis(source.basis[self.portraits])
 
-    @property
-    def new_frames(self) -> int:
-        """Frames that a chunk adds."""
-        return self._bank.new_frames
+    @classmethod
+    def draw(cls, bank: ChunkBank, count: int, *, seed: int = 99) -> "HeldSessions":
+        """`count` different portraits, spread evenly over the speech.
+
+        Raises ValueError if the bank has fewer portraits.
+        """
+        portraits = np.random.default_rng(seed).permutation(bank.source.portraits)[:count]
+        if len(portraits) < count:
+            raise ValueError(
+                f"sessions={count}: only {len(portraits)} portraits are held back; ask for fewer"
+            )
+        return cls(bank, portraits, (np.arange(count) * len(_places(bank))) // count)
 
     def first(self, count: int) -> "HeldSessions":
         """The first few of the sessions."""
-        few = object.__new__(HeldSessions)
-        few._bank, few._places, few._offsets = self._bank, self._places, self._offsets[:count]
-        few.portraits, few.layout = self.portraits[:count], self.layout[:count]
-        few.rest = self.rest[:count]
-        few.controls = self.controls.of(torch.arange(count))
-        few.face = FaceProbe(self.face.mouth[:count], self.face.lids[:count])
-        return few
+        return HeldSessions(self.bank, self._chosen[:count], self._offsets[:count])
 
-    def _row(self, chunk: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        row: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-        row = (self._offsets + chunk) % len(self._places)
+    @property
+    def new_frames(self) -> int:
+        """Frames that a chunk adds."""
+        return self.bank.new_frames
+
+    def _row(self, chunk: int) -> NDArray[np.int64]:
+        """Rows of the heard chunks [S] that are the sessions' chunk n."""
+        row: NDArray[np.int64] = (self._offsets + chunk) % len(self._places)
         return row
 
     def conditions(self, chunk: int) -> ChunkConditions:
         """What chunk n is made from."""
-        heard = self._bank.heard.windows(torch.from_numpy(self._row(chunk)))
+        heard = self.bank.heard.windows(torch.from_numpy(self._row(chunk)))
         return ChunkConditions(heard, self.layout)
 
     def truth(self, chunks: int) -> Tensor:
         """Recorded codes [S, chunks N, 6, h, w] of the new frames."""
-        clips, new = self._bank.source.clips, self.new_frames
+        clips, new = self.bank.source.clips, self.new_frames
         sessions = []
         for session, portrait in enumerate(self.portraits.tolist()):
             rows = []
@@ -86,7 +93,7 @@ class HeldSessions:
                 clip, start = self._places[self._row(chunk)[session]]
                 begin = int(clips.offsets[clip]) + start + MOTION_FRAMES
                 rows.append(clips.controls[begin : begin + new])
-            sessions.append(self._bank.source.codes(np.concatenate(rows), portrait))
+            sessions.append(self.bank.source.codes(np.concatenate(rows), portrait))
         return torch.stack(sessions)
 
     def initial_motion(self) -> Tensor:
@@ -106,7 +113,7 @@ class HeldSessions:
     ) -> tuple[Tensor, Tensor]:
         """New frames' codes [S, chunks N, 6, h, w] of chunks first .. first + chunks, and the
         motion latents after them."""
-        shape = chunk_shape(len(self.layout), self._bank.chunk_frames)
+        shape = chunk_shape(len(self.layout), self.bank.chunk_frames)
         made = []
         for chunk in range(first, first + chunks):
             conditions = self.conditions(chunk)

@@ -44,7 +44,7 @@ class Table:
     ) -> None:
         self.folder, self.data, self.teacher = folder, data, teacher
         self.evaluations, self.chunks = evaluations, chunks
-        self.sessions = HeldSessions(data.held, sessions)
+        self.sessions = HeldSessions.draw(data.held, sessions)
 
     def make(self, row: Row, seed: int) -> bool:
         """Train and measure one row and seed, unless it is done or claimed; true if it was made."""

@@ -115,7 +115,7 @@ def test_sequences_and_windows_have_the_shapes_that_training_wants() -> None:
 
 
 def sessions(count: int = 2) -> HeldSessions:
-    return HeldSessions(chunk_bank(held=True), count)
+    return HeldSessions.draw(chunk_bank(held=True), count)
 
 
 def test_a_roll_out_in_two_parts_is_that_in_one() -> None:
@@ -144,7 +144,7 @@ def test_drift_stray_and_collapse_see_what_they_are_named_after() -> None:
     held = sessions()
     truth = held.truth(12)
     fine = figures(truth, held, 12, {})
-    basis = held._bank.source.bank.basis[held.portraits, -1]
+    basis = held.bank.source.bank.basis[held.portraits, -1]
     drifted = truth.clone()
     drifted[:, -20:] += 3 * basis[:, None]  # the head has come nearer by three units
     found = figures(drifted, held, 12, {})
