@@ -7,6 +7,8 @@ group of the devices.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from visavis.engine.parallel.launch import IDLE_LIMIT
+from visavis.engine.parallel.loss import GroupLostError, Loss
+from visavis.engine.parallel.side_channel import Lookout, Tether
+from visavis.engine.parallel.watchdog import StepWatch
 
 LEADER = 0
 STOP = "stop"
@@ -47,8 +52,45 @@ class CommandChannel:
         self.device = device
         self.leads = dist.get_rank() == LEADER
         self.world = dist.get_world_size()
+        self.generation = 0
+        self.watch = StepWatch()
+        self.lookout: Lookout | None = None
+        self.tether: Tether | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Begin, or begin anew with other followers after the group was lost and joined again."""
+        self.generation += 1
         self._control = dist.new_group(backend="gloo", timeout=IDLE_LIMIT)
         self._open = True
+
+    @property
+    def lost(self) -> bool:
+        """Whether the followers are gone, or no longer in step."""
+        return self.lookout is not None and self.lookout.loss is not None
+
+    @contextmanager
+    def together(self, name: str, *kind: Hashable) -> Iterator[None]:
+        """Leader: the block is work that all processes share; pieces of one `kind` take as long.
+
+        Whatever fails in it leaves the others in the middle of it: the group is lost then.
+
+        Raises:
+            GroupLostError: before or during the block.
+        """
+        if self.lookout is None:
+            yield
+            return
+        self.lookout.check()
+        try:
+            with self.watch.piece(name, *kind):
+                yield
+        except GroupLostError:
+            raise
+        except Exception as error:
+            loss = Loss("failed", LEADER, f"{name}: {type(error).__name__}: {error}")
+            raise GroupLostError(self.lookout.report(loss)) from error
+        self.lookout.check()
 
     def send(self, name: str, *arguments: Any) -> None:
         """Leader: give all followers a command; returns when it is on its way."""
@@ -60,9 +102,13 @@ class CommandChannel:
 
     def receive(self) -> Command:
         """Follower: wait for the next command."""
+        if self.tether is not None:
+            self.tether.busy("")
         box: list[Any] = [None]
         dist.broadcast_object_list(box, LEADER, group=self._control)
         name, arguments = box[0]
+        if self.tether is not None:
+            self.tether.busy(name)
         return Command(name, self._with_tensors(arguments))
 
     def _with_tensors(self, value: Any) -> Any:
@@ -76,7 +122,7 @@ class CommandChannel:
 
     def close(self) -> None:
         """Leader: let the followers end. Safe to call twice."""
-        if self.leads and self._open:
+        if self.leads and self._open and not self.lost:
             self.send(STOP)
         self._open = False
 

@@ -50,8 +50,27 @@ def torchrun_launch() -> Launch | None:
     )
 
 
-def join(launch: Launch, device: torch.device) -> torch.device:
+def leave(device: torch.device) -> None:
+    """Leave a group that was lost, so that another can be joined; the engine's thread does."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def abort(device: torch.device) -> None:
+    """Let go of collectives that will never end, on any thread.
+
+    gloo's end with an error when the others' sockets close; NCCL's kernels wait for ever.
+    """
+    if device.type == "cuda" and dist.is_initialized():
+        dist.distributed_c10d._abort_process_group()
+
+
+def join(launch: Launch, device: torch.device, store: dist.Store | None = None) -> torch.device:
     """Enter the group (NCCL between GPUs, gloo between CPUs) -> this process's own device.
+
+    `store`: where the processes meet; None: where torchrun's environment says.
 
     Raises:
         ParallelError: the machine has fewer GPUs than processes.
@@ -66,5 +85,7 @@ def join(launch: Launch, device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=STEP_LIMIT)
+        place = {} if store is None else {"store": store, "rank": launch.rank}
+        world = -1 if store is None else launch.world
+        dist.init_process_group(backend, timeout=STEP_LIMIT, world_size=world, **place)
     return device

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from visavis.engine.codec.wan_stream import Border
-from visavis.engine.codec.wan_vae import SPATIAL_STRIDE
+from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, WanVAE
 from visavis.engine.parallel.commands import CommandChannel
 from visavis.engine.parallel.following import Handler
 from visavis.engine.parallel.halo_vae import HaloDecoding, HaloVAE
@@ -30,15 +30,19 @@ class LeadingVAE(HaloVAE):
         self.followers = Followers(channel)
 
     def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
-        """As `HaloVAE.encode`."""
+        """As `HaloVAE.encode`; alone while there are no followers, so that sessions can leave."""
         self._check(video_BCFHW, SPATIAL_STRIDE)
-        self.followers.tell("vae-encode", video_BCFHW)
-        return super().encode(video_BCFHW, border)
+        if self.followers.lost:
+            return WanVAE.encode(self, video_BCFHW)
+        with self.followers.together("vae-encode", tuple(video_BCFHW.shape)):
+            self.followers.tell("vae-encode", video_BCFHW)
+            return super().encode(video_BCFHW, border)
 
     def begin(self, batch: int = 1, border: Border | None = None) -> HaloDecoding:
         """As `HaloVAE.begin`."""
         handle = self.followers.handle()
-        self.followers.tell("vae-begin", handle.number, batch)
+        with self.followers.together("vae-begin"):
+            self.followers.tell("vae-begin", handle.number, batch)
         return LeadingDecoding(super().begin(batch, border), self.followers, handle)
 
 
@@ -51,15 +55,20 @@ class LeadingDecoding(HaloDecoding):
 
     def fork(self) -> HaloDecoding:
         """As `WanDecoding.fork`."""
-        handle = self._followers.handle()
-        self._followers.tell("vae-fork", handle.number, self._handle.number)
+        handle, number = self._followers.handle(), self._followers.number(self._handle)
+        with self._followers.together("vae-fork"):
+            self._followers.tell("vae-fork", handle.number, number)
         return LeadingDecoding(super().fork(), self._followers, handle)
 
     def push(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
         """As `HaloDecoding.push`."""
         for latent in latents_BCTHW.split(1, dim=2):  # type: ignore[no-untyped-call]
-            self._followers.tell("vae-push", self._handle.number, latent)
-            yield from super().push(latent)
+            number = self._followers.number(self._handle)
+            with self._followers.together("vae-push", tuple(latent.shape)):
+                self._followers.tell("vae-push", number, latent)
+                # Whole, since nobody may wait between two frames of one piece of work.
+                frames = list(super().push(latent))
+            yield from frames
 
 
 class FollowingVAE:

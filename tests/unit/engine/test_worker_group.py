@@ -87,7 +87,7 @@ def serve(rank: int, options: GroupOptions) -> list[Any]:
         return []
     engine = AvatarEngine.load("embedded", dtype="float32", num_threads=1, group=group)
     frames = pixels(engine)
-    group.channel.close()
+    group.close()
     return frames
 
 
