@@ -31,6 +31,7 @@ from visavis.training.control_probe import FACE, LIPS, ControlProbe, Controls
 _SMILE_BROW = [FACE.index(name) for name in ("smile", "brow")]
 _LIDS = [FACE.index(name) for name in ("blink_l", "blink_r")]
 _FLOOR = 1e-8
+_LID_EDGE = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class EnergyWeights:
     smile_brow_change: float = 4.0
     lids: float = 8.0
     lids_sum: float = 16.0
+    lids_shut: float = 6.0
     wink: float = 4.0
     head: float = 8.0
     head_change: float = 12.0
@@ -97,6 +99,12 @@ def energy_score(
     total = _squared(read[0], more, motion_slots, weights)
     total = (total + _squared(read[1], more, motion_slots, weights)) / 2
     parts = [_distances(controls, motion_slots, weights) for controls in read]
+    shut = [_shut(probe.read(_codes(x)), motion_slots) for x in (first_BCThw, second_BCThw)]
+    true_shut = _shut(probe.read(_codes(truth_BCThw)), motion_slots)
+    for one, other, true in zip(*shut, true_shut, strict=True):
+        to_truth = 0.5 * (one - true).abs() + 0.5 * (other - true).abs()
+        score = to_truth - 0.5 * weights.lids_spread * (one - other).abs()
+        total = total + weights.lids_shut * score.mean()
     for first, second, apart in zip(*parts, strict=True):
         score = 0.5 * (first.norms + second.norms) - 0.5 * apart.spread * apart.norms
         total = total + apart.weight * score.mean()
@@ -112,6 +120,16 @@ def _codes(latents_BCThw: Tensor) -> Tensor:
 def _lips(controls: Controls) -> Tensor:
     """The lips' controls and their gap [B, N, 7]."""
     return torch.cat([controls.face[..., : len(LIPS)], controls.gap[..., None]], dim=2)
+
+
+def _shut(controls: Controls, motion_slots: int) -> tuple[Tensor, Tensor]:
+    """How shut the eyes are: the chunk's deepest [B], and frames [B] beyond half, softly counted.
+
+    Lids that close half-way, twice as often, give each frame nearly the right distribution.
+    """
+    lids = controls.face[:, TEMPORAL_STRIDE * motion_slots :, _LIDS].mean(dim=2)
+    beyond = torch.sigmoid((lids - 0.5) / _LID_EDGE)
+    return lids.amax(dim=1), beyond.sum(dim=1) / 2
 
 
 def _squared(

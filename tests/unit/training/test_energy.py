@@ -14,7 +14,13 @@ from visavis.training.puppets.basis import WEIGHTS
 NO_LIPS = (0.0,) * len(LIPS)
 # Without what makes exceptions: lips, the lids' difference, the border.
 PROPER = EnergyWeights(
-    lips=NO_LIPS, gap=0, wink=0, border=0, head_spread=1, lids_spread=1, residual=0
+    lips=NO_LIPS,
+    gap=0,
+    wink=0,
+    border=0,
+    head_spread=1,
+    lids_spread=1,
+    residual=0,
 )
 LIPS_ALONE = EnergyWeights(
     smile_brow=0, lids=0, wink=0, head=0, head_change=0, whole=0, border=0, residual=0
@@ -89,6 +95,28 @@ def test_controls_that_cancel_each_other_score_worse_than_those_that_move_togeth
     assert against > 1.1 * together
 
 
+def test_lids_that_close_half_as_far_and_twice_as_often_score_worse() -> None:
+    def blinking(seed: int, depth: float, share: float) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        weights = torch.zeros(400, FRAMES, len(WEIGHTS))
+        shut = depth * (torch.rand(400, generator=generator) < share).float()
+        for name in ("blink_l", "blink_r"):
+            weights[:, 4:7, WEIGHTS.index(name)] = shut[:, None]
+        return latents(weights)
+
+    truth = blinking(3, 1.0, 0.3)
+    scores = {}
+    for lids_shut in (0.0, PROPER.lids_shut):
+        weights = replace(PROPER, lids_shut=lids_shut)
+        full, half = (
+            float(energy_score(blinking(1, d, s), blinking(2, d, s), truth, probe(400), 1, weights))
+            for d, s in ((1.0, 0.3), (0.5, 0.6))
+        )
+        scores[lids_shut] = half - full
+    assert scores[PROPER.lids_shut] > scores[0.0] + 0.5
+    assert scores[PROPER.lids_shut] > 0
+
+
 def test_for_the_lips_the_mean_scores_best() -> None:
     scores = [expected_score(0.0, spread, LIPS_ALONE) for spread in (0.0, 0.5, 1.0)]
     assert scores[0] < scores[1] < scores[2]
@@ -145,8 +173,8 @@ def test_a_jump_from_the_history_costs_more_by_the_borders_weight(name: str) -> 
     for frame, dearer in ((1, True), (4, False)):
         sample = one_control(name, frame)
         without, with_border = (
-            float(energy_score(sample, sample, truth, probe(1), SLOTS, EnergyWeights(border=b)))
-            for b in (0.0, 2.0)
+            float(energy_score(sample, sample, truth, probe(1), SLOTS, weights))
+            for weights in (EnergyWeights(border=b, head_border=b) for b in (0.0, 2.0))
         )
         assert (with_border > without + 0.1) is dearer
 
