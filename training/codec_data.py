@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import compose
+from visavis.engine.codec.interior import MouthLook, mouth_look, paint_interior
 from visavis.engine.codec.motion_reference import (
     PORTRAIT_REDUCTION,
     MotionReference,
@@ -22,7 +23,6 @@ from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import measure_layout
 from visavis.training.puppets.basis import PuppetBasis, fit_basis
 from visavis.training.puppets.controls import CONTROLS, INDEX
-from visavis.training.puppets.interior import MouthLook, mouth_look, paint_interior
 
 
 @dataclass(frozen=True, slots=True)

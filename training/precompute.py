@@ -191,8 +191,10 @@ def write_store(
         rng = np.random.default_rng(step_seed(encoder.plan.seed, number))
         windows = encoder.windows(clip, text, rng)
         sequences = encoder.sequences(clip, text, rng)
-        for item in (*windows, *sequences):
-            writer.add(item)
+        for window in windows:
+            writer.add(window)
+        for sequence in sequences:
+            writer.add(sequence)
         counts["clips"] += 1
         counts["windows"] += len(windows)
         counts["sequences"] += len(sequences)

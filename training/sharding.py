@@ -16,14 +16,16 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -78,7 +80,7 @@ class ShardedWorkers(Workers):
         if self.count > 1:
             dist.init_process_group(self.backend)
         else:
-            dist.init_process_group(self.backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(self.backend, store=HashStore(), rank=0, world_size=1)
         return self
 
     @property
@@ -160,7 +162,7 @@ class ShardedWorkers(Workers):
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
         dist.barrier()
-        dcp.save(_pieces(parts), checkpoint_id=new)
+        save(_pieces(parts), checkpoint_id=new)
         if self.leads:
             (new / _PLAIN).write_text(json.dumps(dict(parts.plain)) + "\n", encoding="utf-8")
             shutil.rmtree(old, ignore_errors=True)
@@ -178,7 +180,7 @@ class ShardedWorkers(Workers):
         """
         path = _newest(folder)
         state = _pieces(parts)
-        dcp.load(state, checkpoint_id=path)
+        load(state, checkpoint_id=path)
         for name, model in parts.models.items():
             set_model_state_dict(model, state[name])
         for name, average in parts.averages.items():
@@ -207,7 +209,7 @@ class ShardedWorkers(Workers):
         model.to_empty(device=torch.device("cpu") if offloaded else self.device)
         model.rope.reset(self.device)
         if isinstance(source, Path):
-            dcp.load({"ema": dict(model.named_parameters())}, checkpoint_id=_newest(source))
+            load({"ema": dict(model.named_parameters())}, checkpoint_id=_newest(source))
         else:
             for name, parameter in model.named_parameters():
                 fill(name, parameter, source(name))
@@ -261,7 +263,7 @@ def read_averages(folder: Path, config: DiTConfig) -> dict[str, Tensor]:
         name: torch.empty(parameter.shape, dtype=torch.float32)
         for name, parameter in model.named_parameters()
     }
-    dcp.load({"ema": averages}, checkpoint_id=_newest(folder), no_dist=True)
+    load({"ema": averages}, checkpoint_id=_newest(folder), no_dist=True)
     return averages
 
 

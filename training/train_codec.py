@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import Layers, Window, compose
+from visavis.engine.codec.interior import paint_interior
 from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import CODE_SCALE
 from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION
@@ -31,7 +32,6 @@ from visavis.training.codec_data import Puppet, PuppetShow, random_controls
 from visavis.training.ema import Ema
 from visavis.training.evaluation.statistics import mean_psnr
 from visavis.training.progress import RunProgress, configure_logging
-from visavis.training.puppets.interior import paint_interior
 
 FOCUS_MAPS = (2, 7, 8)  # layout latents of mouth and eyes
 CHECKPOINT_MINUTES = 3.0

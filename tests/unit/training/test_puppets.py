@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.composition import Layers, compose
+from visavis.engine.codec.interior import mouth_look, paint_interior
 from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION
 from visavis.engine.face import mesh
 from visavis.engine.face.detector import FaceLandmarker
@@ -21,7 +22,6 @@ from visavis.engine.schematic import schematic_portrait
 from visavis.training.codec_data import Puppet, random_controls
 from visavis.training.puppets.basis import JAW_GAP, WEIGHTS, control_weights, fit_basis
 from visavis.training.puppets.controls import CONTROLS, INDEX, lip_gap
-from visavis.training.puppets.interior import mouth_look, paint_interior
 
 GALLERY = Path(__file__).parents[3] / "clients" / "web" / "public" / "avatars"
 OPENING = 10.0

@@ -1,23 +1,30 @@
-"""The inside of a puppet's mouth: cavity, teeth and tongue, painted where the lips part.
+"""The inside of a mouth: cavity, teeth and tongue, painted where the lips part.
 
 Upper teeth hang on the skull (still-head coordinates), lower teeth and tongue on the jaw
 (lower-layer coordinates). Where the portrait itself shows the inside of the mouth, its own pixels
-are used.
+are used. It is a rule and no network: as sharp at any size as the lips around it.
 
 Legend: N frames, H W pixels of the window; positions and widths in portrait pixels.
 """
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.codec.composition import Layers, reduced, sample
+from visavis.engine.codec.composition import Layers, Sources, reduced, sample
 from visavis.engine.codec.motion_latents import FRAME_SIZE
 from visavis.engine.face.layout import FaceLayout
-from visavis.engine.face.mesh import FACE_OVAL
+from visavis.engine.face.mesh import (
+    EYE_LEFT_LOWER,
+    EYE_LEFT_UPPER,
+    EYE_RIGHT_LOWER,
+    EYE_RIGHT_UPPER,
+    FACE_OVAL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +44,12 @@ class MouthLook:
 
 def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
     """Colours from the portrait's own light, proportions from its mouth."""
-    rgb = image.astype(np.float32) / 255
+    rgb = np.asarray(image / 255, np.float32)
     oval = layout.landmarks[list(FACE_OVAL)]
     x0, y0 = np.clip(oval.min(0).astype(int), 0, 255)
     x1, y1 = np.clip(oval.max(0).astype(int), 1, 256)
     skin = rgb[y0:y1, x0:x1].reshape(-1, 3)
-    light = np.quantile(skin.mean(1), 0.9)
+    light = max(float(np.quantile(skin.mean(1), 0.9)), _light_in_eyes(rgb, layout.landmarks))
     tone = np.median(skin, axis=0)
     grey = tone / max(float(tone.mean()), 1e-3)
     colourful = float(np.clip(np.ptp(tone) / 0.10, 0, 1))
@@ -55,9 +62,9 @@ def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
     )
     lip_gap = layout.lip_lower - layout.lip_upper
     y, _ = np.mgrid[:256, :256].astype(np.float32)
-    shown = ((y > layout.lip_upper + 0.5) & (y < layout.lip_lower - 0.5) & (lip_gap > 1)).astype(
-        np.float32
-    )
+    # Softly, and less near the lower lip, whose own pixels must stay with it.
+    shown = np.clip(np.minimum(y - layout.lip_upper - 0.5, layout.lip_lower - 1.5 - y) / 1.5, 0, 1)
+    shown = np.where(lip_gap > 1, shown, 0).astype(np.float32)
     # Tooth size varies a little from person to person, and is written in the face: no hidden draw.
     variety = float(np.sin(37.0 * layout.mouth_width + 11.0 * layout.eye_distance))
     return MouthLook(
@@ -73,6 +80,18 @@ def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
     )
 
 
+def _light_in_eyes(rgb: NDArray[np.float32], landmarks: NDArray[np.float32]) -> float:
+    """How bright white is in this light: the whites of the eyes do not change with the skin."""
+    eyes = np.zeros(rgb.shape[:2], np.uint8)
+    for upper, lower in ((EYE_LEFT_UPPER, EYE_LEFT_LOWER), (EYE_RIGHT_UPPER, EYE_RIGHT_LOWER)):
+        contour = landmarks[list(upper) + list(lower[::-1])]
+        cv2.fillPoly(eyes, [np.round(contour).astype(np.int32)], 1)
+    inside = rgb[eyes > 0]
+    if not len(inside):
+        return 0.0
+    return 0.95 * float(np.quantile(inside.min(axis=1), 0.9))
+
+
 def paint_interior(look: MouthLook, portrait: Tensor, layers: Layers) -> Tensor:
     """Interior colours [N, 3, H, W] for every pixel of the window (seen only through the gap).
 
@@ -81,8 +100,24 @@ def paint_interior(look: MouthLook, portrait: Tensor, layers: Layers) -> Tensor:
         portrait: [1, 3, S, S], 0..1, of any size.
         layers: the composition whose gap is to be filled.
     """
-    head, lower = layers.sources.head, layers.sources.lower
-    upper = layers.sources.upper
+    head = layers.sources.head
+    colour = interior_colours(look, layers.sources)
+    own = sample(
+        portrait.expand(len(head), -1, -1, -1), reduced(head, FRAME_SIZE / portrait.shape[3])
+    )
+    return colour + own_share(look, head) * (own - colour)
+
+
+def own_share(look: MouthLook, head_N2HW: Tensor) -> Tensor:
+    """Where the portrait shows the inside itself, seen through the still head, [N, 1, H, W]."""
+    shown = look.shown.to(head_N2HW.device, head_N2HW.dtype)
+    return sample(shown.expand(len(head_N2HW), -1, -1, -1), head_N2HW)
+
+
+def interior_colours(look: MouthLook, sources: Sources) -> Tensor:
+    """What would be seen at each place if the lips were parted there, [N, 3, H, W] in 0..1."""
+    head, lower = sources.head, sources.lower
+    upper = sources.upper
     device, dtype = head.device, head.dtype
     half = 0.5 * look.width
     hx = (head[:, :1] - look.centre_x) / half
@@ -119,12 +154,7 @@ def paint_interior(look: MouthLook, portrait: Tensor, layers: Layers) -> Tensor:
     # The lips shade the inside near their edges and towards the corners.
     shade = 0.70 + 0.30 * torch.clamp(torch.minimum(below_upper, above_lower) / 2.5, 0, 1)
     corner = 1 - 0.45 * torch.clamp(hx.abs(), 0, 1) ** 3
-    colour = colour * shade * corner
-    shown = sample(look.shown.to(device, dtype).expand(len(head), -1, -1, -1), head)
-    own = sample(
-        portrait.expand(len(head), -1, -1, -1), reduced(head, FRAME_SIZE / portrait.shape[3])
-    )
-    return (colour + shown * (own - colour)).clamp(0, 1)
+    return (colour * shade * corner).clamp(0, 1)
 
 
 def _line_at(line: Tensor, x: Tensor) -> Tensor:
