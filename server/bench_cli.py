@@ -171,7 +171,12 @@ def bench_soak(
 
 
 def bench_preset(
-    weights: Path | None, device: str, num_threads: int | None, chunks: int, json: Path | None
+    weights: Path | None,
+    device: str,
+    num_threads: int | None,
+    chunks: int,
+    beside: Literal["diffusers"] | None,
+    json: Path | None,
 ) -> None:
     """What `visavis bench engine --preset bench` does."""
     from visavis.server.bench_engine_preset import measure_preset, print_preset, write_preset_json
@@ -179,7 +184,7 @@ def bench_preset(
     try:
         if device != "cpu":
             raise ValueError(f"device={device!r}: the preset measures a CPU; leave the option out")
-        report = measure_preset(weights, num_threads, chunks)
+        report = measure_preset(weights, num_threads, chunks, beside=beside)
         print_preset(report)
         if json is not None:
             write_preset_json(report, json)

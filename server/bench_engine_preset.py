@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from visavis.engine.audio.front_end import WINDOW_REACH, MelFrontEnd
 from visavis.engine.codec.wan import WanCodec, WanReference
-from visavis.engine.codec.wan_network import WanConfig, WanNetwork
-from visavis.engine.codec.wan_vae import WanVAE
+from visavis.engine.codec.wan_network import TEMPORAL_STRIDE, WanConfig, WanNetwork
+from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, WanVAE
 from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.checkpoint import ORIGINAL_STEM, load_original
 from visavis.engine.dit.config import DiTConfig
@@ -33,6 +33,7 @@ from visavis.engine.flashtalk_14b import VAE_FILE
 from visavis.engine.pipeline import ChunkState, Conditions, FlashTalkPipeline
 from visavis.engine.plan import FPS, MOTION_FRAMES, new_frames
 from visavis.engine.runtime import set_threads
+from visavis.server.bench_beside import Beside, Other, beside_json, beside_lines, measure_beside
 
 FRAME_SIZE = (128, 128)
 CHUNK_FRAMES = 33
@@ -66,7 +67,7 @@ PROMPT_TOKENS = 20
 class PresetReport:
     """Median seconds a chunk and stage; `cpu_seconds` sums the threads, which other load leaves be.
 
-    `runs` holds the wall-clock seconds of each measured chunk, in order.
+    `runs` holds the wall-clock seconds of each measured chunk, in order; `beside` another VAE's.
     """
 
     preset: str
@@ -83,6 +84,7 @@ class PresetReport:
     cpu_seconds: dict[str, float]
     frames_per_second: float
     runs: list[dict[str, float]]
+    beside: Beside | None = None
 
 
 @dataclass(slots=True)
@@ -174,14 +176,32 @@ class PresetBench:
         self.state = ChunkState(motion, job.generator.get_state())
         return shown
 
+    def beside(self, rounds: int) -> Beside:
+        """This VAE and diffusers', over a chunk's latents and the frames that the next remembers.
+
+        Raises:
+            BesideError: diffusers is not installed.
+        """
+        size = (FRAME_SIZE[0] // SPATIAL_STRIDE, FRAME_SIZE[1] // SPATIAL_STRIDE)
+        count = 1 + (CHUNK_FRAMES - 1) // TEMPORAL_STRIDE
+        latents = torch.randn(1, self.vae.latent_channels, count, *size)
+        video = torch.rand(1, 3, MOTION_FRAMES, *FRAME_SIZE) * 2 - 1
+        return measure_beside(self.vae, latents, video, rounds)
+
 
 def measure_preset(
-    weights: Path | None, num_threads: int | None, chunks: int, *, warm_up: int = 1
+    weights: Path | None,
+    num_threads: int | None,
+    chunks: int,
+    *,
+    warm_up: int = 1,
+    beside: Other | None = None,
 ) -> PresetReport:
-    """Time `chunks` chunks after `warm_up` others.
+    """Time `chunks` chunks after `warm_up` others, then as many of the VAE and of another in turn.
 
     Raises:
-        ValueError: no chunk to measure; DeviceError: fewer than one thread; CheckpointError.
+        ValueError: no chunk to measure; DeviceError: fewer than one thread; CheckpointError;
+            BesideError: the other VAE is not installed.
     """
     if chunks < 1:
         raise ValueError(f"chunks={chunks}: must be at least 1")
@@ -210,6 +230,7 @@ def measure_preset(
         cpu_seconds=_medians([_with_total(watch.cpu) for watch in watches]),
         frames_per_second=new_frames(CHUNK_FRAMES) / seconds[TOTAL],
         runs=runs,
+        beside=None if beside is None else bench.beside(chunks),
     )
 
 
@@ -234,11 +255,17 @@ def print_preset(report: PresetReport) -> None:
         f"{report.frames_per_second:.2f} frames a second; a chunk plays for {playing:.2f} s",
         highlight=False,
     )
+    if report.beside is not None:
+        for line in beside_lines(report.beside):
+            console.print(line, highlight=False)
 
 
 def write_preset_json(report: PresetReport, path: Path) -> None:
     """The report; `seconds` holds each stage's median and the total's."""
-    path.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    figures = asdict(report)
+    if report.beside is not None:
+        figures["beside"] = beside_json(report.beside)
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def _transformer_file(folder: Path) -> Path:

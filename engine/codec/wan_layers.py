@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visavis.engine.codec.wan_conv import (
-    PAST,
-    CausalFilter,
+from visavis.engine.codec.wan_conv import CausalFilter
+from visavis.engine.codec.wan_filter import (
     Filter,
     Kernels,
     PointwiseFilter,
@@ -25,7 +24,7 @@ from visavis.engine.codec.wan_conv import (
     pictures,
 )
 from visavis.engine.codec.wan_stream import VideoStream
-from visavis.engine.codec.wan_winograd import TAPS
+from visavis.engine.codec.wan_winograd import PAST, TAPS
 
 _SMALLEST_NORM = 1e-12
 

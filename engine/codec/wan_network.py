@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from visavis.engine.codec.wan_conv import CausalFilter, PointwiseFilter
+from visavis.engine.codec.wan_conv import CausalFilter
+from visavis.engine.codec.wan_filter import PointwiseFilter
 from visavis.engine.codec.wan_layers import (
     Downsample,
     MiddleBlock,

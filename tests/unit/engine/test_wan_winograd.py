@@ -11,7 +11,7 @@ from visavis.engine.codec.wan_winograd import (
     bias_transform,
     kernel_transform,
     merge_products,
-    split_frames,
+    split_lines,
 )
 
 
@@ -23,7 +23,7 @@ def test_outputs_are_those_of_the_filter(outputs: int) -> None:
     bias = torch.randn(1, dtype=torch.float64)
     slots = torch.empty(SLOTS[outputs], 3, 5, dtype=torch.float64)
     before = frames.clone()
-    split_frames(frames.unbind(), slots.unbind(), torch.empty(2, 3, 5).double().unbind())
+    split_lines(frames.unbind(), slots.unbind(), torch.empty(2, 3, 5).double().unbind())
     assert torch.equal(frames, before)
     kernels = kernel_transform(outputs) @ taps
     products = slots * kernels[:, None, None] + (bias_transform(outputs) * bias)[:, None, None]
