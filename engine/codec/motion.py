@@ -40,7 +40,7 @@ from visavis.engine.codec.networks import (
     encoder_inputs,
     painter_inputs,
 )
-from visavis.engine.codec.raster import FRAME_SIZES, Box, moved_frames
+from visavis.engine.codec.raster import FRAME_SIZES, moved_frames
 from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import LAYOUT_CHANNELS
@@ -161,21 +161,15 @@ class MotionCodec(nn.Module):
     def draw(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
         """Frames as they are shown, uint8 [N, S, S, 3]: `render` at any size, and faster.
 
-        What lies behind the head keeps still, unless the frames are to be encoded again.
+        Two things differ from it. The mouth's inside is painted by rule (`interior.py`), sharp at
+        any size, and not by the painter, who sees 256 pixels. And what lies behind the head keeps
+        still, unless the frames are to be encoded again.
         """
-        window = reference.window
-        mouth = Box.of_window(window)
-        painted = self.paint(self._compose(codes_N6hw, reference, window), reference)
-        interiors, residuals = (part.permute(0, 2, 3, 1).cpu().numpy() for part in painted)
         # What is encoded again must show what the codes say, behind the head too.
         share = None if self.reencode else reference.shown.head_share
-        moved = moved_frames(codes_N6hw, reference.seams, mouth, share)
+        moved = moved_frames(codes_N6hw, reference.seams, reference.window, share)
         canvas = reference.canvas
-        frames = [
-            torch.from_numpy(canvas.draw(frame, interior, residual, mouth))
-            for frame, interior, residual in zip(moved, interiors, residuals, strict=True)
-        ]
-        return torch.stack(frames)
+        return torch.stack([torch.from_numpy(canvas.draw(frame)) for frame in moved])
 
     def motion_latents(self, frames: Tensor, reference: MotionReference) -> Tensor:
         """Motion latents [24, 2, 16, 16] of five frames: codes [5, 6, 16, 16], or bytes."""

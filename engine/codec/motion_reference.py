@@ -17,6 +17,7 @@ from torch import Tensor
 
 from visavis.engine.codec.base import FrameSizeError
 from visavis.engine.codec.composition import Window
+from visavis.engine.codec.interior import mouth_look
 from visavis.engine.codec.motion_latents import FRAME_SIZE
 from visavis.engine.codec.raster import FRAME_SIZES, LATTICE, Canvas
 from visavis.engine.face.framing import Portrait
@@ -43,7 +44,8 @@ class ShownPortrait:
         """What frames of `size` pixels are drawn from."""
         if size not in self._canvases:
             picture = self._small.image if size == FRAME_SIZE else self._finest
-            self._canvases[size] = Canvas(picture, self._layout.seams, size)
+            look = mouth_look(self._small.image, self._layout)
+            self._canvases[size] = Canvas(picture, self._layout.seams, look, size)
         return self._canvases[size]
 
     @cached_property

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.codec.composition import Window, sample, source_offsets
+from visavis.engine.codec.composition import Sources, Window, sample, source_offsets
+from visavis.engine.codec.interior import MouthLook, interior_colours, own_share
 from visavis.engine.codec.motion_latents import FRAME_SIZE
 
 FRAME_SIZES: Final = (256, 384, 512)
@@ -33,8 +34,6 @@ _EDGE_PIXELS: Final = 1.5  # of the shown frame, as `composition.coverage`
 # Where the layers lie further apart than this, and so near a seam, both are looked up.
 _APART: Final = 0.1
 _SEAM_REACH: Final = 4.0
-# What the painter makes at 256 pixels is enlarged; so much of a blur is then taken away again.
-_INTERIOR_SHARPENING: Final = 0.5
 
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -48,14 +47,6 @@ class Box:
     top: int
     right: int
     bottom: int
-
-    @classmethod
-    def of_window(cls, window: Window) -> Box:
-        """The lattice points of a window whose sides are even."""
-        left, top = int(window.x) // LATTICE_STEP, int(window.y) // LATTICE_STEP
-        return cls(
-            left, top, left + window.width // LATTICE_STEP, top + window.height // LATTICE_STEP
-        )
 
     def rows_columns(self, zoom: int = 1, margin: int = 0) -> tuple[slice, slice]:
         """Index into a picture of `zoom` pixels to a lattice point, `margin` points wider."""
@@ -71,15 +62,15 @@ class Canvas:
     Args:
         picture: the framed portrait, uint8 RGB [n, n, 3].
         seams: `FaceLayout.seams`, float32 [5, 256, 256].
+        look: of the mouth's inside.
     """
 
-    def __init__(self, picture: Bytes, seams: Array, size: int) -> None:
+    def __init__(self, picture: Bytes, seams: Array, look: MouthLook, size: int) -> None:
         self.size = size
         self.zoom = size // LATTICE
-        self._scale = np.float32(
-            size * _DENSITY / FRAME_SIZE
-        )  # the picture's pixels to the frame's
+        self._scale = np.float32(size * _DENSITY / FRAME_SIZE)
         self._picture = _rgba(_fitted(picture, size), size * _DENSITY)
+        self._look = look
         self._seams = (np.ascontiguousarray(seams[0]), np.ascontiguousarray(seams[1]))
 
     @cached_property
@@ -92,41 +83,50 @@ class Canvas:
     def _picture_places(self) -> Array:
         return self._in_picture(self._places)
 
-    def draw(self, moved: MovedFrame, interior: Array, residual: Array, mouth: Box) -> Bytes:
-        """One frame, uint8 [S, S, 3].
-
-        `interior` and `residual` are the painter's [2 h, 2 w, 3] for the box `mouth`, 0..1.
-        """
+    def draw(self, moved: MovedFrame) -> Bytes:
+        """One frame, uint8 [S, S, 3]."""
         size = self.size, self.size
         # In the picture's own pixels, so that the whole frame is passed over once less.
-        places = cv2.resize(moved.front * self._scale, size, interpolation=cv2.INTER_LINEAR)
+        places: Array = np.asarray(
+            cv2.resize(moved.front * self._scale, size, interpolation=cv2.INTER_LINEAR), np.float32
+        )
         places += self._picture_places
         frame = cv2.cvtColor(self._remapped(places), cv2.COLOR_RGBA2RGB)
         for box in moved.tears:
-            frame[box.rows_columns(self.zoom)] = _bytes(self._blend(moved, box))
-        colours = self._blend(moved, mouth, self._enlarged(interior))
-        colours += self._enlarged(residual) * np.float32(255)
-        frame[mouth.rows_columns(self.zoom)] = _bytes(colours)
-        return frame
+            frame[box.rows_columns(self.zoom)] = self._blend(moved, box)
+        return np.asarray(frame, dtype=np.uint8)
 
-    def _blend(self, moved: MovedFrame, box: Box, interior: Array | None = None) -> Array:
-        """Both layers in a box, the upper in front, and what the gap shows; colours 0..255."""
-        base = self._places[box.rows_columns(self.zoom)]
-        upper, lower, opens = (
-            self._refined(part, box) for part in (moved.upper, moved.lower, moved.opens)
-        )
-        upper += base
-        lower += base
+    def _blend(self, moved: MovedFrame, box: Box) -> Bytes:
+        """Both layers in a box, the upper in front, and what is seen between them."""
+        upper, lower = self._moved(moved.upper, box), self._moved(moved.lower, box)
         cover = self._coverage(-_read(self._seams[0], upper))
         below = self._coverage(_read(self._seams[1], lower))
-        gap = np.clip(1 - cover - below, 0, 1) * opens
-        front, back = (
-            self._look_up(places)[..., :3].astype(np.float32) for places in (upper, lower)
-        )
+        gap = np.clip(1 - cover - below, 0, 1) * self._refined(moved.opens, box)
+        front, back = self._look_up(upper), self._look_up(lower)
         colours = back + cover[..., None] * (front - back)
-        hidden = -back if interior is None else interior * np.float32(255) - back
-        colours += gap[..., None] * hidden
-        return colours
+        rows, columns = np.flatnonzero(gap.any(axis=1)), np.flatnonzero(gap.any(axis=0))
+        if len(rows):
+            inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            head = self._moved(moved.head, box)[inside]
+            seen = self._interior(head, upper[inside], lower[inside])
+            colours[inside] += gap[inside][..., None] * (seen - back[inside])
+        return np.asarray(np.clip(colours + 0.5, 0, 255), dtype=np.uint8)
+
+    def _interior(self, head: Array, upper: Array, lower: Array) -> Array:
+        """The mouth's inside at source positions [H, W, 2], 0..255."""
+        places = [torch.from_numpy(part).permute(2, 0, 1)[None] for part in (head, upper, lower)]
+        sources = Sources(head=places[0], upper=places[1], lower=places[2], opens=places[0][:, :1])
+        painted = interior_colours(self._look, sources)[0].permute(1, 2, 0).numpy() * 255
+        own = own_share(self._look, places[0])[0].permute(1, 2, 0).numpy()
+        if not own.any():
+            return np.asarray(painted, dtype=np.float32)
+        seen: Array = painted + own * (self._look_up(head) - painted)
+        return seen
+
+    def _moved(self, offsets: Array, box: Box) -> Array:
+        """Source positions of the shown pixels in a box, [H, W, 2]."""
+        moved: Array = self._refined(offsets, box) + self._places[box.rows_columns(self.zoom)]
+        return moved
 
     def _refined(self, lattice: Array, box: Box) -> Array:
         """A box of a map on the lattice at the shown frame's pixels; exact inside, as the whole."""
@@ -146,38 +146,34 @@ class Canvas:
         inside: Array = places * self._scale + (self._scale - 1) / 2
         return inside
 
-    def _look_up(self, places: Array) -> Bytes:
-        return self._remapped(self._in_picture(places))
+    def _look_up(self, places: Array) -> Array:
+        """The portrait's colours at positions [H, W, 2], [H, W, 3], 0..255."""
+        return self._remapped(self._in_picture(places))[..., :3].astype(np.float32)
 
     def _remapped(self, places: Array) -> Bytes:
         # Beyond the picture's border its reflection is far less of a stranger than smeared pixels.
         border = cv2.BORDER_REFLECT
-        found = cv2.remap(self._picture, places, None, cv2.INTER_LINEAR, borderMode=border)
-        return np.asarray(found, dtype=np.uint8)
-
-    def _enlarged(self, painted: Array) -> Array:
-        """What the painter made at 256 pixels, for the shown frame."""
-        if self.size == FRAME_SIZE:
-            return painted
-        height, width = painted.shape[:2]
-        size = width * self.size // FRAME_SIZE, height * self.size // FRAME_SIZE
-        large = cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC)
-        soft = cv2.GaussianBlur(large, (0, 0), self.size / FRAME_SIZE)
-        return np.asarray(
-            cv2.addWeighted(large, 1 + _INTERIOR_SHARPENING, soft, -_INTERIOR_SHARPENING, 0),
-            dtype=np.float32,
+        found = cv2.remap(
+            self._picture,
+            places,
+            None,  # type: ignore[call-overload]
+            cv2.INTER_LINEAR,
+            borderMode=border,
         )
+        return np.asarray(found, dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class MovedFrame:
     """Source offsets of one frame on the lattice.
 
-    `front` [h, w, 2] belongs to the layer that is seen, `upper` and `lower` to either; `opens`
-    [h, w] says where a gap may open, `tears` where both layers are needed.
+    `front` [h, w, 2] belongs to the layer that is seen, `head` to the still head, `upper` and
+    `lower` to either layer; `opens` [h, w] says where a gap may open, `tears` where both layers are
+    needed.
     """
 
     front: Array
+    head: Array
     upper: Array
     lower: Array
     opens: Array
@@ -185,12 +181,13 @@ class MovedFrame:
 
 
 def moved_frames(
-    codes_N6hw: Tensor, seams_15SS: Tensor, mouth: Box, share_11hw: Tensor | None = None
+    codes_N6hw: Tensor, seams_15SS: Tensor, mouth: Window, share_11hw: Tensor | None = None
 ) -> list[MovedFrame]:
-    """What `Canvas.draw` needs of motion codes; tears inside `mouth` are left to it.
+    """What `Canvas.draw` needs of motion codes.
 
-    `share` is how much of the motion each point of the lattice follows (`face.matte.head_share`):
-    codes are smooth, and move what is behind the head with it.
+    `mouth` is where it may open: the eyes lie above. `share` is how much of the motion each point
+    of the lattice follows (`face.matte.head_share`): codes are smooth, and move what is behind the
+    head with it.
     """
     seams_N5SS = seams_15SS.expand(len(codes_N6hw), -1, -1, -1)
     maps = source_offsets(codes_N6hw, seams_N5SS, _EVERY_SECOND)
@@ -205,11 +202,12 @@ def moved_frames(
     near = (depth_upper < _SEAM_REACH) | (depth_lower < _SEAM_REACH)
     apart = (upper - lower).abs().amax(dim=1, keepdim=True) > _APART
     torn = (apart & near & (depth_upper > -_SEAM_REACH))[:, 0].cpu().numpy()
-    torn[(slice(None), *mouth.rows_columns())] = False
-    hwc = [part.permute(0, 2, 3, 1).contiguous().cpu().numpy() for part in (front, upper, lower)]
+    flows = (front, maps[:, :2], upper, lower)
+    hwc = [part.permute(0, 2, 3, 1).contiguous().cpu().numpy() for part in flows]
     opens = maps[:, 6].contiguous().cpu().numpy()
+    fronts, heads, uppers, lowers = hwc
     return [
-        MovedFrame(*(part[n] for part in hwc), opens[n], _boxes(torn[n], mouth))
+        MovedFrame(fronts[n], heads[n], uppers[n], lowers[n], opens[n], _boxes(torn[n], mouth))
         for n in range(len(maps))
     ]
 
@@ -219,25 +217,29 @@ def _lattice(like: Tensor) -> Tensor:
     return torch.stack([steps.expand(LATTICE, -1), steps[:, None].expand(-1, LATTICE)])
 
 
-def _boxes(torn: NDArray[np.bool_], mouth: Box) -> tuple[Box, ...]:
-    """Boxes around what is torn: left and right of the mouth's middle, above it and below."""
-    middle = (mouth.left + mouth.right) // 2
+def _boxes(torn: NDArray[np.bool_], mouth: Window) -> tuple[Box, ...]:
+    """Boxes around what is torn: the left eye, the right eye and the mouth."""
+    nose = int(mouth.y) // LATTICE_STEP
+    middle = (int(mouth.x) + mouth.width // 2) // LATTICE_STEP
     found = []
-    for top, bottom in ((0, mouth.top), (mouth.top, LATTICE)):
-        for left, right in ((0, middle), (middle, LATTICE)):
-            rows = np.flatnonzero(torn[top:bottom, left:right].any(axis=1))
-            columns = np.flatnonzero(torn[top:bottom, left:right].any(axis=0))
-            if len(rows):
-                # A point more on each side, since interpolation mixes neighbours; the outermost
-                # points of the lattice have none and are never torn in a face.
-                found.append(
-                    Box(
-                        max(left + int(columns[0]) - 1, 1),
-                        max(top + int(rows[0]) - 1, 1),
-                        min(left + int(columns[-1]) + 2, LATTICE - 1),
-                        min(top + int(rows[-1]) + 2, LATTICE - 1),
-                    )
+    for top, bottom, left, right in (
+        (0, nose, 0, middle),
+        (0, nose, middle, LATTICE),
+        (nose, LATTICE, 0, LATTICE),
+    ):
+        rows = np.flatnonzero(torn[top:bottom, left:right].any(axis=1))
+        columns = np.flatnonzero(torn[top:bottom, left:right].any(axis=0))
+        if len(rows):
+            # A point more on each side, since interpolation mixes neighbours; the outermost points
+            # of the lattice have none and are never torn in a face.
+            found.append(
+                Box(
+                    max(left + int(columns[0]) - 1, 1),
+                    max(top + int(rows[0]) - 1, 1),
+                    min(left + int(columns[-1]) + 2, LATTICE - 1),
+                    min(top + int(rows[-1]) + 2, LATTICE - 1),
                 )
+            )
     return tuple(found)
 
 
@@ -257,10 +259,12 @@ def _rgba(picture: Bytes, size: int) -> Bytes:
 
 def _read(values: Array, places: Array) -> Array:
     return np.asarray(
-        cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+        cv2.remap(
+            values,
+            places,
+            None,  # type: ignore[call-overload]
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
         dtype=np.float32,
     )
-
-
-def _bytes(colours: Array) -> Bytes:
-    return np.asarray(np.clip(colours + 0.5, 0, 255), dtype=np.uint8)

@@ -39,8 +39,8 @@ def head_share(image: NDArray[np.uint8], landmarks: Array, size: int) -> Array:
     person = _person(image, landmarks)
     if not _LEAST_SHARE < person.mean() < _GREATEST_SHARE:
         return np.ones((size, size), np.float32)
-    distance = cv2.distanceTransform(1 - person, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / _GRID
-    distance = cv2.resize(distance, (size, size), interpolation=cv2.INTER_LINEAR)
+    cells = cv2.distanceTransform(1 - person, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / _GRID
+    distance = cv2.resize(cells, (size, size), interpolation=cv2.INTER_LINEAR)
     away = np.clip((distance - PLATEAU) / FADE, 0, 1)
     share: Array = np.asarray(1 - away * away * (3 - 2 * away), dtype=np.float32)
     return share
