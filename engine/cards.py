@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 
@@ -15,9 +15,10 @@ class RatesError(ValueError):
 class CardRates:
     """Rates that the pieces of this program's work reach, not peaks.
 
-    TFLOP/s of bfloat16 matrix products, of attention (head size 128) and of the VAE's convolutions;
-    GB/s of memory and of one GPU's link to the others; seconds that a collective costs beside its
-    bytes; GiB of memory. `source` says where they come from.
+    TFLOP/s of bfloat16 matrix products, of attention (head size 128) and of the VAE's convolutions,
+    and of products in eight bits (None: not to be considered); GB/s of memory, of one GPU's link to
+    the others and of pinned host memory to a GPU; seconds that a collective costs beside its bytes;
+    GiB of memory. `source` says where they come from.
     """
 
     products: float
@@ -25,6 +26,8 @@ class CardRates:
     convolutions: float
     memory: float
     link: float
+    host_link: float = 25.0
+    products_8bit: float | None = None
     collective_s: float = 20e-6
     vram: float
     source: str
@@ -32,7 +35,9 @@ class CardRates:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "source" and (not isinstance(value, (int, float)) or value <= 0):
+            if field.name == "source" or (field.name == "products_8bit" and value is None):
+                continue
+            if not isinstance(value, (int, float)) or value <= 0:
                 raise RatesError(f"{field.name}={value!r}: must be a positive number")
 
 
@@ -45,6 +50,8 @@ CARDS: dict[str, CardRates] = {
         convolutions=400,
         memory=3000,
         link=330,
+        host_link=50,
+        products_8bit=1500,
         vram=80,
         source=_ASSUMED,
     ),
@@ -54,6 +61,8 @@ CARDS: dict[str, CardRates] = {
         convolutions=400,
         memory=3000,
         link=150,
+        host_link=50,
+        products_8bit=1500,
         vram=80,
         source=_ASSUMED,
     ),
@@ -63,6 +72,8 @@ CARDS: dict[str, CardRates] = {
         convolutions=400,
         memory=4300,
         link=330,
+        host_link=50,
+        products_8bit=1500,
         vram=141,
         source=_ASSUMED,
     ),
@@ -72,6 +83,8 @@ CARDS: dict[str, CardRates] = {
         convolutions=120,
         memory=1600,
         link=20,
+        host_link=50,
+        products_8bit=400,
         vram=32,
         source=_ASSUMED,
     ),
@@ -81,6 +94,8 @@ CARDS: dict[str, CardRates] = {
         convolutions=90,
         memory=900,
         link=20,
+        host_link=25,
+        products_8bit=320,
         vram=24,
         source=_ASSUMED,
     ),
@@ -113,7 +128,8 @@ def read_rates(path: Path) -> CardRates:
     if not isinstance(given, dict):
         raise RatesError(f"{path}: holds a {type(given).__name__}, needs a JSON object")
     names = {field.name for field in fields(CardRates)}
-    missing, unknown = names - set(given) - {"collective_s"}, set(given) - names
+    optional = {field.name for field in fields(CardRates) if field.default is not MISSING}
+    missing, unknown = names - set(given) - optional, set(given) - names
     if missing or unknown:
         raise RatesError(
             f"{path}: missing {sorted(missing) or 'nothing'}, "

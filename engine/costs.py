@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from visavis.engine.pipeline import FlashTalkPipeline
 from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
 from visavis.engine.timeline import Chunk
@@ -150,6 +152,21 @@ class CostMeter:
         )
 
 
+def settled_clock(device: torch.device) -> Callable[[], float]:
+    """A clock for measurements: on a GPU it first waits for all that was ordered.
+
+    Elsewhere a call has done its work when it returns. Not for the hot path.
+    """
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
 def measure_costs(
     pipeline: FlashTalkPipeline,
     begin: Callable[[int], Chunk],
@@ -157,7 +174,8 @@ def measure_costs(
     runs: int = RUNS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ChunkCosts:
-    """Time steps, batches and decoding; `begin` prepares a chunk of a session of its own.
+    """Time steps, batches and decoding; `begin` prepares a chunk of a session of its own, and
+    `clock` is that of `settled_clock`.
 
     Decoding is timed with the longest chunks alone: frames may come in batches.
     """

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
 from visavis.engine.audio.window import audio_windows
-from visavis.engine.codec.base import EarlyDecoder, LatentCodec
+from visavis.engine.codec.base import DecodedFrames, EarlyDecoder, LatentCodec
 from visavis.engine.dit.conditioning import TimeConstants
 from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
 from visavis.engine.dit.sampler import ChunkAbandoned, Denoising, RenoisingSampler, timesteps
+from visavis.engine.host_copies import HostCopies, PinnedCopies, one_ahead
 from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
 
 
@@ -109,6 +110,9 @@ class FlashTalkPipeline:
         self.device = device
         self.text = text
         self.sampler = RenoisingSampler()
+        # Where the host waits for the device: a group of processes looks at this moment.
+        self.fetch: Callable[[Tensor], NDArray[np.uint8]] = _to_host
+        self.copies: HostCopies | None = PinnedCopies() if device.type == "cuda" else None
         self._schedules: dict[int, tuple[TimeConstants, ...]] = {}
 
     @torch.inference_mode()
@@ -145,10 +149,12 @@ class FlashTalkPipeline:
         *,
         shown: int,
         num_steps: int,
+        temperature: float = 1.0,
     ) -> ChunkJob:
         """Prepare a chunk of which the first `shown` new frames are wanted.
 
         `features` are [2 + F, layers, channels]: the chunk's F frames after two earlier ones.
+        `temperature` of its noise, below 1 for calmer motion.
         """
         chunk_frames = len(features) - WINDOW_REACH
         generator = torch.Generator(self.device)
@@ -163,7 +169,9 @@ class FlashTalkPipeline:
             self.model.prepare_audio(windows[None], latent_size=self.codec.latent_size),
             self._levels(num_steps),
             generator,
-            self.sampler.start((1, *shape), state.motion, generator, num_steps=num_steps),
+            self.sampler.start(
+                (1, *shape), state.motion, generator, num_steps=num_steps, temperature=temperature
+            ),
             self.codec.begin_decode(state.motion) if isinstance(self.codec, EarlyDecoder) else None,
         )
 
@@ -198,10 +206,11 @@ class FlashTalkPipeline:
             hidden = max(0, MOTION_FRAMES - job.shown)
         count = -hidden
         early = {} if job.begun is None else {"begun": job.begun}
-        for batch in self.codec.decode(
+        decoded = self.codec.decode(
             latents, job.conditions.reference, skip_frames=MOTION_FRAMES - hidden, **early
-        ):
-            for pixels, exact in zip(batch.pixels, batch.exact, strict=True):
+        )
+        for pictures, exacts in self._on_host(decoded):
+            for pixels, exact in zip(pictures, exacts, strict=True):
                 recent.append(exact)
                 count += 1
                 if count <= 0:
@@ -211,9 +220,19 @@ class FlashTalkPipeline:
                     poses = tuple(recent)
                     motion = self.hand_over(poses, job.conditions)
                     next_state = ChunkState(motion, job.generator.get_state(), poses)
-                yield ChunkFrame(pixels.cpu().numpy(), exact, next_state)
+                yield ChunkFrame(pixels, exact, next_state)
                 if count == job.shown:
                     return
+
+    def _on_host(
+        self, decoded: Iterator[DecodedFrames]
+    ) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
+        """Pixels on the host and `exact`, batch by batch."""
+        if self.copies is not None and self.fetch is _to_host:
+            yield from one_ahead(decoded, self.copies)
+            return
+        for batch in decoded:
+            yield self.fetch(batch.pixels), batch.exact
 
     @torch.inference_mode()
     def hand_over(self, poses: Sequence[Tensor], conditions: Conditions) -> Tensor:
@@ -255,6 +274,10 @@ class FlashTalkPipeline:
                 for level in timesteps(num_steps)[:-1]
             )
         return self._schedules[num_steps]
+
+
+def _to_host(pixels: Tensor) -> NDArray[np.uint8]:
+    return pixels.cpu().numpy()
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

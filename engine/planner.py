@@ -1,147 +1,29 @@
-"""What a model needs and how fast it can be, from its configuration and a card's rates alone.
-
-The counts are those of `engine.dit.costs`, which counters on meta tensors confirm; what a GPU makes
-of them is predicted, not measured: launches, uneven progress and the host's work are left out.
-"""
+"""Which ways to run a model fit on which cards, and which is best: `visavis plan`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from visavis.engine.cards import CardRates
-from visavis.engine.codec.wan_vae import SPATIAL_STRIDE
-from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
-from visavis.engine.dit.costs import (
-    ChunkShape,
-    activation_bytes,
-    audio_bytes,
-    block_sent_bytes,
-    context_bytes,
-    original_step_flops,
-    other_bytes,
-    parameters,
-    process_cost,
-)
-from visavis.engine.parallel.halo import PictureGrid
+from visavis.engine.dit.costs import original_step_flops, process_cost
+from visavis.engine.offload import BlockOffload
 from visavis.engine.parallel.plan import SequencePlan
-from visavis.engine.plan import FPS, MOTION_LATENTS, check_chunk_frames, latent_frames, new_frames
+from visavis.engine.plan import FPS, new_frames
+from visavis.engine.plan_estimates import (
+    GIB,
+    RESERVE_BYTES,
+    TEXT_ENCODER_BYTES,
+    Memory,
+    Request,
+    Times,
+    memory_of,
+    records,
+    times_of,
+)
+from visavis.engine.weight_memory import PRECISIONS, WeightMemory
 
-GIB = 2**30
-
-# Wan 2.1's VAE, counted on meta tensors (tests/unit/engine/test_planner.py): FLOPs per position
-# of a latent frame, and bytes per pixel that a decode holds.
-VAE_PARAMETERS = 126_892_531
-VAE_FIRST_FLOPS = 1.313e12 / (96 * 56)
-VAE_LATER_FLOPS = 11.104e12 / (96 * 56)
-VAE_ENCODE_FLOPS = 7.770e12 / (96 * 56)  # five frames, the hand-over
-VAE_BYTES_PER_PIXEL = 12_000
-# Convolutions that need a border, by rows and by columns: per latent in a group.
-VAE_EXCHANGES = 66
-# CLIP ViT-H in float16 and wav2vec2-base in float32: beside the VAE on the process that serves.
-IMAGE_ENCODER_BYTES = 632_000_000 * 2
-SPEECH_ENCODER_BYTES = 95_000_000 * 4
-# umT5-xxl; gone before the transformer is loaded.
-TEXT_ENCODER_BYTES = 5_700_000_000 * 2
-# CUDA context, NCCL's buffers, cuBLAS workspaces, fragmentation: assumed.
-RESERVE_BYTES = int(2.5 * GIB)
-# Between a few GPUs a step is too long for launches to matter.
-RECORD_FROM = 4
-
-
-class PlannerError(ValueError):
-    """A question that the planner cannot answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is asked: a model on `gpus` cards of `vram` GiB each, at a size in pixels."""
-
-    model: str = "flashtalk-14b"
-    gpus: int = 1
-    vram: float
-    height: int = 768
-    width: int = 448
-    chunk_frames: int = 33
-    steps: int = 4
-    avatars: int = 16
-    text_tokens: int = 33
-
-    def __post_init__(self) -> None:
-        if self.model != "flashtalk-14b":
-            raise PlannerError(
-                f"model={self.model!r}: only flashtalk-14b needs a plan; the others fit anywhere"
-            )
-        for name in ("gpus", "vram", "steps", "avatars"):
-            value = getattr(self, name)
-            if value <= 0:
-                raise PlannerError(f"{name}={value}: must be positive")
-        check_chunk_frames(self.chunk_frames)
-        for name, side in (("height", self.height), ("width", self.width)):
-            if side < 16 or side % 16:
-                raise PlannerError(f"{name}={side}: must be a positive multiple of 16 pixels")
-
-    @property
-    def config(self) -> DiTConfig:
-        return DIT_PRESETS[self.model]
-
-    def shape(self, plan: SequencePlan) -> ChunkShape:
-        """The chunk as the transformer's costs see it."""
-        return ChunkShape(
-            frames=latent_frames(self.chunk_frames),
-            latent_size=(self.height // SPATIAL_STRIDE, self.width // SPATIAL_STRIDE),
-            steps=self.steps,
-            text_tokens=self.text_tokens,
-            motion_slots=MOTION_LATENTS,
-            ulysses=plan.ulysses_degree,
-            ring=plan.ring_degree,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """Bytes on the process that serves, which has most: the others hold no encoders."""
-
-    transformer: int
-    vae: int
-    encoders: int
-    contexts: int
-    audio: int
-    activations: int
-    decode: int
-    reserve: int = RESERVE_BYTES
-
-    @property
-    def total(self) -> int:
-        """Bytes at the worst moment: a step and a decode do not run at the same time."""
-        fixed = self.transformer + self.vae + self.encoders + self.contexts + self.reserve
-        return fixed + max(self.audio + self.activations, self.decode)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """Predicted seconds of a chunk, one after the other; exchange that hides behind work is not in.
-
-    `decode` and `hand_over` are the VAE's, whose picture the processes share.
-    """
-
-    products: float
-    attention: float
-    between: float
-    exchange: float
-    decode: float
-    hand_over: float
-
-    @property
-    def chunk(self) -> float:
-        """Seconds from the audio to the next chunk's start."""
-        return (
-            self.products
-            + self.attention
-            + self.between
-            + self.exchange
-            + self.decode
-            + self.hand_over
-        )
+PLAIN = WeightMemory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +34,7 @@ class Option:
     """
 
     plan: SequencePlan
+    weights: WeightMemory
     memory: Memory
     times: Times
     fits: bool
@@ -159,108 +42,104 @@ class Option:
     flops_ratio: float
 
     @property
+    def exact(self) -> bool:
+        """Whether the weights are as they were trained."""
+        return self.weights.quantize is None
+
+    @property
+    def name(self) -> str:
+        """How the weights are held, in a few words."""
+        if self.weights.offload:
+            return f"offload {self.weights.offload}"
+        return self.weights.quantize or "bfloat16"
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """Of `visavis serve`, beside model and weights."""
-        flags = ["--device cuda", "--compiled"]
+        flags = ["--device cuda"]
+        if self.weights.offload:
+            flags.append(f"--offload {self.weights.offload}")
+        else:
+            flags.append("--compiled")
+        if self.weights.quantize is not None:
+            flags.append(f"--quantize {self.weights.quantize}")
         if self.plan.world > 1:
             flags += [
                 f"--ulysses-degree {self.plan.ulysses_degree}",
                 f"--ring-degree {self.plan.ring_degree}",
             ]
-        if self.plan.world >= RECORD_FROM:
+        if records(self.plan.world, self.weights):
             flags.append("--recorded")
         return tuple(flags)
 
 
 def options(request: Request, rates: CardRates) -> tuple[Option, ...]:
-    """Every split of the GPUs whose heads divide, the fastest that fits first."""
+    """Every split of the GPUs whose heads divide, with every way to hold the weights.
+
+    First those that fit, of them first the exact ones, the fastest first.
+    """
     heads = request.config.num_heads
-    found = []
+    found: list[Option] = []
     for ulysses in range(1, request.gpus + 1):
         if request.gpus % ulysses or heads % ulysses:
             continue
         plan = SequencePlan(ulysses_degree=ulysses, ring_degree=request.gpus // ulysses)
-        found.append(_option(request, rates, plan))
-    return tuple(sorted(found, key=lambda o: (not o.fits, o.times.chunk)))
+        found += _of_split(request, rates, plan)
+    return tuple(sorted(found, key=lambda o: (not o.fits, not o.exact, o.times.chunk)))
 
 
-def _option(request: Request, rates: CardRates, plan: SequencePlan) -> Option:
+def best_of_each(found: Sequence[Option]) -> tuple[Option, ...]:
+    """The first of `options` for each way to hold the weights."""
+    return tuple({_kind(option): option for option in reversed(found)}.values())[::-1]
+
+
+def faster_rounded(found: Sequence[Option]) -> Option | None:
+    """The quickest with rounded weights, if it fits and is quicker than the first of `options`."""
+    rounded = [option for option in found if option.fits and not option.exact]
+    best = min(rounded, key=lambda option: option.times.chunk, default=None)
+    return best if best is not None and best.times.chunk < found[0].times.chunk else None
+
+
+def _kind(option: Option) -> tuple[str | None, bool]:
+    return option.weights.quantize, option.weights.offload > 0
+
+
+def _of_split(request: Request, rates: CardRates, plan: SequencePlan) -> Iterator[Option]:
+    plain = _option(request, rates, plan, PLAIN)
+    yield plain
+    if not plain.fits:
+        yield _offloaded(request, rates, plan)
+    for precision in PRECISIONS:
+        if not precision.endswith("-dynamic") or rates.products_8bit is not None:
+            yield _option(request, rates, plan, WeightMemory(quantize=precision))
+
+
+def _offloaded(request: Request, rates: CardRates, plan: SequencePlan) -> Option:
+    """With as few blocks in host memory as will do; all of them where even that is too little."""
+    blocks = request.config.num_layers
+    for offload in range(BlockOffload.PLACES + 1, blocks):
+        option = _option(request, rates, plan, WeightMemory(offload=offload))
+        if option.fits:
+            return option
+    return _option(request, rates, plan, WeightMemory(offload=blocks))
+
+
+def _option(
+    request: Request, rates: CardRates, plan: SequencePlan, weights: WeightMemory
+) -> Option:
     shape = request.shape(plan)
-    memory = _memory(request, shape)
-    times = _times(request, rates, shape)
+    memory = memory_of(request, shape, weights)
+    times = times_of(request, rates, shape, weights)
     config = request.config
     worst = max(
         process_cost(config, shape, rank=rank).flops(shape.steps) for rank in range(plan.world)
     )
     return Option(
         plan=plan,
+        weights=weights,
         memory=memory,
         times=times,
         fits=max(memory.total, TEXT_ENCODER_BYTES + RESERVE_BYTES) <= request.vram * GIB,
         realtime_factor=times.chunk * FPS / new_frames(request.chunk_frames),
         flops_ratio=worst / (shape.steps * original_step_flops(config, shape)),
     )
-
-
-def _memory(request: Request, shape: ChunkShape) -> Memory:
-    config = request.config
-    recorded = 2 if shape.world >= RECORD_FROM else 1  # a recording has its own copy of the caches
-    return Memory(
-        transformer=2 * parameters(config),
-        vae=2 * VAE_PARAMETERS,
-        encoders=IMAGE_ENCODER_BYTES + SPEECH_ENCODER_BYTES,
-        contexts=(request.avatars + recorded - 1) * context_bytes(config, shape.text_tokens),
-        audio=recorded * audio_bytes(config, shape),
-        activations=activation_bytes(config, shape),
-        decode=int(VAE_BYTES_PER_PIXEL * request.height * request.width * _tile_share(shape)),
-    )
-
-
-def _times(request: Request, rates: CardRates, shape: ChunkShape) -> Times:
-    config, steps = request.config, shape.steps
-    costs = [process_cost(config, shape, rank=rank) for rank in range(shape.world)]
-    products = max(steps * cost.products + cost.once_products for cost in costs)
-    attention_s = max(cost.attention for cost in costs) / (rates.attention * 1e12)
-    positions = shape.latent_size[0] * shape.latent_size[1] * _tile_share(shape)
-    decode = VAE_FIRST_FLOPS + (shape.frames - 1) * VAE_LATER_FLOPS
-    borders_s = VAE_EXCHANGES * rates.collective_s if shape.world > 1 else 0.0
-    return Times(
-        products=products / (rates.products * 1e12),
-        attention=steps * attention_s,
-        between=steps * other_bytes(config, shape) / (rates.memory * 1e9),
-        exchange=steps * _exchange_s(config, rates, shape, attention_s),
-        decode=positions * decode / (rates.convolutions * 1e12) + shape.frames * borders_s,
-        hand_over=positions * VAE_ENCODE_FLOPS / (rates.convolutions * 1e12)
-        + MOTION_LATENTS * borders_s,
-    )
-
-
-def _tile_share(shape: ChunkShape) -> float:
-    """The largest process's part of the picture."""
-    grid = PictureGrid.best(shape.latent_size, shape.world)
-    return max(grid.heights) * max(grid.widths) / (shape.latent_size[0] * shape.latent_size[1])
-
-
-def _exchange_s(
-    config: DiTConfig, rates: CardRates, shape: ChunkShape, attention_s: float
-) -> float:
-    """Seconds of a step that a process waits for others.
-
-    The all-to-alls are waited for; a ring's transfers only where they outlast the attention that
-    they run beside, all runs but the last.
-    """
-    if shape.world == 1:
-        return 0.0
-    sent = [block_sent_bytes(config, shape, rank=rank) for rank in range(shape.world)]
-    all_to_all = max(turned for turned, _ in sent)
-    passed = max(around for _, around in sent)
-    calls = 2 if shape.ulysses > 1 else 0
-    waited = config.num_layers * (all_to_all / (rates.link * 1e9) + calls * rates.collective_s)
-    beside = attention_s * (shape.ring - 1) / shape.ring
-    transfers = config.num_layers * (
-        passed / (rates.link * 1e9) + (shape.ring - 1) * rates.collective_s
-    )
-    tokens = shape.frames * config.frame_tokens(shape.latent_size)
-    padded = -(-tokens // shape.world) * shape.world
-    gathered = 4 * padded * config.latent_channels * 4 / (rates.link * 1e9)
-    return waited + max(0.0, transfers - beside) + gathered + rates.collective_s

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 from visavis.engine.dit.block import Block
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.step_graph import StepGraphs
 
 logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def speed_up(model: FlashTalkDiT, *, compiled: bool, recorded: bool) -> None:
@@ -29,10 +33,29 @@ def compile_blocks(model: FlashTalkDiT) -> None:
     Alone, a block is one graph without breaks. In a group the exchange divides it in two; call
     this after `parallelize`.
     """
+    keep_compiled_code()
     alone = model.exchange is None
     for block in model.blocks:
         assert isinstance(block, Block)
         block.compile(fullgraph=alone, dynamic=False)
+
+
+def keep_compiled_code() -> None:
+    """Let the next start find what this one compiles: in the user's cache folder.
+
+    Torch's own place is in /tmp, which containers and restarts lose. TORCHINDUCTOR_CACHE_DIR names
+    another; where the folder cannot be made, torch's is left.
+    """
+    if os.environ.get(CACHE_VARIABLE):
+        return
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(base) if base else Path.home() / ".cache") / "visavis" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("compiled code is not kept: %s; set %s", error, CACHE_VARIABLE)
+        return
+    os.environ[CACHE_VARIABLE] = str(folder)
 
 
 def record_steps(model: FlashTalkDiT) -> None:

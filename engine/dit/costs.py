@@ -38,6 +38,11 @@ class ChunkShape:
         """Processes that share the chunk."""
         return self.ulysses * self.ring
 
+    def layout(self, config: DiTConfig, rank: int = 0) -> TokenLayout:
+        """The rows of one process."""
+        spatial = config.frame_tokens(self.latent_size)
+        return TokenLayout.shard(self.frames, spatial, rank=rank, world=self.world)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessCost:
@@ -56,16 +61,11 @@ class ProcessCost:
         return steps * (self.products + self.attention) + self.once_products
 
 
-def _layout(config: DiTConfig, shape: ChunkShape, rank: int = 0) -> TokenLayout:
-    spatial = config.frame_tokens(shape.latent_size)
-    return TokenLayout.shard(shape.frames, spatial, rank=rank, world=shape.world)
-
-
 def process_cost(
     config: DiTConfig, shape: ChunkShape, *, rank: int = 0, element_bytes: int = 2
 ) -> ProcessCost:
     """What process `rank` of the group computes and sends; contexts are prepared already."""
-    layout = _layout(config, shape, rank)
+    layout = shape.layout(config, rank)
     first, end = layout.frame_range
     rows, tokens, spatial, dim = layout.length, layout.tokens, layout.frame_tokens, config.dim
     folds = fold_saves(config, spatial)
@@ -126,7 +126,7 @@ def block_sent_bytes(
     Ulysses sends (U - 1) / U of q, k, v and of the output; the ring passes its run of k and v on,
     R - 1 times, without padding.
     """
-    layout = _layout(config, shape, rank)
+    layout = shape.layout(config, rank)
     row = config.dim * element_bytes
     ulysses = 4 * layout.length * row * (shape.ulysses - 1) // shape.ulysses
     run = layout.length * shape.ulysses
@@ -159,31 +159,36 @@ def original_step_flops(config: DiTConfig, shape: ChunkShape) -> int:
     return (config.num_layers * block + ends) // world + alone
 
 
+def _linear(rows: int, columns: int) -> int:
+    return rows * columns + columns
+
+
 def parameters(config: DiTConfig) -> int:
     """Weights of the transformer."""
     dim, hidden = config.dim, config.audio_hidden
     features = config.audio_layers * config.audio_channels
-
-    def linear(rows: int, columns: int) -> int:
-        return rows * columns + columns
-
-    block = 8 * linear(dim, dim) + 3 * dim  # self 4, cross 2, audio 2; three RMS norms
-    block += linear(config.audio_dim, 2 * dim) + 6 * dim + 4 * dim
-    block += linear(dim, config.ffn_dim) + linear(config.ffn_dim, dim)
-    block += (2 * linear(dim, dim) + dim) * (config.has_text + config.has_image)
     patch = prod(config.patch_size)
-    rest = linear(config.in_channels * patch, dim)
-    rest += linear(dim, config.latent_channels * patch) + 2 * dim
-    rest += linear(config.freq_dim, dim) + linear(dim, dim) + linear(dim, 6 * dim)
+    rest = _linear(config.in_channels * patch, dim)
+    rest += _linear(dim, config.latent_channels * patch) + 2 * dim
+    rest += _linear(config.freq_dim, dim) + _linear(dim, dim) + _linear(dim, 6 * dim)
     if config.has_text:
-        rest += linear(config.text_dim, dim) + linear(dim, dim)
+        rest += _linear(config.text_dim, dim) + _linear(dim, dim)
     if config.has_image:
-        rest += 2 * config.image_dim + linear(config.image_dim, config.image_dim)
-        rest += linear(config.image_dim, dim) + 2 * dim
-    rest += linear(config.audio_window * features, hidden)
-    rest += linear(config.later_window * features, hidden) + linear(hidden, hidden)
-    rest += linear(hidden, config.audio_tokens * config.audio_dim) + 2 * config.audio_dim
-    return config.num_layers * block + rest
+        rest += 2 * config.image_dim + _linear(config.image_dim, config.image_dim)
+        rest += _linear(config.image_dim, dim) + 2 * dim
+    rest += _linear(config.audio_window * features, hidden)
+    rest += _linear(config.later_window * features, hidden) + _linear(hidden, hidden)
+    rest += _linear(hidden, config.audio_tokens * config.audio_dim) + 2 * config.audio_dim
+    return config.num_layers * block_parameters(config) + rest
+
+
+def block_parameters(config: DiTConfig) -> int:
+    """Weights of one block."""
+    dim = config.dim
+    block = 8 * _linear(dim, dim) + 3 * dim  # self 4, cross 2, audio 2; three RMS norms
+    block += _linear(config.audio_dim, 2 * dim) + 6 * dim + 4 * dim
+    block += _linear(dim, config.ffn_dim) + _linear(config.ffn_dim, dim)
+    return block + (2 * _linear(dim, dim) + dim) * (config.has_text + config.has_image)
 
 
 def context_bytes(config: DiTConfig, text_tokens: int, element_bytes: int = 2) -> int:
@@ -194,7 +199,7 @@ def context_bytes(config: DiTConfig, text_tokens: int, element_bytes: int = 2) -
 
 def audio_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) -> int:
     """The audio's keys and values of one chunk, folded where that saves work: the largest share."""
-    ranges = [_layout(config, shape, rank).frame_range for rank in range(shape.world)]
+    ranges = [shape.layout(config, rank).frame_range for rank in range(shape.world)]
     keys = max(end - first for first, end in ranges) * config.audio_tokens
     per_layer = 2 * keys * config.dim
     if fold_saves(config, config.frame_tokens(shape.latent_size)):
@@ -208,7 +213,7 @@ def activation_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 
     The float32 residual stream before and after, a block's input, and either q, k, v with their
     copies on the way through the exchange and the output, or the feed-forward's hidden layer twice.
     """
-    rows = _layout(config, shape).length
+    rows = shape.layout(config).length
     passes = 4 if shape.world == 1 else 9 if shape.ring == 1 else 13
     inner = max(passes * config.dim, 2 * config.ffn_dim) * element_bytes
     return rows * (2 * config.dim * 4 + 2 * config.dim * element_bytes + inner)
@@ -221,7 +226,7 @@ def other_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) ->
     normed and turned, the query of the cross-attention normed, its two outputs added, the
     activation, the audio's softmax.
     """
-    layout = _layout(config, shape)
+    layout = shape.layout(config)
     half, full = element_bytes, 4
     branches = int(config.has_text) + int(config.has_image)
     width = 4 * (full + half) + 4 * (2 * full + half) + 2 * 2 * half + 2 * half

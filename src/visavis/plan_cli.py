@@ -13,9 +13,8 @@ from visavis.server.cli_errors import fail
 
 if TYPE_CHECKING:
     from visavis.engine.cards import CardRates
-    from visavis.engine.planner import Option, Request
-
-SHOWN = 4
+    from visavis.engine.plan_estimates import Request
+    from visavis.engine.planner import Option
 
 
 def plan(
@@ -34,6 +33,7 @@ def plan(
 ) -> None:
     """Say from the configuration alone what fits, the predicted chunk time, and the flags to use.
 
+    One column for each way to hold the weights, with the best split of the GPUs; --json has all.
     Times are predictions from the rates that are printed with them, without launches and uneven
     progress; nothing is loaded and no GPU is needed.
 
@@ -63,7 +63,8 @@ def plan(
         Also write the plan to this file.
     """
     from visavis.engine.cards import card_rates, read_rates
-    from visavis.engine.planner import Request, options
+    from visavis.engine.plan_estimates import Request
+    from visavis.engine.planner import options
 
     try:
         assumed = read_rates(rates) if rates is not None else card_rates(card)
@@ -91,6 +92,8 @@ def _print(request: Request, rates: CardRates, found: tuple[Option, ...]) -> Non
     from rich.console import Console
     from rich.table import Table
 
+    from visavis.engine.planner import best_of_each
+
     console = Console()
     console.print(
         f"{request.model}, {request.width}x{request.height}, {request.chunk_frames} frames a "
@@ -98,15 +101,16 @@ def _print(request: Request, rates: CardRates, found: tuple[Option, ...]) -> Non
         highlight=False,
     )
     table = Table()
-    table.add_column("ulysses x ring")
-    columns = [_cells(option) for option in found[:SHOWN]]
-    for option in found[:SHOWN]:
-        degrees = f"{option.plan.ulysses_degree} x {option.plan.ring_degree}"
-        table.add_column(degrees, justify="right")
+    table.add_column("weights")
+    shown = best_of_each(found)
+    columns = [_cells(option) for option in shown]
+    for option in shown:
+        table.add_column(option.name, justify="right")
     for name in columns[0]:
         table.add_row(name, *(cells[name] for cells in columns))
     console.print(table)
-    console.print(_advice(request, found[0]), highlight=False, soft_wrap=True)
+    for line in _advice(request, found):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Rates: {rates.source}.", highlight=False)
 
 
@@ -121,6 +125,7 @@ def _cells(option: Option) -> dict[str, str]:
         "  activations": memory.activations,
         "  or: VAE decode": memory.decode,
         "  reserve": memory.reserve,
+        "host memory, GiB": memory.host,
     }
     seconds = {
         "a chunk, s (predicted)": times.chunk,
@@ -128,9 +133,12 @@ def _cells(option: Option) -> dict[str, str]:
         "  attention": times.attention,
         "  between them": times.between,
         "  waiting for others": times.exchange,
+        "  waiting for weights": times.transfer,
         "  VAE decode, hand-over": times.decode + times.hand_over,
     }
     return {
+        "ulysses x ring": f"{option.plan.ulysses_degree} x {option.plan.ring_degree}",
+        "as trained": "yes" if option.exact else "rounded",
         "fits": "yes" if option.fits else "no",
         **{name: f"{size / 2**30:.1f}" for name, size in sizes.items()},
         **{name: f"{s:.3f}" for name, s in seconds.items()},
@@ -139,21 +147,32 @@ def _cells(option: Option) -> dict[str, str]:
     }
 
 
-def _advice(request: Request, best: Option) -> str:
+def _advice(request: Request, found: tuple[Option, ...]) -> list[str]:
+    from visavis.engine.planner import faster_rounded
+
+    best = found[0]
     if not best.fits:
-        short = best.memory.total / 2**30 - request.vram
-        more = "fewer --avatars, a smaller picture or "
-        return (
-            f"Nothing fits: {best.memory.total / 2**30:.1f} GiB are needed, {short:.1f} more than "
-            f"there are. Every GPU holds the whole transformer; take {more}larger cards."
-        )
+        least = min(found, key=lambda option: option.memory.total).memory.total / 2**30
+        return [
+            f"Nothing fits: {least:.1f} GiB are needed at the least, {least - request.vram:.1f} "
+            "more than there are. Take fewer --avatars, a smaller picture or larger cards."
+        ]
+    quality = "as trained" if best.exact else "with rounded weights"
+    lines = [f"Best, {quality}, {_command(request, best)}"]
+    rounded = faster_rounded(found)
+    if rounded is not None and best.exact:
+        lines.append(f"Faster, with rounded weights, {_command(request, rounded)}")
+    return lines
+
+
+def _command(request: Request, option: Option) -> str:
     start = "visavis"
     if request.gpus > 1:
         start = f"torchrun --nproc-per-node {request.gpus} --no-python visavis"
-    pace = "in real time" if best.realtime_factor <= 1 else "not in real time"
+    pace = "in real time" if option.realtime_factor <= 1 else "not in real time"
     return (
-        f"Best, {pace}: {start} serve --model {request.model} --weights FOLDER "
-        f"{' '.join(best.flags)}"
+        f"{pace} ({option.times.chunk:.2f} s a chunk): {start} serve --model {request.model} "
+        f"--weights FOLDER {' '.join(option.flags)}"
     )
 
 
@@ -164,6 +183,7 @@ def _report(request: Request, rates: CardRates, found: tuple[Option, ...]) -> di
         "options": [
             {
                 **asdict(option),
+                "name": option.name,
                 "total_bytes": option.memory.total,
                 "chunk_s": option.times.chunk,
                 "flags": option.flags,

@@ -1,13 +1,22 @@
 """What follows from measured costs: batch caps, time to the first frame, how many can speak."""
 
 import itertools
+import time
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import tiny_pipeline, tiny_session
 
-from visavis.engine.costs import FEWEST, WINDOW, ChunkCosts, CostMeter, measure_costs
+from visavis.engine.costs import (
+    FEWEST,
+    WINDOW,
+    ChunkCosts,
+    CostMeter,
+    measure_costs,
+    settled_clock,
+)
 
 
 def costs(steps_s: dict[int, float], *, frame_s: float = 0.006) -> ChunkCosts:
@@ -48,6 +57,16 @@ def test_capacity_never_promises_more_than_the_load_allows() -> None:
         assert more * known.realtime_factor(steps, sessions=more) > load
     assert known.capacity(2, 0.8, 64) >= known.capacity(4, 0.8, 64)
     assert costs({1: 1.0}).capacity(4, 0.8, 64) == 0
+
+
+def test_a_gpu_has_done_its_work_when_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: seen.append(str(device)))
+    monkeypatch.setattr(time, "perf_counter", lambda: seen.append("read") or 1.0)
+    assert settled_clock(torch.device("cuda:1"))() == 1.0
+    assert seen == ["cuda:1", "read"]
+    settled_clock(torch.device("cpu"))()
+    assert seen == ["cuda:1", "read", "read"]  # nothing to wait for
 
 
 def test_measuring_times_steps_and_frames_of_every_length() -> None:

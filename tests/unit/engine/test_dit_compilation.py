@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +12,14 @@ from dit_exactness import SMALL, small_inputs, small_model
 from torch import Tensor
 
 from visavis.engine.dit.block import Block
-from visavis.engine.dit.compilation import compile_blocks
+from visavis.engine.dit.compilation import CACHE_VARIABLE, compile_blocks, keep_compiled_code
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.step_graph import StepGraphs
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
+def fresh_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "compiled"))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -78,6 +81,25 @@ def repeat(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 
 @torch.inference_mode()
+def test_compiled_code_is_kept_in_the_users_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, "")  # put back after the test
+    keep_compiled_code()
+    assert os.environ[CACHE_VARIABLE] == str(tmp_path / "visavis" / "compiled")
+    assert (tmp_path / "visavis" / "compiled").is_dir()
+    monkeypatch.setenv(CACHE_VARIABLE, "/elsewhere")
+    keep_compiled_code()
+    assert os.environ[CACHE_VARIABLE] == "/elsewhere"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, "")
+    keep_compiled_code()
+    assert not os.environ[CACHE_VARIABLE]
+    assert "compiled code is not kept" in caplog.text
+
+
 def test_recorded_steps_equal_plain_ones_for_new_arguments() -> None:
     model = small_model(dtype=torch.float32)
     recorded = small_model(dtype=torch.float32)

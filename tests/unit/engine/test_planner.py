@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from visavis.engine.cards import CARDS, RatesError, card_rates, read_rates
 from visavis.engine.codec.wan_network import WanConfig, WanNetwork
 from visavis.engine.codec.wan_stream import VideoStream
-from visavis.engine.planner import (
+from visavis.engine.plan_estimates import (
     GIB,
     VAE_BYTES_PER_PIXEL,
     VAE_ENCODE_FLOPS,
@@ -25,10 +25,17 @@ from visavis.engine.planner import (
     VAE_PARAMETERS,
     PlannerError,
     Request,
-    options,
 )
+from visavis.engine.planner import Option, best_of_each, faster_rounded, options
+from visavis.engine.weight_memory import WeightMemory
+from visavis.plan_cli import plan
 
 H100 = card_rates("h100")
+
+
+def plain(request: Request) -> tuple[Option, ...]:
+    """The splits with weights as they are, on the GPUs."""
+    return tuple(o for o in options(request, H100) if o.weights == WeightMemory())
 
 
 def test_vae_constants_are_those_of_the_network() -> None:
@@ -62,16 +69,18 @@ def test_vae_constants_are_those_of_the_network() -> None:
 
 def test_the_released_model_needs_an_80_gib_card() -> None:
     request = Request(vram=80)
-    (only,) = options(request, H100)
+    (only,) = plain(request)
     assert only.fits
+    assert only == options(request, H100)[0]  # the best that is exact
     assert 37.7e9 < only.memory.transformer < 37.9e9
-    assert not options(replace(request, vram=48), H100)[0].fits
+    assert not plain(replace(request, vram=48))[0].fits
     # more GPUs do not make the weights smaller
-    assert not options(replace(request, vram=32, gpus=8), H100)[0].fits
+    assert not plain(replace(request, vram=32, gpus=8))[0].fits
+    assert not options(replace(request, vram=12), H100)[0].fits
 
 
 def test_eight_gpus_do_at_most_087_of_the_original_work_each_and_are_real_time() -> None:
-    splits = options(Request(gpus=8, vram=80), H100)
+    splits = plain(Request(gpus=8, vram=80))
     best = splits[0]
     assert {option.plan.ulysses_degree for option in splits} == {1, 2, 4, 8}
     assert all(option.fits and option.flops_ratio <= 0.87 for option in splits)
@@ -79,7 +88,7 @@ def test_eight_gpus_do_at_most_087_of_the_original_work_each_and_are_real_time()
 
 
 def test_flags_name_the_split_that_was_counted() -> None:
-    for option in options(Request(gpus=6, vram=80), H100):
+    for option in plain(Request(gpus=6, vram=80)):
         assert 40 % option.plan.ulysses_degree == 0
         assert option.plan.world == 6
         assert f"--ulysses-degree {option.plan.ulysses_degree}" in option.flags
@@ -140,5 +149,69 @@ def test_measured_rates_are_read_and_checked(tmp_path: Path) -> None:
 def test_memory_is_a_sum_of_its_parts() -> None:
     memory = options(Request(gpus=4, vram=80), H100)[0].memory
     assert memory.reserve > GIB
-    whole = sum(asdict(memory).values())
+    whole = sum(asdict(replace(memory, host=0)).values())
     assert whole - min(memory.audio + memory.activations, memory.decode) == memory.total
+
+
+def test_offloading_is_exact_and_takes_as_little_as_will_do() -> None:
+    request = Request(vram=48, avatars=1)
+    found = options(request, H100)
+    best = found[0]
+    assert best.fits
+    assert best.exact
+    count = best.weights.offload
+    assert 2 < count < 40
+    assert f"--offload {count}" in best.flags
+    assert not {"--compiled", "--recorded"} & set(best.flags)  # refused together
+    # of the GPU's memory it saves all blocks that are away but the two places that they share
+    block = best.memory.host / count
+    (whole,) = plain(request)
+    assert whole.memory.transformer - best.memory.transformer == pytest.approx((count - 2) * block)
+    # one block more on the GPU would be too much
+    assert best.memory.total + block > request.vram * GIB
+    roomier = options(replace(request, vram=49), H100)[0]
+    assert 0 < roomier.weights.offload < count
+
+
+def test_a_slow_bus_is_waited_for_and_a_fast_one_is_not() -> None:
+    request = Request(vram=40, avatars=1)
+    slow = options(request, replace(H100, host_link=10))[0]
+    fast = options(request, replace(H100, host_link=1000))[0]
+    assert slow.weights.offload == fast.weights.offload > 0
+    assert fast.times.transfer == 0
+    # every offloaded byte comes over the bus in each of four steps, while one block computes
+    over_the_bus = 4 * slow.memory.host / 10e9
+    assert 0.7 * over_the_bus < slow.times.transfer < over_the_bus + slow.memory.host / 10e9
+
+
+def test_rounded_weights_are_named_beside_the_exact_ones() -> None:
+    found = options(Request(vram=80), H100)
+    by_name = {option.name: option for option in best_of_each(found)}
+    assert list(by_name)[0] == "bfloat16"  # it fits, and comes before any that rounds
+    assert set(by_name) == {"bfloat16", "int8", "fp8", "int8-dynamic", "fp8-dynamic"}
+    half = by_name["int8"].memory.transformer / by_name["bfloat16"].memory.transformer
+    assert 0.5 < half < 0.6  # the audio attention stays as it is
+    assert by_name["int8"].times.chunk > by_name["bfloat16"].times.chunk
+    quicker = faster_rounded(found)
+    assert quicker is not None
+    assert quicker.name.endswith("-dynamic")
+    assert quicker.times.chunk < by_name["bfloat16"].times.chunk
+    assert f"--quantize {quicker.name}" in quicker.flags
+    # a card without eight-bit units, as far as the rates say
+    without = options(Request(vram=80), replace(H100, products_8bit=None))
+    assert faster_rounded(without) is None
+    assert {option.name for option in without} == {"bfloat16", "int8", "fp8"}
+
+
+def test_the_command_says_what_to_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = tmp_path / "plan.json"
+    plan(card="rtx-5090", avatars=1, json=report)
+    said = capsys.readouterr().out
+    assert "Best, as trained, not in real time" in said
+    assert "--offload" in said
+    first = json.loads(report.read_text())["options"][0]
+    assert (first["fits"], first["name"].split()[0]) == (True, "offload")
+    with pytest.raises(SystemExit) as ended:
+        plan(vram=12)
+    assert ended.value.code == 1
+    assert "Nothing fits" in capsys.readouterr().out

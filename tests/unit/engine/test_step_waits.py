@@ -1,0 +1,99 @@
+"""A denoising step orders work and waits for none of it: on a GPU the host runs ahead.
+
+Whatever reads a tensor's values on the host (`.item()`, a truth value, a shape that depends on
+values) would stop it. On a CPU the dispatcher shows most of these; on meta tensors all are errors,
+`.tolist()` and copies to the host included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from dit_counting import meta_model, meta_step, run_step
+from tiny_model import tiny_pipeline, tiny_session
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from visavis.engine.dit.config import DIT_PRESETS
+from visavis.engine.dit.sampler import Denoising, timesteps
+from visavis.engine.dit.step_graph import StepGraphs
+
+READS = {
+    "_local_scalar_dense",
+    "is_nonzero",
+    "equal",
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "repeat_interleave",
+}
+
+
+class NoReads(TorchDispatchMode):
+    """Fails at an operator whose result the host has to wait for; counts the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.rpartition("::")[2]
+        if name in READS:
+            raise AssertionError(f"{name} waits for the device")
+        self.seen += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.item, bool, torch.nonzero])
+def test_reads_are_seen(read: Any) -> None:
+    with NoReads(), pytest.raises(AssertionError, match="waits for the device"):
+        read(torch.ones(1) * 2)
+
+
+def test_no_step_of_a_chunk_or_of_a_batch_reads_a_value() -> None:
+    pipeline = tiny_pipeline()
+    chunks = [tiny_session(pipeline, seed=seed).begin_idle(9) for seed in (1, 2)]
+    jobs = [chunk.job for chunk in chunks]
+    pipeline.denoise(jobs[:1])  # what is made once, such as tables, may be made here
+    with NoReads() as mode:
+        pipeline.denoise(jobs[1:])
+        pipeline.denoise(jobs)
+        while not jobs[0].denoised:
+            pipeline.denoise(jobs)
+    assert mode.seen > 100
+
+
+def test_recorded_steps_are_replayed_without_a_read() -> None:
+    pipeline = tiny_pipeline()
+    model = pipeline.model
+    model.recorded_step = StepGraphs(model.step, lambda call: (lambda: None, call()))
+    job = tiny_session(pipeline).begin_idle(9).job
+    pipeline.denoise([job])
+    with NoReads() as mode:
+        pipeline.denoise([job])
+    assert mode.seen > 0
+
+
+@torch.no_grad()
+def test_a_step_of_the_released_model_needs_no_values() -> None:
+    """Its widths and tokens with two of its blocks, all on meta, the sampler's step included."""
+    config = replace(DIT_PRESETS["flashtalk-14b"], num_layers=2)
+    model = meta_model(config)
+    inputs = meta_step(model, 9, (96, 56), 30)
+    with NoReads() as mode:
+        audio = model.prepare_audio(inputs[3], latent_size=(96, 56))
+        velocity = run_step(model, inputs, audio, slots=2)
+        run = Denoising(
+            torch.empty(1, 16, 9, 96, 56, device="meta"),
+            torch.empty(16, 2, 96, 56, device="meta"),
+            torch.Generator(),
+            timesteps(4),
+        )
+        assert velocity.shape == run.latents.shape
+        clean = run.latents - run.level * velocity
+    assert clean.device.type == "meta"
+    assert mode.seen > 50
