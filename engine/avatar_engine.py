@@ -11,13 +11,14 @@ import torch
 
 from visavis.engine.batching import ChunkScheduler
 from visavis.engine.codec.base import FrameSizeError, SizedCodec
-from visavis.engine.costs import ChunkCosts, CostMeter, measure_costs
+from visavis.engine.costs import ChunkCosts, CostMeter, measure_costs, settled_clock
 from visavis.engine.dit.compilation import speed_up
 from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import Portrait, frame_portrait
 from visavis.engine.face.image import ImageSource
 from visavis.engine.face.picture import frame_picture
 from visavis.engine.model_parts import ModelParts
+from visavis.engine.parallel.plan import ParallelError
 from visavis.engine.parallel.worker_group import WorkerGroup
 from visavis.engine.pipeline import Conditions, FlashTalkPipeline
 from visavis.engine.placing import check_memory
@@ -79,6 +80,7 @@ class AvatarEngine:
         dtype: torch.dtype,
         framing: Framing = "face",
         num_steps: int = 4,
+        calm: float = 1.0,
         frame_size: tuple[int, int] | None = None,
     ) -> None:
         """Assemble an engine from loaded parts; `load` is the usual way, and raises as this."""
@@ -87,12 +89,14 @@ class AvatarEngine:
         self.dtype = dtype
         self.num_steps = num_steps
         self.chunk_realtime_factor: float | None = None
+        self.group: WorkerGroup | None = None
         self._pipeline = FlashTalkPipeline(
             parts.dit, parts.codec, parts.front_end, device, text=parts.text
         )
         self.scheduler = ChunkScheduler(self._pipeline)
         self._costs: ChunkCosts | None = None
         self._framing = framing
+        self._calm = calm
         self._frame_size = self._checked_size(frame_size or parts.codec.frame_size)
         self._landmarker: FaceLandmarker | None = None
 
@@ -164,15 +168,25 @@ class AvatarEngine:
             chosen,
             threads,
         )
-        return cls(
+        engine = cls(
             model,
             parts,
             device=target,
             dtype=chosen,
             framing=spec.framing,
             num_steps=spec.num_steps,
+            calm=spec.calm,
             frame_size=frame_size or spec.frame_size,
         )
+        if group is not None:
+            engine.group = group
+            engine.pipeline.fetch = group.fetch
+        return engine
+
+    @property
+    def listens(self) -> bool:
+        """Whether `generate_idle(listening=True)` looks different from idling."""
+        return self._calm < 1
 
     @property
     def pipeline(self) -> FlashTalkPipeline:
@@ -262,6 +276,7 @@ class AvatarEngine:
             input_rate=input_rate,
             seed=seed,
             num_steps=self.num_steps if num_steps is None else num_steps,
+            calm=self._calm,
         )
 
     def warm_up(self) -> float:
@@ -291,7 +306,11 @@ class AvatarEngine:
             )
             self.num_steps = _FEWEST_STEPS
             measured = self._measure(avatar)
-        costs = measure_costs(self._pipeline, lambda length: self._begin(avatar, length))
+        costs = measure_costs(
+            self._pipeline,
+            lambda length: self._begin(avatar, length),
+            clock=settled_clock(self.device),
+        )
         self._costs, self.scheduler.caps = costs, costs.caps
         # Elsewhere a step returns before it is done: its time is that of launching it.
         if self.device.type == "cpu":
@@ -301,17 +320,35 @@ class AvatarEngine:
         logger.info("a %d-frame chunk takes %.2f of the time it plays", CHUNK_LENGTHS[-1], factor)
         return time.perf_counter() - start
 
+    def restart_group(self) -> None:
+        """Replace the followers that were lost and make a chunk of each length with the new ones.
+
+        Sessions and avatars stay; their chunks under way end with GroupLostError, as if they had
+        never been begun.
+
+        Raises:
+            GroupLostError: it did not succeed; another try may.
+            ParallelError: there is no group, or torchrun started it.
+        """
+        if self.group is None:
+            raise ParallelError("this engine has no group; load it with one")
+        self.group.restart()
+        session = self.open_session(self.prepare_avatar(schematic_portrait(self.frame_size[0])))
+        for chunk_frames in CHUNK_LENGTHS:
+            list(session.generate_idle(chunk_frames))
+
     def _begin(self, avatar: Avatar, chunk_frames: int) -> Chunk:
         return self.open_session(avatar).begin_idle(chunk_frames)
 
     def _measure(self, avatar: Avatar) -> ChunkCost:
         """Best of two longest chunks: the first may still pay for memory and threads."""
         session, longest = self.open_session(avatar), CHUNK_LENGTHS[-1]
+        clock = settled_clock(self.device)
         costs = []
         for _ in range(2):
-            start, cpu_start = time.perf_counter(), time.process_time()
+            start, cpu_start = clock(), time.process_time()
             list(session.generate_idle(longest))
-            seconds = time.perf_counter() - start
+            seconds = clock() - start
             cpu_share = (time.process_time() - cpu_start) / seconds
             costs.append(ChunkCost(seconds * FPS / new_frames(longest), cpu_share))
         return min(costs, key=lambda cost: cost.realtime_factor)

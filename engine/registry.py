@@ -57,7 +57,8 @@ class ModelSpec:
     `weights` names the default folder; None: transformer and codec get random weights. `frame_size`
     is the (height, width) that sessions get; None: the codec's. `fine_size`
     is how many pixels of a framed face (`frame_portrait`) its largest frames show; None: no more
-    than the model itself sees.
+    than the model itself sees. `calm`: the temperature of its noise while it listens; 1 where less
+    would spoil the pictures and not only still the face.
     """
 
     dit: DiTConfig
@@ -69,6 +70,7 @@ class ModelSpec:
     frame_size: tuple[int, int] | None = None
     fine_size: int | None = None
     num_steps: int = 4
+    calm: float = 1.0
 
 
 # Models bring their own libraries; only the one that is loaded is imported.
@@ -145,6 +147,7 @@ MODELS: dict[str, ModelSpec] = {
         weights="embedded",
         frame_size=(512, 512),
         fine_size=512,
+        calm=0.5,
     ),
     # The released checkpoint, in the folder that docs/flashtalk-14b.md describes.
     "flashtalk-14b": ModelSpec(

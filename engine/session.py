@@ -73,8 +73,9 @@ class AvatarSession:
         input_rate: int,
         seed: int,
         num_steps: int,
+        calm: float = 1.0,
     ) -> None:
-        """Start at rest, before the first frame.
+        """Start at rest, before the first frame; `calm` is the temperature of listening.
 
         Raises:
             PlanError: `input_rate` is not a whole number in 8000..48000.
@@ -84,6 +85,7 @@ class AvatarSession:
         self._speech = SpeechQueue(FrameResampler(input_rate))
         self._timeline = Timeline(pipeline, conditions, seed)
         self._settled = True
+        self._calm = calm
 
     @property
     def num_steps(self) -> int:
@@ -188,15 +190,21 @@ class AvatarSession:
         self,
         chunk_frames: int = CHUNK_LENGTHS[0],
         *,
+        listening: bool = False,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[AvatarFrame]:
-        """Listen: one chunk on silence, on the same timeline; buffered audio stays where it is.
+        """Idle: one chunk on silence, on the same timeline; buffered audio stays where it is.
+
+        `listening`: the face keeps calmer, as that of somebody who attends to another, where the
+        model can do that (`AvatarEngine.listens`).
 
         Raises:
             PlanError: `chunk_frames` is none of the chunk lengths.
             ChunkAbandoned: (from the iterator) as in `generate`.
         """
-        return self._timeline.play(self.begin_idle(chunk_frames, should_stop=should_stop))
+        return self._timeline.play(
+            self.begin_idle(chunk_frames, listening=listening, should_stop=should_stop)
+        )
 
     def begin(
         self,
@@ -235,6 +243,7 @@ class AvatarSession:
         self,
         chunk_frames: int = CHUNK_LENGTHS[0],
         *,
+        listening: bool = False,
         should_stop: Callable[[], bool] | None = None,
     ) -> Chunk:
         """Prepare the chunk that `generate_idle` makes; errors as there."""
@@ -246,7 +255,12 @@ class AvatarSession:
             return False
 
         sound = Sound(silence, self._silence(frames), False, consume)
-        return self._timeline.begin(sound, num_steps=self._num_steps, should_stop=should_stop)
+        return self._timeline.begin(
+            sound,
+            num_steps=self._num_steps,
+            should_stop=should_stop,
+            temperature=self._calm if listening else 1.0,
+        )
 
     def replay(self, frame: AvatarFrame) -> AvatarFrame:
         """Idle without the model: that earlier frame is shown again, as the timeline's next one.
@@ -269,6 +283,16 @@ class AvatarSession:
             RewindError: that frame was not given, or longer than `HISTORY_FRAMES` ago.
         """
         self._timeline.rewind(index)
+
+    def recover(self, index: int) -> None:
+        """A chunk failed; `index` is the last frame of the session that was given, -1 for none.
+
+        Its audio beyond that frame is still buffered, and the face goes on from it.
+
+        Raises:
+            RewindError: as `rewind`.
+        """
+        self._timeline.recover(index)
 
     def snapshot(self) -> SessionState:
         """The state between chunks; cheap, since all that is large in it is shared."""

@@ -64,18 +64,26 @@ class Timeline:
         self._history = History(pipeline.front_end.past_samples)
         self._under_way: tuple[ChunkJob, Sound] | None = None
         self._epoch = 0  # raised by whatever makes a chunk under way obsolete
+        self._motion_due = False  # what the next chunk begins with is to be made from the history
 
     def abandon(self) -> None:
         """Whatever is under way is obsolete."""
         self._epoch += 1
 
     def begin(
-        self, sound: Sound, *, num_steps: int, should_stop: Callable[[], bool] | None
+        self,
+        sound: Sound,
+        *,
+        num_steps: int,
+        should_stop: Callable[[], bool] | None,
+        temperature: float = 1.0,
     ) -> Chunk:
         """Prepare the next chunk; from here on, earlier ones are obsolete."""
         self._epoch += 1
         epoch = self._epoch
         self._forget_unfinished()
+        if self._motion_due:
+            self._go_on_from_history()
 
         def obsolete() -> bool:
             return self._epoch != epoch or (should_stop is not None and should_stop())
@@ -86,6 +94,7 @@ class Timeline:
             self._conditions,
             shown=len(sound.caller),
             num_steps=num_steps,
+            temperature=temperature,
         )
         return Chunk(job, self._frames(job, sound, obsolete), obsolete)
 
@@ -109,6 +118,16 @@ class Timeline:
         self.next_index += 1
         return shown
 
+    def recover(self, index: int) -> None:
+        """A chunk failed of which `index` (-1: none of any) was the last frame that was given.
+
+        It is made anew as far as its frames were not given; raises RewindError.
+        """
+        self._motion_due = True
+        if index >= 0:
+            self.rewind(index)
+        self._epoch += 1
+
     def rewind(self, index: int) -> None:
         """Make frame `index` the last one; raises RewindError."""
         if index + 1 == self.next_index == self._history.end:
@@ -119,15 +138,18 @@ class Timeline:
         seen = max(0, index + 1 - self.next_index)
         under_way, self._under_way = self._under_way, None
         self.next_index = index + 1
-        self._go_on_from_history()
         if under_way is not None and seen:
             # The random state goes on, so that the next attempt differs from what was undone.
             job, sound = under_way
             self._chunk = replace(self._chunk, random=job.generator.get_state())
             sound.consume(seen)
+        # Last, since it computes: should that fail, everything else is as it has to be.
+        self._go_on_from_history()
 
     def save(self) -> tuple[ChunkState, HistoryState]:
         """The state between chunks: what is large in it is shared."""
+        if self._motion_due:
+            self._go_on_from_history()
         return self._chunk, self._history.save(self.next_index)
 
     def restore(self, chunk: ChunkState, history: HistoryState) -> None:
@@ -136,6 +158,7 @@ class Timeline:
         self._history = History.load(history)
         self.next_index = history.end
         self._under_way = None
+        self._motion_due = False
         self._epoch += 1
 
     def _forget_unfinished(self) -> None:
@@ -144,12 +167,14 @@ class Timeline:
         self._under_way = None
 
     def _go_on_from_history(self) -> None:
+        self._motion_due = True
         poses = tuple(self._history.poses(MOTION_FRAMES))
         if poses:
             motion = self._pipeline.hand_over(poses, self._conditions)
         else:
             motion = self._conditions.initial_motion
         self._chunk = ChunkState(motion, self._chunk.random, poses)
+        self._motion_due = False
 
     def _frames(
         self, job: ChunkJob, sound: Sound, obsolete: Callable[[], bool]

@@ -60,7 +60,7 @@ class Admission:
                 "the server is shutting down; connect again",
                 retry_after_s=RETRY_AFTER_S,
             )
-        _ = self._host.engine
+        self._host.check_computes()
 
     @property
     def sessions(self) -> list[Drainable]:

@@ -52,7 +52,7 @@ def read_sound(speech: Path | None) -> Sound:
         AudioFileError: the file cannot be read.
     """
     if speech is None:
-        return babble(BABBLE_S * ENGINE_RATE).astype(np.float32) / 32768
+        return np.asarray(babble(BABBLE_S * ENGINE_RATE) / 32768, np.float32)
     with AudioFile(speech) as file:
         samples = np.concatenate(list(file.blocks())).astype(np.float32) / 32768
         rate = file.rate
@@ -63,7 +63,7 @@ def loudness(sound: Sound, chunks: int) -> NDArray[np.float32]:
     """Root mean square of the sound of each frame [28 * chunks], the recording going round."""
     index = np.arange(chunks * CHUNK_SAMPLES) % len(sound)
     frames = sound[index].reshape(-1, ENGINE_SAMPLES_PER_FRAME)
-    return np.sqrt(np.square(frames).mean(axis=1)).astype(np.float32)
+    return np.asarray(np.sqrt(np.square(frames).mean(axis=1)), np.float32)
 
 
 def session_chunks(

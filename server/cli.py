@@ -43,6 +43,7 @@ def serve(
     device: str | None = None,
     num_threads: Annotated[int | None, Parameter(name=["--num-threads", "--threads"])] = None,
     num_steps: Annotated[int | None, Parameter(name=["--num-steps", "--steps"])] = None,
+    processes: int | None = None,
     ulysses_degree: int | None = None,
     ring_degree: int | None = None,
     compiled: Annotated[bool | None, Parameter(negative="")] = None,
@@ -81,10 +82,13 @@ def serve(
         CPU threads of the engine. [default: chosen by the machine]
     num_steps
         Denoising steps a chunk. [default: the model's]
+    processes
+        Processes, one a GPU, that make each chunk together; this one starts the others and starts
+        them anew when one is lost. [default: 1]
     ulysses_degree
-        Under torchrun: processes that divide the heads. [default: as many as divide them]
+        In a group: processes that divide the heads. [default: as many as divide them]
     ring_degree
-        Under torchrun: groups of them that divide the tokens. [default: the rest]
+        In a group: groups of them that divide the tokens. [default: the rest]
     compiled
         Compile the transformer's blocks.
     recorded
@@ -126,6 +130,7 @@ def serve(
         device=device,
         num_threads=num_threads,
         num_steps=num_steps,
+        processes=processes,
         ulysses_degree=ulysses_degree,
         ring_degree=ring_degree,
         compiled=compiled,
@@ -251,6 +256,7 @@ def bench_engine(
     quantize: Precision | None = None,
     offload: int = 0,
     preset: Literal["bench"] | None = None,
+    beside: Literal["diffusers"] | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure how fast this machine makes frames, decoding and H.264 included.
@@ -275,6 +281,8 @@ def bench_engine(
     preset
         bench: a small model with every part of the released one (103 M + 14 M, 128x128, float32,
         two CPU threads) in place of MODEL, with random weights if no folder is given.
+    beside
+        diffusers: time the preset's VAE and diffusers' in turn, too; needs visavis[dev].
     json
         Also write the figures to this file.
     """
@@ -283,8 +291,10 @@ def bench_engine(
     if preset is not None:
         if quantize is not None or offload:
             fail("quantize, offload: the preset measures plain weights; leave them out")
-        bench_cli.bench_preset(weights, device, num_threads, chunks, json)
+        bench_cli.bench_preset(weights, device, num_threads, chunks, beside, json)
         return
+    if beside is not None:
+        fail(f"beside={beside!r}: only a preset has a VAE to compare; add --preset bench")
     try:
         memory = WeightMemory(quantize=quantize, offload=offload)
         report = measure(model, weights, device, num_threads, chunks, memory)

@@ -11,6 +11,7 @@ from visavis.server.authentication import Authentication
 from visavis.server.avatars import AvatarStore
 from visavis.server.config import ServerConfig, is_loopback
 from visavis.server.images import ImageDecoder
+from visavis.server.interruption import interrupt_all
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import EngineLoader, ModelHost
 from visavis.server.principal import Principal, Scope
@@ -43,6 +44,8 @@ class Server:
         )
         self.quotas = Quotas(config.data_dir / "usage.json" if self.auth.required else None)
         self.desk = ResumeDesk(config)
+        self.desk.reachable = self.host.computing
+        self.host.on_interrupted = self._interrupt
         self.videos = VideoJobs(config, self.host, self.store, self.metrics)
         self.metrics.build.info({"version": version("visavis"), "model": config.model})
 
@@ -68,6 +71,12 @@ class Server:
         if scope is not None:
             principal.require(scope)
         return principal
+
+    async def _interrupt(self, kept: bool) -> None:
+        """The engine restarts; `kept`: its sessions outlive that."""
+        await interrupt_all(
+            self.desk.sessions, retry_after_s=self.host.recovery.retry_after_s, kept=kept
+        )
 
     def hurry(self) -> None:
         """End all sessions now: the second signal."""

@@ -13,7 +13,6 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from visavis.engine.weight_memory import Precision, WeightMemory
-from visavis.engine.weight_memory import Precision, WeightMemory
 from visavis.server.api_keys import ApiKey, KeyRing, parse_keys, read_keys
 from visavis.server.events import Degradation
 from visavis.server.quality import DegradePolicy
@@ -58,6 +57,11 @@ class ServerConfig(BaseSettings):
     num_steps: int | None = Field(None, ge=1, le=50)
     ulysses_degree: int | None = Field(None, ge=1)
     ring_degree: int | None = Field(None, ge=1)
+    processes: int = Field(1, ge=1)
+    heartbeat_timeout_s: float = Field(10.0, gt=0)
+    step_timeout_s: float | None = Field(None, gt=0)
+    group_start_timeout_s: float = Field(900.0, gt=0)
+    group_max_restarts: int = Field(5, ge=0)
     compiled: bool = False
     recorded: bool = False
     quantize: Precision | None = None
@@ -96,6 +100,9 @@ class ServerConfig(BaseSettings):
     resume_ttl_s: float = Field(30.0, ge=0)
     resume_secret: SecretStr | None = None
     replica_id: str | None = Field(None, max_length=128)
+    # A folder that all replicas have mounted: sessions that one cannot keep go on on another.
+    handover_dir: Path | None = None
+    handover_max_bytes: int = Field(64 << 20, ge=1 << 16)
     drain_timeout_s: float = Field(30.0, ge=0)
     drain_notice_s: float = Field(0.0, ge=0)
 
@@ -162,16 +169,6 @@ class ServerConfig(BaseSettings):
         self.memory.check(self.device, compiled=self.compiled, recorded=self.recorded)
         return self
 
-    @cached_property
-    def memory(self) -> WeightMemory:
-        """How the transformer's weights are held."""
-        return WeightMemory(quantize=self.quantize, offload=self.offload)
-
-    @model_validator(mode="after")
-    def _check_memory(self) -> Self:
-        self.memory.check(self.device, compiled=self.compiled, recorded=self.recorded)
-        return self
-
     @model_validator(mode="after")
     def _check_exposure(self) -> Self:
         if not is_loopback(self.host) and not self.no_auth and not len(self.keys):
@@ -182,6 +179,17 @@ class ServerConfig(BaseSettings):
             )
         if self.no_auth and len(self.keys):
             raise ValueError("no_auth contradicts the API keys that are set; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_handover(self) -> Self:
+        if self.handover_dir is None:
+            return self
+        if self.resume_secret is None or not self.resume_ttl_s:
+            raise ValueError(
+                "handover_dir is set, but sessions left there could not be taken up: set "
+                "VISAVIS_RESUME_SECRET, the same for all replicas, and a VISAVIS_RESUME_TTL_S > 0"
+            )
         return self
 
     @cached_property
@@ -195,7 +203,9 @@ class ServerConfig(BaseSettings):
         """What signs client secrets: the first of several, with commas between."""
         return tuple(s for s in self.token_secrets.get_secret_value().split(",") if s)
 
-    @field_validator("gallery_dir", "weights", "data_dir", "web_dir", "api_keys_file")
+    @field_validator(
+        "gallery_dir", "weights", "data_dir", "web_dir", "api_keys_file", "handover_dir"
+    )
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None

@@ -1,45 +1,56 @@
-"""The state machine of one session: responses, epochs, the media timeline. No I/O, no clock.
+"""The state machine of one session: utterances, barge-in, the engine's input. No I/O, no clock.
 
 Callers bring the time as `now_s` (monotonic seconds) and receive the events to be sent, in order.
-The law that everything here serves: each `response.created` is followed by exactly one
-`response.done`, whatever comes in between.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
 from visavis.server import events as ev
 from visavis.server.errors import ErrorCode, ProtocolError
-from visavis.server.protocol import FPS, FRAME_US, Flag
-from visavis.server.responses import Response, Responses
-from visavis.server.timeline import EngineInput, MediaFrame, Stamped, Timeline
+from visavis.server.playout import Playout
+from visavis.server.protocol import FPS, FRAME_US
+from visavis.server.responses import Response, Responses, ResponsesState
+from visavis.server.timeline import EngineInput, MediaFrame, Stamped, Timeline, TimelineState
 
 __all__ = ["FPS", "FRAME_US", "Conversation", "EngineInput", "MediaFrame", "Stamped"]
 
 APPENDED_EVERY_S = 0.5
-# How long after its frames should have been shown a response waits for the client's word.
-PLAYBACK_GRACE_S = 1.0
 MAX_FADE_MS = 500
 
 
-class Conversation:
-    """One session's protocol state.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationState:
+    """All that a conversation carries from one moment to the next, for another process."""
+
+    rate: int
+    generation: int
+    timeline: TimelineState
+    ready: tuple[MediaFrame, ...]
+    state: ev.AvatarState
+    base_state: ev.AvatarState
+    played_pts_us: int | None
+    responses: ResponsesState
+    engine_samples: int
+    reset: bool
+    shown_ordinal: int
+
+
+class Conversation(Playout):
+    """One session's protocol state: what the client says, and what the engine is to do about it.
 
     rate: the caller's audio in Hz. max_buffered_input_ms: the most audio accepted ahead.
     """
 
     def __init__(self, *, rate: int, max_buffered_input_ms: int) -> None:
+        super().__init__()
         self.rate = rate
         self.max_buffered_input_ms = max_buffered_input_ms
         self.generation = 0
-        self.timeline = Timeline()
-        self.ready: deque[MediaFrame] = deque()
-        self.state: ev.AvatarState = "idle"
-        self.played_pts_us: int | None = None
-        self._base_state: ev.AvatarState = "idle"
-        self._responses = Responses()
         self._engine_samples = 0
         self._reset = False
         self._shown_ordinal = -1
@@ -47,49 +58,43 @@ class Conversation:
         self._appended_s = float("-inf")
         self._closed = False
 
-    @property
-    def epoch(self) -> int:
-        """Grows by one at every cancel that voids media."""
-        return self.timeline.epoch
+    def save(self) -> ConversationState:
+        """A copy, to go on with it elsewhere."""
+        return ConversationState(
+            rate=self.rate,
+            generation=self.generation,
+            timeline=self.timeline.save(),
+            ready=tuple(self.ready),
+            state=self.state,
+            base_state=self._base_state,
+            played_pts_us=self.played_pts_us,
+            responses=self._responses.save(),
+            engine_samples=self._engine_samples,
+            reset=self._reset,
+            shown_ordinal=self._shown_ordinal,
+        )
 
-    @property
-    def next_index(self) -> int:
-        """The number of the next frame sent."""
-        return self.timeline.next_index
-
-    @property
-    def next_pts_us(self) -> int:
-        """The timeline position of the next frame."""
-        return self.timeline.next_pts_us
-
-    @property
-    def last_ordinal(self) -> int:
-        """The engine's number of the last frame sent; -1 before it."""
-        return self.timeline.last_ordinal
+    @classmethod
+    def load(cls, state: ConversationState, *, max_buffered_input_ms: int) -> Self:
+        """Go on from a copy. Its first new frame can be decoded alone."""
+        conversation = cls(rate=state.rate, max_buffered_input_ms=max_buffered_input_ms)
+        conversation.generation = state.generation
+        conversation.timeline = Timeline.load(state.timeline)
+        conversation.ready = deque(state.ready)
+        conversation.state = state.state
+        conversation.played_pts_us = state.played_pts_us
+        conversation._base_state = state.base_state
+        conversation._responses = Responses.load(state.responses)
+        conversation._engine_samples = state.engine_samples
+        conversation._reset = state.reset
+        conversation._shown_ordinal = state.shown_ordinal
+        conversation._keyframe_wanted = True
+        return conversation
 
     @property
     def buffered_ms(self) -> float:
         """Audio received and not consumed by the engine, in milliseconds."""
         return (self._engine_samples + self._responses.pending_samples) * 1000 / self.rate
-
-    @property
-    def head(self) -> Response | None:
-        """The response that the engine works on."""
-        return self._responses.head
-
-    @property
-    def open_responses(self) -> tuple[Response, ...]:
-        """What was created and is not done."""
-        return tuple(self._responses)
-
-    @property
-    def has_open_responses(self) -> bool:
-        return len(self._responses) > 0
-
-    @property
-    def has_committed_responses(self) -> bool:
-        """Whether something remains that comes to its end without further input."""
-        return any(r.committed for r in self._responses)
 
     # Input
 
@@ -234,10 +239,6 @@ class Conversation:
             return []
         return [self._change_state(state)]
 
-    def _change_state(self, state: ev.AvatarState) -> ev.ServerEvent:
-        self.state = state
-        return ev.StateChanged(state=state, pts_us=self.next_pts_us)
-
     def request_keyframe(self) -> None:
         """The next frame that the engine side makes can be decoded alone."""
         self._keyframe_wanted = True
@@ -304,81 +305,6 @@ class Conversation:
             return []
         found.finished = True
         return self._complete(found, now_s, playback_end_s=now_s)
-
-    # Output
-
-    def stamp(self, now_s: float, *, playback_end_s: float, with_video: bool = True) -> Stamped:
-        """Take the next ready frame and give it its place. Raises IndexError when none is ready.
-
-        playback_end_s: when the client will have shown all of what was sent, this frame included.
-        """
-        frame = self.ready.popleft()
-        before: list[ev.ServerEvent] = []
-        flags = Flag(0)
-        pts_us = self.next_pts_us
-        response = self._responses.find(frame.response) if frame.response else None
-        if response is None:
-            flags |= Flag.IDLE
-            if self.state == "speaking":
-                before.append(self._change_state(self._base_state))
-        else:
-            if response.first_pts_us is None:
-                flags |= Flag.FIRST
-                response.first_pts_us = pts_us
-                before.append(
-                    ev.ResponseStarted(
-                        response_id=response.id, response_index=response.index, pts_us=pts_us
-                    )
-                )
-            if self.state != "speaking":
-                before.append(self._change_state("speaking"))
-            if frame.last:
-                flags |= Flag.LAST
-            response.sent += 1
-            response.end_pts_us = pts_us + FRAME_US
-        header = self.timeline.header(frame, flags, with_video=with_video)
-        after = self._complete(response, now_s, playback_end_s) if response is not None else []
-        return Stamped(before, header, frame, after)
-
-    def playback(self, pts_us: int, now_s: float) -> list[ev.ServerEvent]:
-        """The client shows the frame at `pts_us`; values outside what was sent are clamped."""
-        pts_us = min(max(pts_us, 0), self.next_pts_us)
-        self.played_pts_us = max(pts_us, self.played_pts_us or 0)
-        return self.tick(now_s)
-
-    def tick(self, now_s: float) -> list[ev.ServerEvent]:
-        """Finish the responses whose playback ended, or whose client stopped telling."""
-        events: list[ev.ServerEvent] = []
-        for response in self._responses:
-            if response.done_by_s is None:
-                break
-            # The last frame counts as played once it is on screen.
-            played = (self.played_pts_us or 0) >= response.end_pts_us - FRAME_US
-            if not played and now_s < response.done_by_s:
-                break
-            events.append(self._done(response, "completed", None))
-        return events
-
-    def _complete(
-        self, response: Response, now_s: float, playback_end_s: float
-    ) -> list[ev.ServerEvent]:
-        if not response.finished or response.sent < response.generated:
-            return []
-        if response.done_by_s is None:
-            waits = self.played_pts_us is not None
-            response.done_by_s = playback_end_s + PLAYBACK_GRACE_S if waits else now_s
-        return self.tick(now_s)
-
-    def reschedule(self, playback_end_s: float) -> None:
-        """The client came back: its playback of what was sent ends at another time."""
-        for response in self._responses:
-            if response.done_by_s is not None:
-                response.done_by_s = playback_end_s + PLAYBACK_GRACE_S
-
-    def _done(
-        self, response: Response, status: ev.ResponseStatus, reason: str | None
-    ) -> ev.ServerEvent:
-        return self._responses.done(response, status, reason, played_pts_us=self.played_pts_us)
 
     def close(self, status: ev.ResponseStatus, reason: str) -> list[ev.ServerEvent]:
         """End the session: what is open is done now, and nothing is accepted any more."""

@@ -10,6 +10,15 @@ from visavis.server.events import SessionExpiring
 WARN_S = 30.0
 
 
+def server_draining() -> ProtocolError:
+    """What a session that ends with its server is told."""
+    return ProtocolError(
+        ErrorCode.SERVER_DRAINING,
+        "the server is shutting down; connect again",
+        retry_after_s=1.0,
+    )
+
+
 class Deadlines:
     """The limits of one session on the monotonic clock."""
 
@@ -36,11 +45,7 @@ class Deadlines:
     ) -> tuple[SessionExpiring | None, ProtocolError | None]:
         """What to announce and what ends the session; `busy` while a response is open."""
         if self._drain_s is not None and (not busy or now_s >= self._drain_s):
-            return None, ProtocolError(
-                ErrorCode.SERVER_DRAINING,
-                "the server is shutting down; connect again",
-                retry_after_s=1.0,
-            )
+            return None, server_draining()
         if now_s >= self._end_s:
             limit = self._config.max_session_s
             return None, ProtocolError(

@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     CAPACITY = "capacity"
     MODEL_LOADING = "model_loading"
     ENGINE_FAILED = "engine_failed"
+    ENGINE_RESTARTING = "engine_restarting"
     SERVER_DRAINING = "server_draining"
     IDLE_TIMEOUT = "idle_timeout"
     MAX_DURATION = "max_duration"
@@ -168,6 +169,13 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         close=1011,
         retryable=True,
         http=500,
+    ),
+    _E.ENGINE_RESTARTING: ErrorSpec(
+        ErrorType.ENGINE,
+        "Processes of the engine are started anew; connect again, and resume if that was said",
+        close=1012,
+        retryable=True,
+        http=503,
     ),
     _E.INTERNAL_ERROR: ErrorSpec(
         ErrorType.SERVER, "A fault of the server", close=1011, retryable=True, http=500

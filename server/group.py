@@ -1,14 +1,19 @@
-"""`visavis serve` under torchrun: one process serves, the others follow it."""
+"""`visavis serve` with several processes: one serves, the others follow it.
+
+`python -m visavis.server.group` is a follower that a leader has started.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
+from visavis.engine.parallel.loss import GroupLimits
 from visavis.server.config import ServerConfig
 
 if TYPE_CHECKING:
-    from visavis.engine.parallel.worker_group import WorkerGroup
+    from visavis.engine.parallel.worker_group import GroupOptions, WorkerGroup
 
 
 def follows() -> bool:
@@ -17,22 +22,55 @@ def follows() -> bool:
 
 
 def join_group(config: ServerConfig) -> WorkerGroup | None:
-    """The group that torchrun started this process in; None if it started alone.
+    """The group of this process: one that torchrun or a leader started, or one to lead.
+
+    None for a process alone.
 
     Raises:
         ParallelError, DeviceError: ValueErrors that say what to change.
+        GroupLostError: followers that were started did not come.
     """
-    from visavis.engine.parallel.worker_group import GroupOptions, WorkerGroup
+    from visavis.engine.parallel.plan import ParallelError
+    from visavis.engine.parallel.spawning import FollowerProcesses
+    from visavis.engine.parallel.worker_group import WorkerGroup
 
-    return WorkerGroup.from_environment(
-        config.device,
-        GroupOptions(
-            ulysses_degree=config.ulysses_degree,
-            ring_degree=config.ring_degree,
-            compiled=config.compiled,
-            recorded=config.recorded,
-            memory=config.memory,
-        ),
+    options, limits = _options(config), group_limits(config)
+    group = WorkerGroup.from_environment(config.device, options, limits)
+    if group is not None and group.leads and config.processes > 1:
+        raise ParallelError(
+            f"processes={config.processes}, and torchrun has started {group.launch.world}; "
+            "leave one of them out"
+        )
+    if group is not None or config.processes == 1:
+        return group
+    command = [sys.executable, "-m", "visavis.server.group"]
+    environment = {
+        "VISAVIS_DEVICE": config.device,
+        "VISAVIS_LOG_FORMAT": config.log_format,
+        "VISAVIS_LOG_LEVEL": config.log_level,
+    }
+    processes = FollowerProcesses(command, environment)
+    return WorkerGroup.start(config.processes, processes, config.device, options, limits)
+
+
+def group_limits(config: ServerConfig) -> GroupLimits:
+    """When processes are given up."""
+    return GroupLimits(
+        silent_s=config.heartbeat_timeout_s,
+        step_s=config.step_timeout_s,
+        start_s=config.group_start_timeout_s,
+    )
+
+
+def _options(config: ServerConfig) -> GroupOptions:
+    from visavis.engine.parallel.worker_group import GroupOptions
+
+    return GroupOptions(
+        ulysses_degree=config.ulysses_degree,
+        ring_degree=config.ring_degree,
+        compiled=config.compiled,
+        recorded=config.recorded,
+        memory=config.memory,
     )
 
 
@@ -45,3 +83,17 @@ def follow(config: ServerConfig) -> None:
     group = join_group(config)
     assert group is not None  # the caller asked `follows`
     group.follow()
+
+
+def main() -> None:
+    """A follower's whole life."""
+    from visavis.server.logging import configure_logging
+
+    given: dict[str, Any] = {}  # all from the environment
+    config = ServerConfig(**given)
+    configure_logging(config.log_format, config.log_level)
+    follow(config)
+
+
+if __name__ == "__main__":
+    main()

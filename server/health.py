@@ -27,14 +27,17 @@ def health_routes(server: Server) -> APIRouter:
     async def ready() -> Response:
         """200 once the model has made a chunk, until the server drains."""
         ok = server.host.state == "ready" and not server.draining
-        status = "draining" if server.draining else server.host.state
-        return JSONResponse({"status": status}, status_code=200 if ok else 503)
+        status: str = "draining" if server.draining else server.host.state
+        body = {"status": status}
+        if server.host.interruption is not None:
+            body["reason"] = server.host.interruption
+        return JSONResponse(body, status_code=200 if ok else 503)
 
     @router.get("/health/startup")
     @router.get("/v1/health/startup", include_in_schema=False)
     async def startup() -> Response:
         """200 once loading is over."""
-        done = server.host.state == "ready"
+        done = server.host.state in ("ready", "restarting")
         return JSONResponse({"status": server.host.state}, status_code=200 if done else 503)
 
     return router

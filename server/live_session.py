@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from typing import Protocol
 
 import structlog
 from starlette.websockets import WebSocket
 
 from visavis.server import events as ev
 from visavis.server.admission import Admission
+from visavis.server.caller import Caller, Connection
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import MAX_FADE_MS, Conversation
 from visavis.server.deadlines import Deadlines
-from visavis.server.encoder import codec_level
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.fmp4 import Fmp4Writer
+from visavis.server.handover.bundle import Bundle
+from visavis.server.handover.departure import Departure
 from visavis.server.input_rate import InputMeter
 from visavis.server.metrics import Metrics, Stopwatch
 from visavis.server.model_host import ModelHost, decode_image_field
 from visavis.server.negotiation import SessionSetup, changed_setup, effective
+from visavis.server.order import StreamState
 from visavis.server.outbound import Outbound
 from visavis.server.pacing import Pacer
 from visavis.server.producer import Producer
-from visavis.server.protocol import FRAME_US
-from visavis.server.recode import Recoder, recoded
+from visavis.server.production import Production
 from visavis.server.resume import ResumeDesk
-from visavis.server.sent_ring import SentEvent, SentMedia, as_first, with_picture
-from visavis.server.timeline import SEQ_MASK
-from visavis.server.worker import WorkerBusyError
+from visavis.server.stream import EngineStream
 
 log = structlog.get_logger(__name__)
-
-
-class Caller(Protocol):
-    """Who opens a session, as authentication knows it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def max_session_s(self) -> float | None: ...
-
-    def check_open(self, avatar_id: str | None) -> None:
-        """Raises ProtocolError when the caller may not show that avatar, or open anything."""
-        ...
-
-
-class Connection(Protocol):
-    """The socket that carries a session now."""
-
-    async def dismiss(self) -> None:
-        """Say that a newer connection took over, and close."""
-        ...
 
 
 class LiveSession:
@@ -87,22 +63,24 @@ class LiveSession:
         if caller is not None and caller.max_session_s is not None:
             self.max_session_s = min(self.max_session_s, caller.max_session_s)
         limits = config.model_copy(update={"max_session_s": self.max_session_s})
+        self._limits = limits
         self.deadlines = Deadlines(limits, time.monotonic())
         self.conversation: Conversation | None = None
         self.setup: SessionSetup | None = None
         self.effective: ev.EffectiveSettings | None = None
         self.received_seq: int | None = None
-        self._host = host
+        self.host = host
         self._admission = admission
         self._config = config
         self._metrics = metrics
         self._desk = desk
         self._lease = lease
         self._stack = ExitStack()
-        self._producer: Producer | None = None
-        self._producing: asyncio.Task[None] | None = None
+        self.production: Production | None = None
         self._meter: InputMeter | None = None
         self._watch = Stopwatch()
+        self._earlier_s = 0.0
+        self.departure: Departure | None = None
         self._ended = False
 
     # Configuration
@@ -121,55 +99,101 @@ class LiveSession:
             raise
 
     async def _open(self, setup: SessionSetup) -> ev.SessionUpdated:
+        await self.take_place()
+        self.out.post(ev.SessionLoading(stage="avatar", progress=0.0))
+        stream = await self.open_stream(setup, None)
+        self.out.post(ev.SessionLoading(stage="avatar", progress=1.0))
+        conversation = Conversation(
+            rate=setup.rate, max_buffered_input_ms=self._config.max_buffered_input_ms
+        )
+        return ev.SessionUpdated(session=self.begin(setup, stream, conversation))
+
+    async def take_place(self) -> None:
+        """Wait for a place and for what the caller may use; `end` gives both back."""
         if self._lease is not None:
             self._stack.enter_context(self._lease())
         self._stack.callback(await self._admission.join(self, self._queued))
-        self.out.post(ev.SessionLoading(stage="avatar", progress=0.0))
+
+    async def open_stream(
+        self, setup: SessionSetup, state: StreamState | None
+    ) -> tuple[EngineStream, str, tuple[str, ...]]:
+        """The stream, its codec, and what is to be said about the picture."""
         if setup.avatar_id is not None:
-            avatar = await self._host.prepare_stored(setup.avatar_id)
+            avatar = await self.host.prepare_stored(setup.avatar_id)
         else:
             image = decode_image_field(setup.image or "", self._config.max_image_bytes)
-            avatar = await self._host.prepare_image(image)
-        stream, codec = await self._host.open_stream(
-            avatar, rate=setup.rate, seed=setup.seed, output=setup.output
+            avatar = await self.host.prepare_image(image)
+        stream, codec = await self.host.open_stream(
+            avatar, rate=setup.rate, seed=setup.seed, output=setup.output, state=state
         )
-        self.out.post(ev.SessionLoading(stage="avatar", progress=1.0))
-        self.effective = effective(setup, codec=codec, warnings=tuple(avatar.warnings))
-        self.setup = setup
+        return stream, codec, tuple(avatar.warnings)
+
+    def begin(
+        self,
+        setup: SessionSetup,
+        stream: tuple[EngineStream, str, tuple[str, ...]],
+        conversation: Conversation,
+    ) -> ev.EffectiveSettings:
+        """Be the session of those settings from here on; `stream` as `open_stream` gives it."""
         config = self._config
-        fmp4 = Fmp4Writer(fps=setup.fps) if setup.output.video == "fmp4" else None
+        engine_stream, codec, warnings = stream
+        self.setup = setup
+        self.effective = effective(setup, codec=codec, warnings=warnings)
+        self.conversation = conversation
         self._meter = InputMeter(
             rate=config.max_input_rate, burst_s=config.max_buffered_input_ms / 1000 + 1
-        )
-        self.conversation = conversation = Conversation(
-            rate=setup.rate,
-            max_buffered_input_ms=config.max_buffered_input_ms,
         )
         pacer = Pacer(
             speech_lead_s=config.speech_lead_ms / 1000,
             idle_lead_s=config.idle_lead_ms / 1000,
             max_inflight_us=config.max_inflight_ms * 1000,
         )
-        self._producer = Producer(
+        producer = Producer(
             conversation=conversation,
             pacer=pacer,
-            stream=stream,
-            host=self._host,
+            stream=engine_stream,
+            host=self.host,
             config=config,
             metrics=self._metrics,
+            output=self.effective.output,
             idle_policy=setup.idle,
             on_change=self.out.wake,
             on_events=lambda events: self.out.post(*events),
         )
-        self.out.attach(conversation, pacer, self._producer, fmp4)
-        self._producing = asyncio.create_task(self._produce(self._producer))
+        fmp4 = Fmp4Writer(fps=setup.fps) if setup.output.video == "fmp4" else None
+        self.out.attach(conversation, pacer, producer, fmp4)
+        self.production = Production(producer, self.id, self.fail)
         self._desk.add(self)
-        return ev.SessionUpdated(session=self.effective)
+        return self.effective
+
+    def take_identity(self, bundle: Bundle) -> None:
+        """Be that session, as old as it is; nothing is sent until it is resumed."""
+        self.out.hold()
+        self.id = bundle.session_id
+        self.received_seq = bundle.received_seq
+        self._earlier_s = bundle.age_s
+        now_s = time.monotonic()
+        self.deadlines = Deadlines(self._limits, now_s - self.age_s)
+        self.deadlines.active(now_s)
+        self.out.load(bundle.out)
+
+    def free(self) -> None:
+        """Give back the place: the session did not come to be."""
+        self._stack.close()
+
+    def offer(self) -> ev.ResumeOffer:
+        """How the client comes back."""
+        return self._desk.offer(self.id)
+
+    @property
+    def max_buffered_input_ms(self) -> int:
+        """The most audio accepted ahead of the engine."""
+        return self._config.max_buffered_input_ms
 
     @property
     def age_s(self) -> float:
-        """Seconds since the greeting."""
-        return self._watch.elapsed_s()
+        """Seconds since the greeting, on whatever replica that was."""
+        return self._earlier_s + self._watch.elapsed_s()
 
     def _queued(self, position: int, eta_s: float | None) -> None:
         self.out.post(ev.SessionQueued(position=position, eta_s=eta_s))
@@ -178,35 +202,20 @@ class LiveSession:
         """A later session.update. Raises ProtocolError `immutable_field`."""
         assert self.setup is not None
         assert self.effective is not None
-        assert self._producer is not None
+        assert self.production is not None
         idle, on_disconnect = changed_setup(self.setup, settings)
         self.setup = replace(self.setup, idle=idle, on_disconnect=on_disconnect)
-        self._producer.idle_policy = idle
+        self.production.producer.planner.idle_policy = idle
         self.effective.idle = idle
         self.effective.on_disconnect = on_disconnect
         return ev.SessionUpdated(session=self.effective)
-
-    async def _produce(self, producer: Producer) -> None:
-        try:
-            await producer.run()
-        except ProtocolError as error:
-            self.fail(error)
-        except Exception as error:
-            log.error("session failed", session_id=self.id, exc_info=error)
-            self.fail(
-                ProtocolError(
-                    ErrorCode.ENGINE_FAILED,
-                    "the session failed inside the server; open a new one",
-                    retry_after_s=1.0,
-                )
-            )
 
     # The client's side
 
     def wake(self) -> None:
         """Something came from the client that the producer may wait for."""
-        if self._producer is not None:
-            self._producer.wake()
+        if self.production is not None:
+            self.production.producer.wake()
 
     def append(self, pcm: bytes, response_id: str | None, now_s: float) -> list[ev.ServerEvent]:
         """Audio of the client. Raises ProtocolError as Conversation.append and InputMeter do."""
@@ -236,13 +245,39 @@ class LiveSession:
     # The end
 
     def drain(self, deadline_s: float) -> None:
-        """The server stops: finish what is being said, within `deadline_s` seconds."""
+        """The server stops: finish what is being said, within `deadline_s` seconds; what goes on
+        then, goes on on another replica if there can be one."""
         self.deadlines.drain(time.monotonic() + deadline_s)
-        self.out.post(ev.SessionExpiring(reason="server_draining", deadline_s=deadline_s))
-        if self._desk.waits(self):
-            # Nobody listens to what would be said.
+        self.out.post(
+            ev.SessionExpiring(
+                reason="server_draining", deadline_s=deadline_s, resumable=self.can_depart
+            )
+        )
+        if not self._desk.waits(self):
+            return
+        # Nobody listens to what would be said.
+        if self.can_depart:
+            self.depart()
+        else:
             task = asyncio.create_task(self.end("server_draining"))
             self._stack.callback(task.cancel)
+
+    @property
+    def can_depart(self) -> bool:
+        """Whether another replica may go on with the session."""
+        return self._outlives_socket and self._desk.handover is not None
+
+    @property
+    def departed(self) -> bool:
+        """Whether the session is no longer this replica's: what its client says is not for us."""
+        return self.departure is not None and self.departure.gone
+
+    def depart(self) -> Departure:
+        """Leave the session for another replica; the same departure if one is under way."""
+        if self.departure is None:
+            assert self._desk.handover is not None
+            self.departure = Departure(self, self._desk.handover)
+        return self.departure
 
     def fail(self, error: ProtocolError) -> None:
         """End the session with `error`, after the done events of what is open."""
@@ -281,7 +316,9 @@ class LiveSession:
             and not conversation.has_committed_responses
         ):
             self._say_goodbye()
-        if end is not None:
+        if end is not None and end.code is ErrorCode.SERVER_DRAINING and self.can_depart:
+            self.depart()
+        elif end is not None:
             self.fail(end)
         elif self.out.blocked_s(now_s) > self._config.slow_client_s:
             limit = self._config.slow_client_s
@@ -293,13 +330,16 @@ class LiveSession:
 
     @property
     def holdable(self) -> bool:
-        """Whether the session outlives its socket."""
+        """Whether the session waits here when its socket is lost."""
+        return self._outlives_socket and not self._admission.draining
+
+    @property
+    def _outlives_socket(self) -> bool:
         return (
             self.setup is not None
             and self.setup.on_disconnect == "hold"
             and not self.out.closing
             and not self._ended
-            and not self._admission.draining
         )
 
     async def end(self, reason: str) -> None:
@@ -313,103 +353,9 @@ class LiveSession:
         # A client that comes in this moment must not find it.
         self.out.close(1000, reason)
         try:
-            if self._producing is not None:
-                self._producing.cancel()
-                await asyncio.gather(self._producing, return_exceptions=True)
-            if self._producer is not None:
-                # A stopped engine thread has nothing left to free.
-                with contextlib.suppress(WorkerBusyError, asyncio.CancelledError):
-                    await self._producer.close()
+            if self.production is not None:
+                await self.production.end()
         finally:
             self._stack.close()
             self._metrics.sessions.labels(end_reason=reason).inc()
             self._metrics.session_duration.observe(self._watch.elapsed_s())
-
-    # Resuming
-
-    async def resume(self, request: ev.SessionResume, socket: WebSocket) -> None:
-        """Go on on `socket`: the missed part first, then what was waiting.
-
-        Raises ProtocolError `invalid_event` for a `last_seq` that was never sent.
-        """
-        conversation, media = self.conversation, self.out.media
-        assert conversation is not None
-        assert media is not None
-        assert self.effective is not None
-        timeline, ring = conversation.timeline, self.out.ring
-        seq = request.last_seq
-        num_after = 0 if seq is None else (timeline.next_seq - seq - 1) & SEQ_MASK
-        if num_after > timeline.next_index:
-            raise ProtocolError(
-                ErrorCode.INVALID_EVENT,
-                f"last_seq={seq} was not sent yet, the next one is {timeline.next_seq}; "
-                "give the seq of the last media message received",
-                param="last_seq",
-                event_id=request.event_id,
-            )
-        missed = ring.after(
-            seq,
-            _event_number(request.last_event_id),
-            epoch=timeline.epoch,
-            played_pts_us=conversation.played_pts_us,
-        )
-        frames = [item for item in missed if isinstance(item, SentMedia)]
-        lost = 0
-        if seq is not None:
-            lost = max(0, num_after - len(frames) - ring.num_void_after(seq, timeline.epoch))
-        conversation.request_keyframe()
-        missed, recoder = await self._with_keyframe(missed, frames)
-        first = next((item for item in missed if isinstance(item, SentMedia)), None)
-        if first is None:
-            timeline.mark_discontinuity()
-        first_us = timeline.next_pts_us if first is None else first.header.pts_us
-        resumed = ev.SessionResumed(
-            session_id=self.id,
-            from_seq=timeline.next_seq if first is None else first.header.seq,
-            lost_frames=lost,
-            epoch=timeline.epoch,
-            from_pts_us=first_us,
-            session=self.effective,
-            resume=self._desk.offer(self.id),
-            received_seq=self.received_seq,
-        )
-        if request.event_id is not None:
-            resumed.source_event_id = request.event_id
-        media.restart(first_us // FRAME_US, time.monotonic(), recoder)
-        self.deadlines.active(time.monotonic())
-        self.out.rebind(socket, resumed, missed)
-        self.wake()
-
-    async def _with_keyframe(
-        self, missed: list[SentEvent | SentMedia], frames: list[SentMedia]
-    ) -> tuple[list[SentEvent | SentMedia], Recoder | None]:
-        """The same, but what comes next can be decoded alone: by a page that was loaded anew.
-
-        The recoder goes on with what was made before and not sent yet.
-        """
-        assert self.setup is not None
-        assert self.effective is not None
-        ring = self.out.ring
-        replay: dict[int, SentMedia] = {frame.order: frame for frame in frames}
-        recoder = None
-        if self.setup.output.video in ("h264", "fmp4"):
-            level = codec_level(self.effective.output.codec)
-            recoder = Recoder(fps=self.setup.fps, level=level)
-            reference = ring.reference(frames[0] if frames else None)
-            pictures = [frame.video for frame in frames]
-            coded = await asyncio.to_thread(recoded, recoder, reference, pictures)
-            for frame, (video, keyframe) in zip(frames, coded, strict=True):
-                replay[frame.order] = with_picture(frame, video, keyframe=keyframe)
-                # What is lost again is predicted from what was sent now.
-                ring.replace(replay[frame.order])
-        if frames:
-            replay[frames[0].order] = as_first(replay[frames[0].order])
-        again = [replay[item.order] if isinstance(item, SentMedia) else item for item in missed]
-        return again, recoder
-
-
-def _event_number(event_id: str | None) -> int | None:
-    """The number in one of our event ids; None for anything else."""
-    if event_id is None or not event_id.removeprefix("evt_").isdecimal():
-        return None
-    return int(event_id.removeprefix("evt_"))

@@ -18,7 +18,7 @@ class MediaSource:
     """The conversation's ready frames on the pacer's clock.
 
     When the client is behind, pictures are left out before sound, up to the next keyframe after it
-    caught up; `dropped` counts them.
+    caught up; `dropped` counts them, and those that the engine left out because they came late.
     """
 
     def __init__(self, conversation: Conversation, pacer: Pacer) -> None:
@@ -27,7 +27,7 @@ class MediaSource:
         self._pacer = pacer
         self._awaits_keyframe = False
         self._recoder: Recoder | None = None
-        self._untold = 0
+        self._untold: dict[ev.DropReason, int] = {"slow_client": 0, "late": 0}
         self._told_s = float("-inf")
 
     def wait_s(self, now_s: float) -> float | None:
@@ -65,6 +65,8 @@ class MediaSource:
 
     def _with_video(self, credit: Credit) -> bool:
         frame = self._conversation.ready[0]
+        if frame.late:
+            self._count("late")
         if not frame.video:
             return True
         if credit is Credit.FULL and (frame.keyframe or not self._awaits_keyframe):
@@ -73,17 +75,21 @@ class MediaSource:
         if not self._awaits_keyframe:
             self._awaits_keyframe = True
             self._conversation.request_keyframe()
-        self.dropped += 1
-        self._untold += 1
+        self._count("slow_client")
         return False
 
-    def dropped_event(self, now_s: float) -> ev.OutputDropped | None:
+    def _count(self, reason: ev.DropReason) -> None:
+        self.dropped += 1
+        self._untold[reason] += 1
+
+    def dropped_events(self, now_s: float) -> list[ev.ServerEvent]:
         """What to tell about pictures left out since it was last told, once a second."""
-        if not self._untold or now_s - self._told_s < DROPPED_EVERY_S:
-            return None
+        if not any(self._untold.values()) or now_s - self._told_s < DROPPED_EVERY_S:
+            return []
         self._told_s = now_s
-        count, self._untold = self._untold, 0
-        return ev.OutputDropped(frames=count, reason="slow_client")
+        told = [(reason, count) for reason, count in self._untold.items() if count]
+        self._untold = dict.fromkeys(self._untold, 0)
+        return [ev.OutputDropped(frames=count, reason=reason) for reason, count in told]
 
     def _recode(self) -> None:
         """Until a keyframe comes, a client that came back gets pictures made for it."""

@@ -21,7 +21,7 @@ _FAST = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _CHUNK = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
 _RATIO = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 4.0)
 _SESSION = (1, 5, 15, 60, 300, 600, 1800, 3600, 7200)
-ENGINE_STATES = ("loading", "ready", "failed", "draining")
+ENGINE_STATES = ("loading", "ready", "restarting", "failed", "draining")
 
 
 class Metrics:
@@ -81,6 +81,11 @@ class Metrics:
         self.gpu_memory = gauge(
             "gpu_memory_bytes", "Memory that the engine holds on each GPU.", ("device",)
         )
+        self.group_ranks_expected = gauge("group_ranks", "Processes that make up the engine.")
+        self.group_ranks_alive = gauge("group_ranks_alive", "Those of them that are heard of.")
+        self.group_losses = counter("group_losses", "Lost groups by what happened.", ("kind",))
+        self.group_restarts = counter("group_restarts", "Groups that were made anew.")
+        self.group_restart_seconds = gauge("group_restart_seconds", "What the last restart took.")
         self.videos = counter("videos", "Ended renderings by status.", ("status",))
         self.errors = counter("errors", "Errors sent to clients by code.", ("code",))
         self.build = Info("visavis_build", "Version and model.", registry=registry)

@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from visavis.engine.parallel.loss import GroupLostError
 from visavis.server.avatars import AvatarStore, StoredAvatar
 from visavis.server.config import ServerConfig
 from visavis.server.engine_load import LOAD_TARGET, MAX_MEASURED_SESSIONS, EngineLoad
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import Features, OutputMedia, OutputOffer
 from visavis.server.group import join_group
+from visavis.server.group_recovery import GroupRecovery
+from visavis.server.interruption import restarting
 from visavis.server.metrics import Metrics, Stopwatch
-from visavis.server.output_choice import output_offer
+from visavis.server.order import StreamState
+from visavis.server.output_choice import made_size, output_offer
 from visavis.server.picture_stream import PictureStream
-from visavis.server.stream import EngineStream
+from visavis.server.stream import EngineStream, IdleLoops
 from visavis.server.worker import EngineWorker
 
 if TYPE_CHECKING:
@@ -33,7 +38,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HostState = Literal["loading", "ready", "failed"]
+T = TypeVar("T")
+HostState = Literal["loading", "ready", "restarting", "failed"]
 EngineLoader = Callable[[ServerConfig], "AvatarEngine"]
 # Encoded bytes to uint8 RGB [H, W, 3].
 ImageLoader = Callable[[bytes], Awaitable[NDArray[np.uint8]]]
@@ -54,7 +60,6 @@ def load_engine(config: ServerConfig) -> AvatarEngine:
         group=join_group(config),
         compiled=config.compiled,
         recorded=config.recorded,
-        memory=config.memory,
         memory=config.memory,
     )
 
@@ -80,6 +85,11 @@ class ModelHost:
         self.realtime_factor: float | None = None
         self.load = EngineLoad(lambda: None, num_steps=config.num_steps or 1)
         self.load_error: str | None = None
+        self.interruption: str | None = None
+        self.failed = asyncio.Event()
+        # Not set while the engine restarts: whoever waits for that waits for this.
+        self.computing = asyncio.Event()
+        self.computing.set()
         self._config = config
         self._metrics = metrics
         self._store = store
@@ -87,6 +97,11 @@ class ModelHost:
         self._engine: AvatarEngine | None = None
         self._prepared: OrderedDict[str, Avatar] = OrderedDict()
         self._loading: asyncio.Task[None] | None = None
+        self.recovery = GroupRecovery(
+            self, metrics, self._tell, max_restarts=config.group_max_restarts
+        )
+        # Whoever has sessions says how they are told that the engine restarts.
+        self.on_interrupted: Callable[[bool], Awaitable[None]] | None = None
 
     def start(self) -> None:
         """Begin to load; returns at once."""
@@ -97,6 +112,7 @@ class ModelHost:
         """End the engine thread after the piece that it works on."""
         if self._loading is not None:
             self._loading.cancel()
+        self.recovery.stop()
         await asyncio.to_thread(self.worker.stop)
 
     async def wait_loaded(self) -> None:
@@ -110,9 +126,7 @@ class ModelHost:
             engine = await self.worker.run(partial(self._load, self._config), deadline_s=0.0)
             await self.worker.run(engine.warm_up, deadline_s=0.0)
         except Exception as error:
-            self.state = "failed"
-            self.load_error = f"{type(error).__name__}: {error}"
-            self._metrics.set_engine_state("failed")
+            self.gave_up(f"{type(error).__name__}: {error}")
             log.error("model failed to load", model=self._config.model, exc_info=error)
             return
         self._engine = engine
@@ -123,8 +137,8 @@ class ModelHost:
             policy=self._config.degrade_policy,
         )
         await self.worker.run(self._attach, deadline_s=0.0)
-        self.state = "ready"
-        self._metrics.set_engine_state("ready")
+        self.computes_again()
+        self.recovery.watch(engine)
         self._metrics.model_load.set(watch.elapsed_s())
         self._metrics.sessions_max.set(self.max_sessions)
         log.info(
@@ -135,8 +149,50 @@ class ModelHost:
             max_sessions=self.max_sessions,
         )
 
+    @property
+    def computes(self) -> bool:
+        """Whether the engine can work now; False while it restarts.
+
+        Raises ProtocolError `engine_failed` when it never will again.
+        """
+        if self.state == "failed":
+            raise ProtocolError(
+                ErrorCode.ENGINE_FAILED,
+                "the engine has failed; open a new session elsewhere",
+                retry_after_s=1.0,
+            )
+        return self.state != "restarting"
+
+    def interrupted(self, why: str) -> None:
+        """Processes of the engine were lost: nobody new comes until `computes_again`."""
+        self.state, self.interruption = "restarting", why
+        self.computing.clear()
+        self._metrics.set_engine_state("restarting")
+
+    def computes_again(self) -> None:
+        """The engine is as it was."""
+        self.state, self.interruption = "ready", None
+        self.computing.set()
+        self._metrics.set_engine_state("ready")
+
+    def gave_up(self, why: str) -> None:
+        """The engine will not come (back); the server is to end."""
+        self.state, self.load_error = "failed", why
+        self._metrics.set_engine_state("failed")
+        self.computing.set()
+        self.failed.set()
+
+    async def _tell(self, kept: bool) -> None:
+        if self.on_interrupted is not None:
+            await self.on_interrupted(kept)
+
     def _attach(self) -> None:
         self.worker.steps = self.scheduler
+
+    @property
+    def model(self) -> str:
+        """The model's name in the registry."""
+        return self._config.model
 
     @property
     def max_sessions(self) -> int:
@@ -163,15 +219,31 @@ class ModelHost:
             )
         return self._engine
 
+    def check_computes(self) -> None:
+        """Raises ProtocolError `engine_restarting` or `engine_failed`, or as `engine`."""
+        _ = self.engine
+        if not self.computes:
+            raise restarting(self.recovery.retry_after_s)
+
+    async def _on_engine(self, run: Callable[[], T], *, deadline_s: float) -> T:
+        """Await `run` on the engine thread. Raises ProtocolError if the engine is lost in it."""
+        self.check_computes()
+        try:
+            return await self.worker.run(run, deadline_s=deadline_s)
+        except GroupLostError as error:
+            raise restarting(self.recovery.retry_after_s) from error
+
     @property
     def output_offer(self) -> OutputOffer:
         """Sizes and rates of pictures that sessions may have. Raises as `engine`."""
-        return output_offer(self.engine.frame_size, self._config.max_output_side)
+        largest = max(max(size) for size in self.engine.frame_sizes)
+        side = max(self._config.max_output_side, largest)
+        return output_offer(self.engine.frame_size, side)
 
     @property
     def features(self) -> Features:
-        """What the loaded model can do."""
-        return Features(prompt=False)
+        """What the loaded model can do. Raises as `engine`."""
+        return Features(prompt=False, listening=self.engine.listens)
 
     async def prepare_stored(self, avatar_id: str) -> Avatar:
         """The prepared avatar of a stored one. Raises ProtocolError when there is none."""
@@ -193,7 +265,7 @@ class ModelHost:
         engine = self.engine
         try:
             pixels = await self._decode_image(data)
-            avatar = await self.worker.run(
+            avatar = await self._on_engine(
                 partial(engine.prepare_avatar, pixels),
                 deadline_s=time.monotonic() + PREPARE_WITHIN_S,
             )
@@ -230,27 +302,49 @@ class ModelHost:
         while len(self._prepared) > MAX_PREPARED:
             self._prepared.popitem(last=False)
 
+    async def stored_digest(self, avatar_id: str) -> str:
+        """Of a stored avatar's picture, so that it is the same elsewhere. Raises ProtocolError."""
+
+        def digest() -> str:
+            return hashlib.sha256(self._store.get(avatar_id).source.read_bytes()).hexdigest()
+
+        return await asyncio.to_thread(digest)
+
     async def open_stream(
-        self, avatar: Avatar, *, rate: int, seed: int, output: OutputMedia
+        self,
+        avatar: Avatar,
+        *,
+        rate: int,
+        seed: int,
+        output: OutputMedia,
+        state: StreamState | None = None,
     ) -> tuple[EngineStream, str]:
-        """A stream for one session, and its codec string."""
+        """A stream for one session, going on from `state` if given, and its codec string.
+
+        Raises ValueError for a state that does not fit.
+        """
         from visavis.engine.idle import IdleLoop
 
         engine = self.engine
 
         def open_on_engine_thread() -> tuple[EngineStream, str]:
-            session = engine.open_session(
-                avatar, input_rate=rate, seed=seed, num_steps=self._config.num_steps
-            )
             height, width = engine.frame_size
-            pictures = PictureStream(
-                output,
-                (output.height or height, output.width or width),
-                fps=output.fps or engine.fps,
+            size = (output.height or height, output.width or width)
+            session = engine.open_session(
+                avatar,
+                input_rate=rate,
+                seed=seed,
+                num_steps=self._config.num_steps,
+                frame_size=made_size(size, engine.frame_sizes),
             )
-            return EngineStream(session, pictures, IdleLoop()), pictures.codec
+            pictures = PictureStream(output, size, fps=output.fps or engine.fps)
+            loops = IdleLoops(idle=IdleLoop(), listening=IdleLoop())
+            stream = EngineStream(session, pictures, loops)
+            if state is not None:
+                stream.load(state, engine.device)
+            return stream, pictures.codec
 
-        return await self.worker.run(open_on_engine_thread, deadline_s=time.monotonic())
+        return await self._on_engine(open_on_engine_thread, deadline_s=time.monotonic())
 
 
 def measured_capacity(realtime_factor: float | None) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -14,14 +15,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.config import ServerConfig
-from visavis.server.conversation import FRAME_US, Conversation
+from visavis.server.conversation import Conversation
 from visavis.server.errors import CLOSE_CODES, ErrorCode, ProtocolError
 from visavis.server.fmp4 import Fmp4Writer
 from visavis.server.media_source import MediaSource
 from visavis.server.metrics import Metrics
 from visavis.server.pacing import Pacer
 from visavis.server.protocol import Flag, Header, Kind, encode_frame
-from visavis.server.sent_ring import SentEvent, SentMedia, SentRing
+from visavis.server.sent_ring import RingState, SentEvent, SentMedia, SentRing
 
 if TYPE_CHECKING:
     from visavis.server.producer import Producer
@@ -29,8 +30,19 @@ if TYPE_CHECKING:
 # A client that makes the server say more than this without reading is not worth a place.
 MAX_EVENTS = 1024
 TICK_S = 0.1
+# Numbers kept for what is still said here to a client whose session goes on elsewhere.
+FAREWELL_EVENTS = 8
 # Told again or worthless later: not kept for a client that comes back.
 _PASSING = (ev.SessionStats, ev.SessionPong, ev.AudioAppended, ev.SessionLoading)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundState:
+    """What was sent lately, and what was to be: events that wait, as JSON without their numbers."""
+
+    ring: RingState
+    num_events: int
+    waiting: tuple[str, ...]
 
 
 class Outbound:
@@ -50,6 +62,8 @@ class Outbound:
         self._replay: deque[SentEvent | SentMedia] = deque()
         self._closing: tuple[int, str] | None = None
         self._released = False
+        self._held = False
+        self._parting: tuple[ev.ServerEvent, ProtocolError] | None = None
         self._wake = asyncio.Event()
         self._conversation: Conversation | None = None
         self._pacer: Pacer | None = None
@@ -89,17 +103,42 @@ class Outbound:
     ) -> None:
         """Go on on another socket: `first` is said at once, then `replay`, then what waits."""
         self._socket = socket
-        self._released = False
+        self._released = self._held = False
+        self._parting = None
         self._events.appendleft(first)
         self._replay.clear()
         self._replay.extend(replay)
         if self._fmp4 is not None:
             self._fmp4.restart()
+        self._wake.set()
+
+    def hold(self) -> None:
+        """Send nothing and decide nothing, until `rebind` or the end."""
+        self._held = True
+
+    def save(self) -> OutboundState:
+        """A copy, to go on with it elsewhere; what waits is forgotten here."""
+        waiting = tuple(ev.encode_event(event) for event in self._events)
+        self._events.clear()
+        num_events = self.num_events + FAREWELL_EVENTS
+        return OutboundState(ring=self.ring.save(), num_events=num_events, waiting=waiting)
+
+    def load(self, state: OutboundState) -> None:
+        """Go on from a copy; the numbers of events go on, too."""
+        self.ring = SentRing.load(state.ring)
+        self.num_events = state.num_events
+        self._events.extend(ev.decode_server_event(text) for text in state.waiting)
 
     def release(self) -> None:
         """Let `run` return after the events that wait; the socket stays open."""
         self._released = True
         self._wake.set()
+
+    def part(self, warning: ev.ServerEvent, error: ProtocolError) -> None:
+        """Say why, close the socket as the error's code says, and let `run` return: the session
+        goes on on another socket, where none of this is said again."""
+        self._parting = (warning, error)
+        self.release()
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -167,20 +206,22 @@ class Outbound:
             while True:
                 self._wake.clear()
                 now_s = time.monotonic()
-                if now_s - self._tick_s >= TICK_S:
+                if now_s - self._tick_s >= TICK_S and not self._held:
                     self._tick_s = now_s
                     self._tick(now_s)
                     housekeep(now_s)
-                if self._replay:
-                    await self._send_again()
-                while self._events:
-                    await self._send_event(self._events.popleft())
+                if not self._held or self._closing is not None:
+                    await self._send_said()
                 if self._closing is not None:
                     await self._close(*self._closing)
                     return
                 if self._released:
+                    if self._parting is not None:
+                        await self._part(*self._parting)
                     return
-                wait_s = self._media.wait_s(time.monotonic()) if self._media else None
+                wait_s = None
+                if self._media is not None and not self._held:
+                    wait_s = self._media.wait_s(time.monotonic())
                 if wait_s is None or wait_s > 0:
                     await self._wait(TICK_S if wait_s is None else wait_s)
                 else:
@@ -193,10 +234,22 @@ class Outbound:
             self._closing = (4408, ErrorCode.SLOW_CLIENT)
             await self._close(*self._closing)
 
+    async def _send_said(self) -> None:
+        if self._replay:
+            await self._send_again()
+        while self._events:
+            await self._send_event(self._events.popleft())
+
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, TICK_S)):
                 await self._wake.wait()
+
+    async def _part(self, warning: ev.ServerEvent, error: ProtocolError) -> None:
+        self._metrics.errors.labels(code=error.code).inc()
+        for event in (warning, ev.error_event(error)):
+            await self._send_text(self._number(event))
+        await self._close(error.spec.close or 1011, error.code)
 
     async def _close(self, code: int, reason: str) -> None:
         assert code in CLOSE_CODES
@@ -217,12 +270,15 @@ class Outbound:
 
     def _keep(self, event: ev.ServerEvent) -> str:
         """Number an event and remember it for a client that comes back."""
-        self.num_events += 1
-        event.event_id = f"evt_{self.num_events}"
-        text = ev.encode_event(event)
+        text = self._number(event)
         if not isinstance(event, _PASSING):
             self.ring.add_event(self.num_events, text)
         return text
+
+    def _number(self, event: ev.ServerEvent) -> str:
+        self.num_events += 1
+        event.event_id = f"evt_{self.num_events}"
+        return ev.encode_event(event)
 
     async def _send_event(self, event: ev.ServerEvent) -> None:
         await self._send_text(self._keep(event))
@@ -270,8 +326,9 @@ class Outbound:
             self._admission.observe_first_frame(time.monotonic() - since_s)
         kind = "idle" if header.flags & Flag.IDLE else "speech"
         self._metrics.frames_sent.labels(kind=kind).inc()
-        if stamped.frame.video and not header.video_len:
-            self._metrics.frames_dropped.labels(reason="slow_client").inc()
+        if stamped.frame.late or (stamped.frame.video and not header.video_len):
+            reason = "late" if stamped.frame.late else "slow_client"
+            self._metrics.frames_dropped.labels(reason=reason).inc()
         if self._producer is not None:
             self._producer.wake()
 
@@ -279,21 +336,8 @@ class Outbound:
         if self._conversation is None or self._producer is None or self._media is None:
             return
         self.post(*self._conversation.tick(now_s))
-        dropped = self._media.dropped_event(now_s)
-        if dropped is not None:
-            self.post(dropped)
+        self.post(*self._media.dropped_events(now_s))
         if now_s - self._stats_s < self._config.stats_every_s:
             return
         self._stats_s = now_s
-        stats = self._producer.stats
-        self.post(
-            ev.SessionStats(
-                rtf=None if stats.realtime_factor is None else round(stats.realtime_factor, 3),
-                gen_fps=round(stats.frames_per_s, 1),
-                queue_ms=len(self._conversation.ready) * FRAME_US / 1000,
-                encode_ms=round(stats.encode_ms, 3),
-                dropped=self._media.dropped,
-                degraded=self._producer.degraded,
-                num_steps=self._producer.num_steps,
-            )
-        )
+        self.post(self._producer.session_stats(dropped=self._media.dropped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
 import msgspec
@@ -32,6 +33,12 @@ def output_offer(frame_size: tuple[int, int], max_side: int) -> ev.OutputOffer:
         min_height=_even_up(height * smallest),
         max_height=_even_down(height * largest),
     )
+
+
+def made_size(wanted: tuple[int, int], made: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The (height, width) that the model should make, of those that it can, smallest first: no
+    smaller than wanted where there is one, for scaling down loses nothing."""
+    return next((size for size in made if size[0] >= wanted[0]), made[-1])
 
 
 def _even_up(side: float) -> int:

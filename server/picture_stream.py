@@ -112,10 +112,14 @@ class PictureStream:
             self._since_keyframe = 1
         return video, is_keyframe
 
-    def leave_out(self) -> None:
-        """The next frame has no picture, whatever its place; the one after it has."""
+    def leave_out(self) -> bool:
+        """The next frame has no picture; returns whether it would have had one. The one after it
+        makes up for it then."""
         self._since_keyframe += 1
-        self._cadence.restart()
+        shown = self._cadence.next()
+        if shown:
+            self._cadence.restart()
+        return shown
 
     def close(self) -> None:
         """Free the encoder."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from visavis.server.conversation import FRAME_US
+from visavis.server.order import Outcome
 from visavis.server.pacing import FRAME_S
-from visavis.server.stream import Outcome
 
 
 class ProductionStats:

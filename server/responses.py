@@ -6,6 +6,7 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 from visavis.server import events as ev
 from visavis.server.errors import ErrorCode, ProtocolError
@@ -14,6 +15,34 @@ from visavis.server.protocol import FRAME_US
 MAX_OPEN_RESPONSES = 32
 # Ids of finished responses are remembered: audio still under way to a cancelled one is dropped.
 REMEMBERED_IDS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseState:
+    """A copy of a response; `pending` is the pcm16 that the engine has not seen."""
+
+    id: str
+    index: int
+    pending: bytes
+    received_samples: int
+    fed_samples: int
+    committed: bool
+    commit_fed: bool
+    generated: int
+    sent: int
+    finished: bool
+    first_pts_us: int | None
+    end_pts_us: int
+    all_sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesState:
+    """Copies of the open responses, the ids of those that are done, and how many there were."""
+
+    open: tuple[ResponseState, ...]
+    done: tuple[tuple[str, ev.ResponseStatus], ...]
+    count: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +63,44 @@ class Response:
     first_pts_us: int | None = None
     end_pts_us: int = 0
     done_by_s: float | None = None
+
+    def save(self) -> ResponseState:
+        """A copy, to go on with it elsewhere."""
+        return ResponseState(
+            id=self.id,
+            index=self.index,
+            pending=b"".join(self.pending),
+            received_samples=self.received_samples,
+            fed_samples=self.fed_samples,
+            committed=self.committed,
+            commit_fed=self.commit_fed,
+            generated=self.generated,
+            sent=self.sent,
+            finished=self.finished,
+            first_pts_us=self.first_pts_us,
+            end_pts_us=self.end_pts_us,
+            all_sent=self.done_by_s is not None,
+        )
+
+    @classmethod
+    def load(cls, state: ResponseState) -> Self:
+        """Go on from a copy; `Playout.reschedule` says when its playback ends on this clock."""
+        return cls(
+            id=state.id,
+            index=state.index,
+            pending=deque([state.pending] if state.pending else []),
+            pending_samples=len(state.pending) // 2,
+            received_samples=state.received_samples,
+            fed_samples=state.fed_samples,
+            committed=state.committed,
+            commit_fed=state.commit_fed,
+            generated=state.generated,
+            sent=state.sent,
+            finished=state.finished,
+            first_pts_us=state.first_pts_us,
+            end_pts_us=state.end_pts_us,
+            done_by_s=float("inf") if state.all_sent else None,
+        )
 
     def take_pending(self) -> tuple[bytes, ...]:
         """Hand over the audio that the engine has not seen."""
@@ -59,6 +126,20 @@ class Responses:
         self._open: deque[Response] = deque()
         self._done_ids: OrderedDict[str, ev.ResponseStatus] = OrderedDict()
         self._count = 0
+
+    def save(self) -> ResponsesState:
+        """A copy, to go on with it elsewhere."""
+        opened = tuple(response.save() for response in self._open)
+        return ResponsesState(opened, tuple(self._done_ids.items()), self._count)
+
+    @classmethod
+    def load(cls, state: ResponsesState) -> Self:
+        """Go on from a copy."""
+        responses = cls()
+        responses._open.extend(Response.load(response) for response in state.open)
+        responses._done_ids.update(state.done)
+        responses._count = state.count
+        return responses
 
     def __iter__(self) -> Iterator[Response]:
         return iter(tuple(self._open))

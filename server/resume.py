@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from visavis.server.config import ServerConfig
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import ResumeOffer
+from visavis.server.handover.bundle import Bundle
+from visavis.server.handover.desk import HandOverDesk
 from visavis.server.resume_handle import HandleSigner
 
 if TYPE_CHECKING:
-    from visavis.server.live_session import Caller, LiveSession
+    from visavis.server.caller import Caller
+    from visavis.server.live_session import LiveSession
 
 # Close codes after which a session is kept: the client did not mean to end it. uvicorn says 1005
 # for a connection that broke off, as for a close frame without a code.
@@ -33,8 +36,13 @@ class ResumeDesk:
         self._signer = HandleSigner(
             secret=None if secret is None else secret.get_secret_value(), replica=replica
         )
+        # Where sessions go that this replica cannot keep, and come from.
+        self.handover = HandOverDesk.from_config(config)
         self._sessions: dict[str, LiveSession] = {}
         self._waiting: dict[str, asyncio.Task[None]] = {}
+        # Nobody can come back while it is not set: that time does not count.
+        self.reachable = asyncio.Event()
+        self.reachable.set()
 
     @property
     def sessions(self) -> list[LiveSession]:
@@ -66,7 +74,20 @@ class ResumeDesk:
 
     async def _expire(self, session: LiveSession) -> None:
         await asyncio.sleep(self.ttl_s)
+        if not self.reachable.is_set():
+            await self.reachable.wait()
+            await asyncio.sleep(self.ttl_s)
         await session.end("resume_expired")
+
+    async def collect(self, handle: str) -> Bundle | None:
+        """The session of a handle that another replica left, if it is not one of ours.
+
+        Raises ProtocolError `invalid_resume_handle`.
+        """
+        session_id = self._signer.claims(handle).session_id
+        if self.handover is None or session_id in self._sessions:
+            return None
+        return await self.handover.collect(session_id)
 
     def take(self, handle: str, caller: Caller | None) -> LiveSession:
         """The session of a handle, which stops waiting. `caller` is whoever opened it.

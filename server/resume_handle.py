@@ -8,10 +8,19 @@ import hashlib
 import hmac
 import json
 import secrets
+from dataclasses import dataclass
 
 from visavis.server.errors import ErrorCode, ProtocolError
 
 MAX_HANDLE_LENGTH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a handle names: a session, and the replica that it lived on when this was signed."""
+
+    session_id: str
+    replica: str
 
 
 class HandleSigner:
@@ -30,12 +39,9 @@ class HandleSigner:
         body = _encode(json.dumps({"s": session_id, "r": self.replica}).encode())
         return f"{body}.{_encode(self._mac(body))}"
 
-    def session_id(self, handle: str) -> str:
-        """The session that a handle names.
-
-        Raises ProtocolError `invalid_resume_handle` for one that this service has not signed, and
-        `resume_elsewhere` for one of another replica.
-        """
+    def claims(self, handle: str) -> Claims:
+        """What a handle says. Raises ProtocolError `invalid_resume_handle` for one that this
+        service has not signed."""
         body, _, mac = handle.partition(".")
         try:
             signed = len(handle) <= MAX_HANDLE_LENGTH and hmac.compare_digest(
@@ -50,14 +56,22 @@ class HandleSigner:
                 "the handle was not made by this service; use resume.handle of session.created",
                 param="handle",
             )
-        if claims.get("r") != self.replica:
+        return Claims(str(claims.get("s")), str(claims.get("r")))
+
+    def session_id(self, handle: str) -> str:
+        """The session that a handle names.
+
+        Raises ProtocolError as `claims`, and `resume_elsewhere` for one of another replica.
+        """
+        claims = self.claims(handle)
+        if claims.replica != self.replica:
             raise ProtocolError(
                 ErrorCode.RESUME_ELSEWHERE,
                 "the session lives on another replica; connect again",
                 param="handle",
                 retry_after_s=0.5,
             )
-        return str(claims.get("s"))
+        return claims.session_id
 
     def _mac(self, body: str) -> bytes:
         return hmac.new(self._key, body.encode(), hashlib.sha256).digest()

@@ -19,6 +19,8 @@ from visavis.server.config import ServerConfig, is_loopback
 
 log = structlog.get_logger(__name__)
 
+TOLD_WITHIN_S = 3.0
+
 
 class DrainingServer(uvicorn.Server):
     """Lets live sessions finish on the first SIGTERM or SIGINT, ends them on the second.
@@ -97,6 +99,14 @@ class DrainingServer(uvicorn.Server):
             )
         if self._open_page:
             await asyncio.to_thread(webbrowser.open, page)
+        await self._server.host.failed.wait()
+        self.failure = self._server.host.load_error
+        self._server.leaving = True
+        with contextlib.suppress(TimeoutError):
+            # Sessions have heard why by then.
+            async with asyncio.timeout(TOLD_WITHIN_S):
+                await self._server.admission.wait_empty()
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain, hurry, or leave at once: the first, second and third signal."""

@@ -14,12 +14,15 @@ from starlette.websockets import WebSocket
 
 from visavis.server import events as ev
 from visavis.server.admission import Admission
+from visavis.server.caller import Caller
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import stamp_source
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.greeting import greeting
+from visavis.server.handover.arrival import arrive
+from visavis.server.handover.bundle import Bundle
 from visavis.server.inbox import Inbox, message_size
-from visavis.server.live_session import Caller, LiveSession
+from visavis.server.live_session import LiveSession
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import ModelHost
 from visavis.server.negotiation import first_setup
@@ -27,6 +30,7 @@ from visavis.server.outbound import Outbound
 from visavis.server.protocol import Kind, check_pcm16, decode_frame
 from visavis.server.requests import handle_event
 from visavis.server.resume import HELD_CLOSE_CODES, ResumeDesk
+from visavis.server.resumption import resume
 
 log = structlog.get_logger(__name__)
 # Errors that a client may cause before it is taken for broken.
@@ -150,7 +154,12 @@ class RealtimeSession:
         if self._dismissed or live.connection is not self:
             return "taken_over"
         live.connection = None
-        if live.holdable and self._close_code in HELD_CLOSE_CODES:
+        lost = self._close_code in HELD_CLOSE_CODES
+        if live.departed or (lost and live.can_depart and not live.holdable):
+            await live.depart().wait()
+            await live.end("handed_over")
+            return "handed_over"
+        if live.holdable and lost:
             self._desk.hold(live)
             return "held"
         reason = live.out.end_reason if live.out.closing else "client_left"
@@ -222,6 +231,8 @@ class RealtimeSession:
             message = await self._next_message()
             if message is None:
                 return
+            if self._live.departed:
+                continue  # it will be said again, where the session goes on
             event_id: str | None = None
             try:
                 self._check_size(message)
@@ -330,13 +341,17 @@ class RealtimeSession:
                 ErrorCode.IMMUTABLE_FIELD,
                 "this connection has a session; session.resume comes first on a new one",
             )
+        bundle = await self._desk.collect(event.handle)
+        if bundle is not None:
+            await self._take_over(bundle, event)
+            return
         found = self._desk.take(event.handle, self._caller)
         fresh = self._live
         if found.connection is not None:
             await found.connection.dismiss()
         found.connection = self
         try:
-            await found.resume(event, self._socket)
+            await resume(found, event, self._socket)
         except BaseException:
             found.connection = None
             self._desk.hold(found)
@@ -345,3 +360,23 @@ class RealtimeSession:
         fresh.out.release()
         structlog.contextvars.bind_contextvars(session_id=found.id)
         log.info("session resumed")
+
+    async def _take_over(self, bundle: Bundle, event: ev.SessionResume) -> None:
+        """Go on with a session that another replica left."""
+        self._opening = True
+        try:
+            await arrive(self._live, bundle)
+            await resume(self._live, event, self._socket)
+        except BaseException as error:
+            # Another try, here or elsewhere, may do better.
+            if self._desk.handover is not None:
+                await self._desk.handover.leave(bundle)
+            if not isinstance(error, ProtocolError):
+                raise
+            error.event_id = event.event_id
+            self._live.fail(error)
+            return
+        finally:
+            self._opening = False
+        structlog.contextvars.bind_contextvars(session_id=self._live.id)
+        log.info("session taken over from another replica")

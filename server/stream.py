@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from visavis.server.chunk_policy import ChunkPolicy
-from visavis.server.conversation import EngineInput, MediaFrame
-from visavis.server.events import IdlePolicy
+from visavis.server.conversation import MediaFrame
+from visavis.server.order import Order, Outcome, StreamState, Turn
+from visavis.server.pacing import FRAME_S
 from visavis.server.picture_stream import PictureStream
 
 if TYPE_CHECKING:
+    import torch
+
     from visavis.engine.batching import ChunkEnd, ChunkScheduler
     from visavis.engine.idle import IdleLoop
     from visavis.engine.session import AvatarFrame, AvatarSession
@@ -26,78 +28,39 @@ log = structlog.get_logger(__name__)
 
 # More frames than a viewer can be behind.
 REMEMBERED_ORDINALS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One turn's work: take `input` in, then at most one chunk of speech, else of idle frames.
-
-    `deadline_s`: when its first frame is wanted, on the monotonic clock. `urgent`: somebody waits
-    for it. `cut_ordinal`: idle frames after that one were thrown away, the face goes on from it.
-    `num_steps`: denoising steps. `idle_frames`: how many to show again where that is the policy.
-    `idle_ahead_s`: idle frames are decoded so long before their time and no earlier.
-    """
-
-    input: EngineInput
-    speech: ChunkPolicy | None
-    allow_idle: bool
-    idle_policy: IdlePolicy
-    idle_chunk_frames: int
-    idle_frames: int
-    idle_ahead_s: float
-    deadline_s: float
-    urgent: bool
-    num_steps: int
-    cut_ordinal: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a turn did.
-
-    `longest_chunk`: that can be made next, given the audio; `ask_again_s`: when a shorter chunk
-    than was hoped for will do. `chunk_frames`: the chunk that was made, 0 for none; `busy_s`: the
-    model's time for it, encoding included; `wait_s`: from its start to its first frame.
-    """
-
-    buffered_samples: int
-    longest_chunk: int
-    ask_again_s: float | None
-    finished: bool
-    abandoned: bool
-    chunk_frames: int
-    frames: int
-    speech: bool
-    busy_s: float
-    encode_s: float
-    wait_s: float | None
+# A picture that would come so long after its time is not made, so that its sound comes sooner.
+LATE_S = 0.2
+# But the face should not stand still: every so many frames one is shown, however late.
+LATE_SHOWN_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A turn that was begun: idle or not, and its end."""
+class IdleLoops:
+    """Where idle frames that are shown again come from: one who listens keeps calmer."""
 
-    ended: Future[Outcome]
-    idle: bool = False
+    idle: IdleLoop
+    listening: IdleLoop
 
 
 class EngineStream:
     """Wraps one AvatarSession with its pictures.
 
-    session: the engine's session, opened at the caller's sample rate. loop: where idle frames that
-    are shown again come from.
+    session: the engine's session, opened at the caller's sample rate.
     """
 
-    def __init__(self, session: AvatarSession, pictures: PictureStream, loop: IdleLoop) -> None:
+    def __init__(self, session: AvatarSession, pictures: PictureStream, loops: IdleLoops) -> None:
         self._session = session
         self._pictures = pictures
-        self._loop = loop
+        self._loops = loops
+        self._loop = loops.idle
         self._generation = -1
         self._ordinal = 0
         self._places: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_ORDINALS)
         self._committed = False
         self._keyframe = False
         self._response = 0
+        self._play_s: float | None = None
+        self._num_late = 0
         self._last: AvatarFrame | None = None
         self._encode_s = 0.0
 
@@ -116,7 +79,10 @@ class EngineStream:
         self._take(order)
         ended: Future[Outcome] = Future()
         session = self._session
-        session.num_steps = order.num_steps
+        session.num_steps = order.quality.num_steps
+        self._pictures.limit(scale=order.quality.scale, fps=order.quality.fps)
+        self._play_s = None
+        self._attend(order.listening)
         speech, idle = self._speech_chunk(order), False
         if speech is not None:
             self._loop.interrupt()
@@ -130,7 +96,9 @@ class EngineStream:
                 ended.set_result(self._outcome(order, None, 0, speech=False, repeated=repeated))
                 return Turn(ended)
             idle = True
-            chunk = session.begin_idle(order.idle_chunk_frames, should_stop=should_stop)
+            chunk = session.begin_idle(
+                order.idle_chunk_frames, listening=order.listening, should_stop=should_stop
+            )
 
         def on_frame(frame: AvatarFrame) -> None:
             if idle:
@@ -154,25 +122,76 @@ class EngineStream:
         )
         return Turn(ended, idle)
 
+    def recover(self, order: Order) -> Outcome:
+        """The turn's chunk failed, for no fault of this session's: what came of it has come, and
+        the rest is made anew in the next turn."""
+        from visavis.engine.history import RewindError
+
+        try:
+            self._session.recover(self._places[-1][1] if self._places else -1)
+        except RewindError as error:
+            log.warning("no way back to the last frame that was made", reason=str(error))
+        return self._outcome(order, None, 0, speech=False)
+
+    def save(self, last_ordinal: int, *, max_bytes: int) -> StreamState:
+        """A copy that goes on after the frame `last_ordinal`; no turn may be under way.
+
+        Raises ValueError when it is larger than `max_bytes`.
+        """
+        from visavis.engine.session_file import pack_session
+
+        self._go_back(last_ordinal)
+        if self._places:
+            # Of a chunk that was abandoned, what was shown of it counts.
+            self._session.rewind(self._places[-1][1])
+        state = self._session.snapshot()
+        oldest = state.history.end - len(state.history.moments)
+        return StreamState(
+            session=pack_session(state, max_bytes=max_bytes),
+            ordinal=self._ordinal,
+            places=tuple(place for place in self._places if place[1] >= oldest),
+            committed=self._committed,
+        )
+
+    def load(self, state: StreamState, device: torch.device) -> None:
+        """Go on from a copy of another stream of the same avatar, with the same model.
+
+        Raises ValueError for a session that this engine cannot read.
+        """
+        from visavis.engine.session_file import unpack_session
+
+        self._session.restore(unpack_session(state.session, device=device))
+        self._ordinal, self._committed = state.ordinal, state.committed
+        self._places.extend(state.places)
+
     def close(self) -> None:
         """Free the encoder; the engine's session is garbage from here on."""
         self._session.clear_audio()
         self._pictures.close()
 
+    def _attend(self, listening: bool) -> None:
+        loop = self._loops.listening if listening else self._loops.idle
+        if loop is not self._loop:
+            self._loop.interrupt()
+            self._loop = loop
+
     def _take(self, order: Order) -> None:
         taken = order.input
-        if taken.reset:
-            self._session.clear_audio()
-            self._committed = False
-            self._go_back(taken.shown_ordinal)
-        elif order.cut_ordinal is not None:
-            self._go_back(order.cut_ordinal)
-        self._keyframe |= taken.keyframe
-        for pcm in taken.audio:
-            self._session.push_audio(np.frombuffer(pcm, dtype="<i2"))
-        if taken.commit:
-            self._session.commit()
-            self._committed = True
+        try:
+            if taken.reset:
+                self._session.clear_audio()
+                self._committed = False
+                self._go_back(taken.shown_ordinal)
+            elif order.cut_ordinal is not None:
+                self._go_back(order.cut_ordinal)
+        finally:
+            # Going back computes and may fail: what the client said is not lost with it.
+            self._keyframe |= taken.keyframe
+            for pcm in taken.audio:
+                self._session.push_audio(np.frombuffer(pcm, dtype="<i2"))
+            if taken.commit:
+                self._session.commit()
+                self._committed = True
 
     def _go_back(self, ordinal: int) -> None:
         """The viewer saw the frame `ordinal` last (-1: none): what came after it never was."""
@@ -256,7 +275,15 @@ class EngineStream:
         # An answer is seen from its first frame on, whatever rate the pictures have.
         begins = response not in (0, self._response)
         self._response = response
-        video, keyframe = self._pictures.encode(frame.pixels, keyframe=fresh, wanted=begins)
+        late = self._is_late(order, started) and not (idle or fresh or begins)
+        if late:
+            self._num_late += 1
+            video, keyframe = b"", False
+            # One that has no picture at this rate anyway is not late.
+            late = self._pictures.leave_out()
+        else:
+            self._num_late = 0
+            video, keyframe = self._pictures.encode(frame.pixels, keyframe=fresh, wanted=begins)
         self._encode_s += time.monotonic() - started
         self._last = frame
         self._places.append((self._ordinal, frame.index))
@@ -267,7 +294,17 @@ class EngineStream:
             video=video,
             keyframe=keyframe,
             last=frame.last,
+            late=late,
             ordinal=self._ordinal,
         )
         self._ordinal += 1
         return encoded
+
+    def _is_late(self, order: Order, now_s: float) -> bool:
+        """Whether the chunk's frames are made more slowly than they play, so that the sound had
+        better go without this picture."""
+        if self._play_s is None:
+            self._play_s = max(order.play_by_s, now_s)
+        behind_s = now_s - self._play_s
+        self._play_s += FRAME_S
+        return behind_s > LATE_S and (self._num_late + 1) % LATE_SHOWN_EVERY != 0

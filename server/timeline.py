@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Self
 
 from visavis.server import events as ev
 from visavis.server.protocol import FRAME_US, Flag, Header, Kind
@@ -18,7 +19,7 @@ class MediaFrame:
     """One encoded frame on its way out; its place on the timeline is given when it is sent.
 
     `audio` is pcm16 at the caller's rate, `generation` the engine run that made it and `ordinal`
-    its number in the engine's stream.
+    its number in the engine's stream. `late`: its picture was left out because its time was over.
     """
 
     generation: int
@@ -27,6 +28,7 @@ class MediaFrame:
     video: bytes
     keyframe: bool
     last: bool = False
+    late: bool = False
     ordinal: int = 0
 
 
@@ -58,6 +60,18 @@ class Stamped:
     after: list[ev.ServerEvent]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineState:
+    """A copy of a timeline; `ordinals` are (place, engine's number) of the frames sent lately."""
+
+    epoch: int
+    next_index: int
+    last_ordinal: int
+    next_seq: int
+    discontinuity: bool
+    ordinals: tuple[tuple[int, int], ...]
+
+
 class Timeline:
     """Gives each sent frame its header and knows which one was at which place."""
 
@@ -68,6 +82,29 @@ class Timeline:
         self.next_seq = 0
         self._discontinuity = False
         self._ordinals: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_FRAMES)
+
+    def save(self) -> TimelineState:
+        """A copy, to go on with it elsewhere."""
+        return TimelineState(
+            epoch=self.epoch,
+            next_index=self.next_index,
+            last_ordinal=self.last_ordinal,
+            next_seq=self.next_seq,
+            discontinuity=self._discontinuity,
+            ordinals=tuple(self._ordinals),
+        )
+
+    @classmethod
+    def load(cls, state: TimelineState) -> Self:
+        """Go on from a copy."""
+        timeline = cls()
+        timeline.epoch = state.epoch
+        timeline.next_index = state.next_index
+        timeline.last_ordinal = state.last_ordinal
+        timeline.next_seq = state.next_seq
+        timeline._discontinuity = state.discontinuity
+        timeline._ordinals.extend(state.ordinals)
+        return timeline
 
     @property
     def next_pts_us(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visavis.engine.avatar_frame import AvatarFrame
+from visavis.engine.parallel.loss import GroupLostError
 from visavis.engine.plan import FPS
 from visavis.server.audio_file import AudioFile
 from visavis.server.model_host import ModelHost
@@ -139,9 +140,23 @@ async def _speak(
                 session.push_audio(block)
         if session.next_chunk() is None:
             return
-        frames = await _chunk(job, host, session)
+        frames = await _chunk_of_any_group(job, host, session)
         await asyncio.to_thread(_write_all, writer, frames)
         job.frames += len(frames)
+
+
+async def _chunk_of_any_group(
+    job: VideoJob, host: ModelHost, session: AvatarSession
+) -> list[AvatarFrame]:
+    """`_chunk`; made anew when it was lost with processes of the engine."""
+    while True:
+        try:
+            return await _chunk(job, host, session)
+        except GroupLostError:
+            recover = partial(session.recover, -1)
+            await host.worker.run(recover, deadline_s=time.monotonic() + PATIENCE_S)
+        await host.computing.wait()
+        host.check_computes()
 
 
 async def _chunk(job: VideoJob, host: ModelHost, session: AvatarSession) -> list[AvatarFrame]:

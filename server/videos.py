@@ -83,7 +83,7 @@ class VideoJobs:
         """Raises ProtocolError `server_draining`, `model_loading` or `capacity`."""
         if self._refusing:
             raise ProtocolError(ErrorCode.SERVER_DRAINING, DRAINED, retry_after_s=RETRY_AFTER_S)
-        _ = self._host.engine
+        self._host.check_computes()
         if len(self._queue) >= MAX_QUEUED:
             raise ProtocolError(
                 ErrorCode.CAPACITY,

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from visavis.engine.parallel.plan import ParallelError
 
@@ -67,7 +68,7 @@ def abort(device: torch.device) -> None:
         dist.distributed_c10d._abort_process_group()
 
 
-def join(launch: Launch, device: torch.device, store: dist.Store | None = None) -> torch.device:
+def join(launch: Launch, device: torch.device, store: Store | None = None) -> torch.device:
     """Enter the group (NCCL between GPUs, gloo between CPUs) -> this process's own device.
 
     `store`: where the processes meet; None: where torchrun's environment says.
@@ -85,7 +86,8 @@ def join(launch: Launch, device: torch.device, store: dist.Store | None = None) 
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        place = {} if store is None else {"store": store, "rank": launch.rank}
-        world = -1 if store is None else launch.world
-        dist.init_process_group(backend, timeout=STEP_LIMIT, world_size=world, **place)
+        rank, world = (-1, -1) if store is None else (launch.rank, launch.world)
+        dist.init_process_group(
+            backend, timeout=STEP_LIMIT, world_size=world, rank=rank, store=store
+        )
     return device

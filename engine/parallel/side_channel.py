@@ -206,8 +206,8 @@ class Lookout:
         messages = lines.read()
         for message in messages or ():
             rank = message.get("rank")
-            known = message.get("token") == self._token and isinstance(rank, int)
-            if not known or message.get("phase") not in PHASES:
+            known = message.get("token") == self._token
+            if not known or not isinstance(rank, int) or message.get("phase") not in PHASES:
                 messages = None
                 break
             with self._changed:

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.compilation import record_steps, speed_up
@@ -111,7 +112,7 @@ class WorkerGroup:
         self.options = options or GroupOptions()
         self.limits = limits or (GroupLimits() if summons is None else summons.limits)
         self.restarts = 0
-        self.on_loss: Callable[[Loss], None] = lambda loss: None
+        self.on_loss: Callable[[Loss], object] = lambda loss: None
         self._processes = processes
         self._assignment: Assignment | None = None
         self._leading: LeadingTransformer | None = None
@@ -309,7 +310,7 @@ class WorkerGroup:
         assert self._processes is not None
         token = secrets.token_hex(16)
         self._lookout = lookout = self._look_out(token, LOCAL)
-        store = dist.TCPStore(LOCAL, 0, self.launch.world, is_master=True, wait_for_workers=False)
+        store = TCPStore(LOCAL, 0, self.launch.world, is_master=True, wait_for_workers=False)
         self._processes.start(
             [
                 Summons(
@@ -339,7 +340,7 @@ class WorkerGroup:
     def _answer(self, summons: Summons) -> None:
         """Follower: report to the leader that started this process, then join."""
         self._tether = self._tie((LOCAL, summons.lookout_port), summons.token)
-        store = dist.TCPStore(LOCAL, summons.store_port, summons.world, is_master=False)
+        store = TCPStore(LOCAL, summons.store_port, summons.world, is_master=False)
         self.device = join(self.launch, self.device, store)
         self._attach()
         self._tether.reached("joined")

@@ -35,6 +35,7 @@ from visavis.server.events.client import (
 )
 from visavis.server.events.codec import (
     decode_client_event,
+    decode_server_event,
     encode_event,
     error_event,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "Timing",
     "VideoFormat",
     "decode_client_event",
+    "decode_server_event",
     "encode_event",
     "error_event",
     "event_type",

@@ -16,7 +16,7 @@ VideoFormat = Literal["h264", "jpeg", "fmp4", "none"]
 AvatarState = Literal["idle", "listening", "speaking"]
 ResponseStatus = Literal["completed", "cancelled", "failed"]
 OnDisconnect = Literal["hold", "end"]
-ExpiryReason = Literal["server_draining", "max_duration", "idle"]
+ExpiryReason = Literal["server_draining", "engine_restarting", "max_duration", "idle"]
 DropReason = Literal["slow_client", "late"]
 Degradation = Literal["steps", "size", "fps"]
 # The longest text taken for a name chosen by the client (response and event ids).

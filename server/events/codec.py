@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Union
+
 import msgspec
 from msgspec import Struct
 
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events.base import ClientEvent, ServerEvent, event_type
 from visavis.server.events.client import CLIENT_EVENTS
-from visavis.server.events.server import ErrorBody, ErrorEvent
+from visavis.server.events.server import SERVER_EVENTS, ErrorBody, ErrorEvent
 
 
 class _Envelope(Struct):
@@ -17,6 +19,9 @@ class _Envelope(Struct):
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
+_SERVER_DECODER: msgspec.json.Decoder[ServerEvent] = msgspec.json.Decoder(
+    Union[SERVER_EVENTS]  # noqa: UP007  # a tuple of types
+)
 _DECODERS = {event_type(kind): msgspec.json.Decoder(kind) for kind in CLIENT_EVENTS}
 
 
@@ -50,6 +55,12 @@ def decode_client_event(text: str | bytes) -> ClientEvent | None:
             param=param,
             event_id=envelope.event_id,
         ) from error
+    return event
+
+
+def decode_server_event(text: str) -> ServerEvent:
+    """An event that `encode_event` of this version wrote. Raises msgspec.DecodeError."""
+    event: ServerEvent = _SERVER_DECODER.decode(text)
     return event
 
 

@@ -114,6 +114,9 @@ class Features(Struct, kw_only=True):
     """What the model can do, of what not every model can."""
 
     prompt: Annotated[bool, Meta(description="Whether `prompt` of session.update is followed.")]
+    listening: Annotated[
+        bool, Meta(description="Whether the avatar looks different while it listens.")
+    ]
 
 
 class Limits(Struct, kw_only=True):

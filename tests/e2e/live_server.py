@@ -69,6 +69,8 @@ def make_config(folder: Path, **settings: Any) -> ServerConfig:
         "web_dir": folder / "no-page",
         "max_sessions": 8,
         "drain_timeout_s": 5.0,
+        # A machine that is busy with tests must not make pictures smaller.
+        "degrade": ("steps",),
     }
     return ServerConfig(**(defaults | settings))
 

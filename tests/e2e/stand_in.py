@@ -67,6 +67,7 @@ class PaintingPipeline:
         *,
         shown: int,
         num_steps: int,
+        temperature: float = 1.0,
     ) -> PaintedChunk:
         return PaintedChunk(features, conditions, shown, num_steps, torch.Generator())
 
@@ -92,8 +93,12 @@ class PaintingEngine:
 
     fps = 25
     frame_size = (256, 256)
+    frame_sizes = ((256, 256),)
+    listens = True
+    device = torch.device("cpu")
     chunk_realtime_factor = 0.1
     num_steps = 4
+    group: Any = None
 
     def __init__(self) -> None:
         self._pipeline: Any = PaintingPipeline()
@@ -110,7 +115,13 @@ class PaintingEngine:
         return PaintedAvatar(frame_portrait(image))
 
     def open_session(
-        self, avatar: Any, *, input_rate: int = 16_000, seed: int = 0, num_steps: int | None = None
+        self,
+        avatar: Any,
+        *,
+        input_rate: int = 16_000,
+        seed: int = 0,
+        num_steps: int | None = None,
+        frame_size: tuple[int, int] | None = None,
     ) -> AvatarSession:
         return AvatarSession(
             self._pipeline, avatar, input_rate=input_rate, seed=seed, num_steps=num_steps or 4

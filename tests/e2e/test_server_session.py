@@ -116,9 +116,10 @@ async def test_every_video_format_decodes(live: LiveServer, video: str) -> None:
         await client.until("response.done")
     output = settings["session"]["output"]
     assert (output["width"], output["height"], output["fps"]) == (256, 256, 25)
-    frames = client.media
+    # A busy machine leaves out pictures that would come late.
+    frames = [frame for frame in client.media if frame.video]
     if video == "none":
-        assert not any(f.video for f in frames)
+        assert not frames
     elif video == "jpeg":
         assert Image.open(io.BytesIO(frames[0].video)).size == (256, 256)
         assert all(f.flags & 1 for f in frames)

@@ -128,6 +128,8 @@ class ErrorCode(StrEnum):
     MODEL_LOADING = "model_loading"
     # This session failed; others live on
     ENGINE_FAILED = "engine_failed"
+    # Processes of the engine are started anew; connect again, and resume if that was said
+    ENGINE_RESTARTING = "engine_restarting"
     # A fault of the server
     INTERNAL_ERROR = "internal_error"
     # The server stops; connect again
@@ -167,6 +169,7 @@ CLOSE_OF_ERROR: dict[ErrorCode, int] = {
     ErrorCode.CAPACITY: 4429,
     ErrorCode.MODEL_LOADING: 4503,
     ErrorCode.ENGINE_FAILED: 1011,
+    ErrorCode.ENGINE_RESTARTING: 1012,
     ErrorCode.INTERNAL_ERROR: 1011,
     ErrorCode.SERVER_DRAINING: 1012,
     ErrorCode.IDLE_TIMEOUT: 4408,
@@ -202,7 +205,7 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
 AvatarState = Literal["idle", "listening", "speaking"]
 Degradation = Literal["steps", "size", "fps"]
 DropReason = Literal["slow_client", "late"]
-ExpiryReason = Literal["server_draining", "max_duration", "idle"]
+ExpiryReason = Literal["server_draining", "engine_restarting", "max_duration", "idle"]
 IdlePolicy = Literal["generate", "loop", "freeze"]
 OnDisconnect = Literal["hold", "end"]
 ResponseStatus = Literal["completed", "cancelled", "failed"]
@@ -383,6 +386,8 @@ class Features(Body):
 
     # Whether `prompt` of session.update is followed.
     prompt: bool
+    # Whether the avatar looks different while it listens.
+    listening: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

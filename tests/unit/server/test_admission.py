@@ -28,7 +28,9 @@ class Line:
     """An admission with few places, and what each who waits was told."""
 
     def __init__(self, places: int = 1, queued: int = 3) -> None:
-        self.host: Any = SimpleNamespace(max_sessions=places, max_queued=queued, engine=object())
+        self.host: Any = SimpleNamespace(
+            max_sessions=places, max_queued=queued, check_computes=lambda: None
+        )
         self.admission = Admission(self.host, Metrics())
         self.told: dict[str, list[int]] = {}
         self.tasks: dict[str, asyncio.Task[Any]] = {}

@@ -3,7 +3,8 @@
 import pytest
 
 from visavis.engine.costs import ChunkCosts
-from visavis.server.engine_load import DEGRADE_AFTER_S, RESTORE_AFTER_S, EngineLoad
+from visavis.server.engine_load import EngineLoad
+from visavis.server.quality import DEGRADE_AFTER_S, RESTORE_AFTER_S, DegradePolicy
 
 COSTS = ChunkCosts(
     steps_s={9: {1: 0.011}, 17: {1: 0.014}, 33: {1: 0.021}},
@@ -60,12 +61,12 @@ def test_quality_falls_after_a_while_and_returns_after_a_longer_one() -> None:
     assert account.load() > 1
     assert not account.update(0.0)
     assert account.update(DEGRADE_AFTER_S)
-    assert (account.degraded, account.num_steps) == (["steps"], 2)
+    assert (account.degraded, account.num_steps) == (("steps",), 2)
     account.speaking = 1
     assert not account.update(10.0)
     assert not account.update(10.0 + RESTORE_AFTER_S - 0.1)
     assert account.update(10.0 + RESTORE_AFTER_S)
-    assert (account.degraded, account.num_steps) == ([], 4)
+    assert (account.degraded, account.num_steps) == ((), 4)
 
 
 def test_a_moment_of_load_changes_nothing() -> None:
@@ -79,7 +80,26 @@ def test_a_moment_of_load_changes_nothing() -> None:
 
 
 def test_what_may_not_be_lowered_is_not() -> None:
-    account = load(may_lower_steps=False)
+    account = load(policy=DegradePolicy(order=()))
     account.speaking = 9
     assert not account.update(0.0)
     assert not account.update(99.0)
+
+
+def test_pictures_count_and_fewer_of_them_less() -> None:
+    account = load(policy=DegradePolicy(order=("fps",)))
+    before, account.speaking = account.capacity, 4
+    without = account.load()
+    chunk_s = COSTS.chunk_s(33, 4)
+    for _ in range(60):
+        account.observe(33, busy_s=chunk_s + 0.28, wait_s=None, encode_s=0.28)
+    # 10 ms a picture are a quarter of real time for each session.
+    assert account.load() == pytest.approx(without + 4 * 0.25, rel=0.02)
+    assert account.capacity < before
+    account.update(0.0)
+    assert account.update(DEGRADE_AFTER_S)
+    assert account.load() == pytest.approx(without + 4 * 0.125, rel=0.02)
+    for _ in range(60):
+        account.observe(33, busy_s=chunk_s + 0.14, wait_s=None, encode_s=0.14)
+    # Half as many pictures take half the time, which says nothing about all of them.
+    assert account.load() == pytest.approx(without + 4 * 0.125, rel=0.02)

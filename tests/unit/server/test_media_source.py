@@ -86,10 +86,19 @@ def test_after_it_caught_up_pictures_begin_at_a_keyframe() -> None:
 def test_pictures_left_out_are_told_once() -> None:
     line, now_s = stalled()
     count = len(line.send_all(now_s))
-    event = line.source.dropped_event(now_s)
-    assert event is not None
-    assert (event.frames, event.reason) == (count, "slow_client")
-    assert line.source.dropped_event(now_s + 5) is None
+    (event,) = line.source.dropped_events(now_s)
+    assert (event.frames, event.reason) == (count, "slow_client")  # type: ignore[attr-defined]
+    assert line.source.dropped_events(now_s + 5) == []
+
+
+def test_pictures_that_came_too_late_are_told_as_such() -> None:
+    line = Line()
+    line.offer(3, keyframe=True)
+    line.talk.ready[1] = replace(line.talk.ready[1], video=b"", keyframe=False, late=True)
+    assert line.send_all(0.0) == [True, False, True]
+    (event,) = line.source.dropped_events(0.0)
+    assert (event.frames, event.reason) == (1, "late")  # type: ignore[attr-defined]
+    assert line.source.dropped == 1
 
 
 def test_a_client_that_keeps_up_loses_nothing() -> None:

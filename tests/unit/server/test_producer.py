@@ -10,8 +10,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
-from virtual_engine import TWO_CORES, VirtualEngine, run_virtually
+from virtual_engine import CALM, OUTPUT, TWO_CORES, VirtualEngine, run_virtually
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 FIRST, DISCONTINUITY = 2, 16
@@ -171,20 +172,105 @@ def test_a_speaker_is_not_disturbed_by_sessions_that_idle(virtually: Run) -> Non
     virtually(main)
 
 
+def test_a_listener_keeps_calm_soon_after_it_is_told_and_speaks_as_ever(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            for listening, temperature in ((True, CALM), (False, 1.0)):
+                await asyncio.sleep(3)
+                before = len(client.sent)
+                client.conversation.set_base_state("listening" if listening else "idle")
+                client.producer.wake()
+                await asyncio.sleep(0.4)
+                assert engine.pipeline.chunks[-1].temperature == temperature
+                assert all(frame.late_s == 0 for frame in client.sent[before:])
+            client.conversation.set_base_state("listening")
+            count = len(engine.pipeline.chunks)
+            await client.speak(2.0, live=False)
+            made = engine.pipeline.chunks[count:]
+            assert {job.temperature for job in made if job.chunk_frames != 33} == {1.0}
+            await asyncio.sleep(1)
+            assert engine.pipeline.chunks[-1].temperature == CALM
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("idle", ["loop"])
+def test_a_listener_has_a_loop_of_its_own(idle: Any, virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client(idle=idle) as client:
+            await asyncio.sleep(2)
+            made = engine.pipeline.decoded
+            client.conversation.set_base_state("listening")
+            client.producer.wake()
+            await asyncio.sleep(3)
+            assert engine.pipeline.decoded > made
+            assert engine.pipeline.chunks[-1].temperature == CALM
+            made = engine.pipeline.decoded
+            await asyncio.sleep(3)
+            assert engine.pipeline.decoded == made
+
+    virtually(main)
+
+
 def test_a_slow_engine_takes_fewer_steps_and_says_so(virtually: Run) -> None:
     async def main() -> None:
         async with VirtualEngine() as engine, engine.client() as client:
             await asyncio.sleep(1)
-            assert client.producer.degraded == []
+            stats = client.producer.session_stats(dropped=0)
+            assert (stats.degraded, stats.num_steps) == ([], 4)
             engine.pipeline.slowness = 5.0
             speaking = asyncio.create_task(client.speak(40.0, live=False))
             await asyncio.sleep(25)
-            assert client.producer.degraded == ["steps"]
-            assert client.producer.num_steps == 2
+            stats = client.producer.session_stats(dropped=0)
+            assert stats.degraded[:1] == ["steps"]  # type: ignore[index]
+            assert stats.num_steps == 2
             engine.pipeline.slowness = 1.0
             await speaking
-            await client.speak(40.0, live=False)
-            assert client.producer.degraded == []
+            await client.speak(60.0, live=False)
+            stats = client.producer.session_stats(dropped=0)
+            assert (stats.degraded, stats.num_steps) == ([], 4)
+            assert (stats.width, stats.height, stats.fps) == (256, 256, 25)
+
+    virtually(main)
+
+
+def test_an_engine_that_cannot_keep_up_leaves_pictures_out_and_no_sound(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine(degrade="none") as engine, engine.client() as client:
+            await asyncio.sleep(1)
+            await client.speak(4.0, live=False)
+            assert client.source.dropped == 0
+            engine.pipeline.slowness = 10.0
+            frames = await client.speak(6.0, live=False)
+            assert len(frames) == 150
+            told = client.source.dropped_events(asyncio.get_running_loop().time())
+            assert [event.reason for event in told] == ["late"]  # type: ignore[attr-defined]
+            assert 20 < client.source.dropped < 130
+            before = client.source.dropped
+            engine.pipeline.slowness = 1.0
+            await client.speak(4.0, live=False)
+            assert client.source.dropped == before
+
+    virtually(main)
+
+
+def test_smaller_and_fewer_pictures_are_told_to_those_who_get_them(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine(degrade="size,fps") as engine, engine.client() as client:
+            for _ in range(40):
+                engine.load.observe(33, busy_s=5.0, wait_s=None, encode_s=1.0)
+            engine.load.speaking += 3
+            for now_s in range(5):
+                engine.load.update(float(now_s))
+            stats = client.producer.session_stats(dropped=0)
+            assert stats.degraded == ["size", "fps"]
+            assert (stats.width, stats.height, stats.fps) == (128, 128, 12.5)
+            assert stats.num_steps == 4
+            client.producer._output = msgspec.structs.replace(OUTPUT, fps=10, video="jpeg")
+            assert client.producer.session_stats(dropped=0).degraded == ["size"]
+            client.producer._output = msgspec.structs.replace(OUTPUT, video="none")
+            assert client.producer.session_stats(dropped=0).degraded == []
+            engine.load.speaking -= 3
 
     virtually(main)
 

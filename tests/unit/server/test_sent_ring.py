@@ -32,6 +32,7 @@ def filled(frames: int, *, epoch_from: int | None = None, first_seq: int = 0) ->
             seq=(first_seq + index) & 0xFFFF_FFFF,
             pts_us=index * FRAME_US,
             epoch=epoch,
+            video_len=1,
         )
         ring.add_media(header, b"", bytes([index % 256]))
     return ring
@@ -107,3 +108,53 @@ def test_a_frame_with_another_picture() -> None:
     other = with_picture(media, b"abc", keyframe=False)
     assert (other.header.video_len, other.header.flags, other.order) == (3, Flag(0), media.order)
     assert as_first(other).header.flags == Flag.DISCONTINUITY
+
+
+def with_events() -> SentRing:
+    """Event 1 before any media, then an event after each second frame: 2 after seq 1, and so on."""
+    ring = SentRing()
+    ring.add_event(1, "first")
+    for seq in range(100):
+        header = Header(kind=Kind.MEDIA, seq=seq, pts_us=seq * FRAME_US)
+        ring.add_media(header, b"", b"")
+        if seq % 2:
+            ring.add_event(2 + seq // 2, f"after {seq}")
+    return ring
+
+
+def events(ring: SentRing, seq: int | None, number: int | None, played: int | None) -> list[str]:
+    missed = ring.after(seq, number, epoch=0, played_pts_us=played)
+    return [item.text for item in missed if isinstance(item, SentEvent)]
+
+
+def test_without_an_event_id_events_after_the_last_media_come_again() -> None:
+    ring = with_events()
+    assert events(ring, 95, None, None) == ["after 95", "after 97", "after 99"]
+    assert events(ring, 96, None, None) == ["after 97", "after 99"]
+    assert events(ring, 99, None, 0) == ["after 99"]
+    assert events(ring, 99, 51, None) == []
+    # Also long after that media was forgotten.
+    assert events(ring, 3, None, None)[0] == "after 3"
+    assert "first" not in events(ring, 0, None, None)
+
+
+def test_a_client_that_names_nothing_gets_events_after_what_it_showed() -> None:
+    ring = with_events()
+    assert events(ring, None, None, 97 * FRAME_US) == ["after 97", "after 99"]
+    assert len(events(ring, None, None, None)) == 51
+
+
+@given(count=st.integers(0, 300), seq=st.none() | st.integers(0, 300))
+def test_a_copy_of_a_ring_goes_on_like_the_ring(count: int, seq: int | None) -> None:
+    ring = filled(count)
+    ring.add_event(1, "told")
+    copy = SentRing.load(ring.save())
+    for both in (ring, copy):
+        both.add_event(2, "more")
+        header = Header(
+            kind=Kind.MEDIA, seq=count, pts_us=count * FRAME_US, audio_len=5, video_len=7
+        )
+        both.add_media(header, b"sound", b"picture")
+    one, other = (r.after(seq, None, epoch=0, played_pts_us=0) for r in (ring, copy))
+    assert one == other
+    assert copy.save() == ring.save()

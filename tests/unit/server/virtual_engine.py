@@ -23,19 +23,31 @@ from visavis.engine.idle import IdleLoop
 from visavis.engine.pipeline import ChunkFrame, ChunkState
 from visavis.engine.session import AvatarSession
 from visavis.server import producer as producer_module
+from visavis.server import stream as stream_module
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import Conversation
 from visavis.server.engine_load import EngineLoad
-from visavis.server.events import IdlePolicy, OutputMedia
+from visavis.server.events import EffectiveOutput, IdlePolicy, OutputMedia
 from visavis.server.media_source import MediaSource
 from visavis.server.metrics import Metrics
 from visavis.server.pacing import Pacer
 from visavis.server.picture_stream import PictureStream
 from visavis.server.producer import Producer
-from visavis.server.stream import EngineStream
+from visavis.server.stream import EngineStream, IdleLoops
 
 RATE = 16_000
 
+CALM = 0.5
+OUTPUT = EffectiveOutput(
+    video="h264",
+    codec="avc1.42C00A",
+    audio="pcm16",
+    audio_rate=RATE,
+    fps=25,
+    width=256,
+    height=256,
+    quality=85,
+)
 # As measured with the embedded model on two idle cores: docs/architecture.md, "Scheduling".
 TWO_CORES = ChunkCosts(
     steps_s={
@@ -71,15 +83,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run_virtually(
     monkeypatch: pytest.MonkeyPatch, main: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Run `main` on a virtual clock that the producer reads, too."""
+    """Run `main` on a virtual clock that the producer and the stream read, too."""
     loop = VirtualLoop()
     clock = SimpleNamespace(monotonic=loop.time)
-    monkeypatch.setattr(producer_module, "time", clock)
+    for module in (producer_module, stream_module):
+        monkeypatch.setattr(module, "time", clock)
     try:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(main())
     finally:
-        monkeypatch.setattr(producer_module, "time", time)
+        for module in (producer_module, stream_module):
+            monkeypatch.setattr(module, "time", time)
 
 
 @dataclass(eq=False)
@@ -89,6 +103,7 @@ class Job:
     chunk_frames: int
     shown: int
     steps_left: int
+    temperature: float = 1.0
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     @property
@@ -127,9 +142,10 @@ class TimedPipeline:
         *,
         shown: int,
         num_steps: int,
+        temperature: float = 1.0,
     ) -> Job:
         self.spent_s += self.costs.prepare_s
-        job = Job(len(features) - 2, shown, num_steps)
+        job = Job(len(features) - 2, shown, num_steps, temperature)
         self.chunks.append(job)
         return job
 
@@ -230,9 +246,12 @@ class VirtualClient:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         pipeline: Any = engine.pipeline
-        session = AvatarSession(pipeline, None, input_rate=RATE, seed=seed, num_steps=4)  # type: ignore[arg-type]
+        nobody: Any = None
+        session = AvatarSession(
+            pipeline, nobody, input_rate=RATE, seed=seed, num_steps=4, calm=CALM
+        )
         pictures = PictureStream(OutputMedia(video="none"), (2, 2))
-        self.stream = EngineStream(session, pictures, IdleLoop(12))
+        self.stream = EngineStream(session, pictures, IdleLoops(IdleLoop(12), IdleLoop(12)))
         host: Any = engine
         self.producer = Producer(
             conversation=self.conversation,
@@ -241,6 +260,7 @@ class VirtualClient:
             host=host,
             config=engine.config,
             metrics=Metrics(),
+            output=OUTPUT,
             idle_policy=idle,
             on_change=self._wake.set,
             on_events=lambda events: self._wake.set(),
@@ -295,14 +315,17 @@ class VirtualClient:
 class VirtualEngine:
     """What a ModelHost is to its producers."""
 
+    computes = True
+
     def __init__(self, costs: ChunkCosts = TWO_CORES, **settings: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self.pipeline = TimedPipeline(costs)
         denoiser: Any = self.pipeline
         self.scheduler = ChunkScheduler(denoiser, costs.caps, clock=self._now_s)
         self.worker = VirtualWorker(self.pipeline, self.scheduler)
-        self.load = EngineLoad(lambda: costs, num_steps=4)
         self.config = ServerConfig(**settings)
+        policy = self.config.degrade_policy
+        self.load = EngineLoad(lambda: costs, num_steps=4, policy=policy)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:

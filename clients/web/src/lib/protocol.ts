@@ -81,7 +81,7 @@ export type Degradation = "steps" | "size" | "fps";
 
 export type DropReason = "slow_client" | "late";
 
-export type ExpiryReason = "server_draining" | "max_duration" | "idle";
+export type ExpiryReason = "server_draining" | "engine_restarting" | "max_duration" | "idle";
 
 export type IdlePolicy = "generate" | "loop" | "freeze";
 
@@ -133,6 +133,7 @@ export type ErrorCodeName =
   | "capacity"
   | "model_loading"
   | "engine_failed"
+  | "engine_restarting"
   | "server_draining"
   | "idle_timeout"
   | "max_duration"
@@ -253,6 +254,8 @@ export interface OutputOffer {
 export interface Features {
   /** Whether `prompt` of session.update is followed. */
   prompt: boolean;
+  /** Whether the avatar looks different while it listens. */
+  listening: boolean;
 }
 
 /** How to come back after a lost connection. */

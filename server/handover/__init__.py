@@ -1,0 +1,1 @@
+"""A session that goes on on another replica: what it is made of, sealed, and where it is left."""

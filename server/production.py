@@ -1,0 +1,61 @@
+"""A session's producer at work: its task, what becomes of its failure, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.order import StreamState
+from visavis.server.producer import Producer
+from visavis.server.worker import WorkerBusyError
+
+log = structlog.get_logger(__name__)
+
+
+class Production:
+    """Runs a producer until it fails, is stopped or ended; `on_failure` is told what a client may
+    know of a failure."""
+
+    def __init__(
+        self, producer: Producer, session_id: str, on_failure: Callable[[ProtocolError], None]
+    ) -> None:
+        self.producer = producer
+        self._session_id = session_id
+        self._on_failure = on_failure
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self.producer.run()
+        except ProtocolError as error:
+            self._on_failure(error)
+        except Exception as error:
+            log.error("session failed", session_id=self._session_id, exc_info=error)
+            self._on_failure(
+                ProtocolError(
+                    ErrorCode.ENGINE_FAILED,
+                    "the session failed inside the server; open a new one",
+                    retry_after_s=1.0,
+                )
+            )
+
+    async def stop(self, *, max_bytes: int) -> StreamState:
+        """Leave the chunk under way, and copy the stream as it is then.
+
+        Raises ValueError for a copy larger than `max_bytes`, or WorkerBusyError.
+        """
+        self.producer.stop()
+        await asyncio.wait([self._task])
+        return await self.producer.save(max_bytes=max_bytes)
+
+    async def end(self) -> None:
+        """Stop in the middle of whatever it does, and free the stream."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        # A stopped engine thread has nothing left to free.
+        with contextlib.suppress(WorkerBusyError, asyncio.CancelledError):
+            await self.producer.close()
