@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from visavis.engine.parallel.launch import IDLE_LIMIT
-from visavis.engine.parallel.loss import GroupLostError, Loss
+from visavis.engine.parallel.loss import GroupLostError
 from visavis.engine.parallel.side_channel import Lookout, Tether
 from visavis.engine.parallel.watchdog import StepWatch
 
@@ -88,8 +88,7 @@ class CommandChannel:
         except GroupLostError:
             raise
         except Exception as error:
-            loss = Loss("failed", LEADER, f"{name}: {type(error).__name__}: {error}")
-            raise GroupLostError(self.lookout.report(loss)) from error
+            raise GroupLostError(self.lookout.blame(error, name)) from error
         self.lookout.check()
 
     def send(self, name: str, *arguments: Any) -> None:

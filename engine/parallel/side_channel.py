@@ -26,6 +26,8 @@ PHASES: tuple[Phase, ...] = ("started", "joined", "loaded")
 MAX_LINE = 4096
 # How often the thread looks, whatever the heartbeat: a loss is to be known soon.
 LOOK_EVERY_S = 0.05
+# A collective may fail before this thread knows whose death it was.
+BLAME_WITHIN_S = 2.0
 # A follower that was told to end is given so long before its leader's absence is an error.
 GOODBYE_S = 10.0
 
@@ -139,6 +141,12 @@ class Lookout:
         if not in_time:
             self.report(Loss("stuck", None, f"not all were {phase} within {timeout_s:g} s"))
         self.check()
+
+    def blame(self, error: Exception, what: str) -> Loss:
+        """Work of this process failed: the loss of another that explains it, else its own."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.loss is not None, BLAME_WITHIN_S)
+        return self.report(Loss("failed", 0, f"{what}: {type(error).__name__}: {error}"))
 
     def check(self) -> None:
         """Raises GroupLostError once the group is lost, or closed."""

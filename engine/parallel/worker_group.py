@@ -422,8 +422,7 @@ class WorkerGroup:
         except RuntimeError as error:
             if self._lookout is None:
                 raise
-            loss = Loss("failed", None, f"{type(error).__name__}: {error}")
-            raise GroupLostError(self._lookout.report(loss)) from error
+            raise GroupLostError(self._lookout.blame(error, "joining")) from error
 
     # Sharing the work
 

@@ -165,6 +165,13 @@ def test_the_first_loss_stands_and_is_told_once(start: Start) -> None:
     assert group.losses.empty()
 
 
+def test_a_collective_that_fails_is_blamed_on_the_process_that_died(start: Start) -> None:
+    group = start(2, LIVELY)
+    os.kill(group.processes.pids[1], signal.SIGKILL)
+    loss = group.lookout.blame(RuntimeError("connection reset"), "velocity")
+    assert (loss.kind, loss.rank) == ("died", 1)
+
+
 def test_followers_that_do_not_come_in_time_are_a_loss() -> None:
     lookout = Lookout(2, LIVELY, StepWatch(), token=TOKEN, on_loss=lambda loss: None)
     try:
