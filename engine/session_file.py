@@ -35,7 +35,16 @@ def pack_session(state: SessionState, *, max_bytes: int) -> bytes:
     Raises:
         SessionFileError: even so it is larger than `max_bytes`.
     """
-    history = _shortened(state.history, max_bytes // 2)
+    for budget in (max_bytes // 2, 0):
+        data = _packed(state, _shortened(state.history, budget))
+        if len(data) <= max_bytes:
+            return data
+    raise SessionFileError(
+        f"the session's state has {len(data):,} bytes, {max_bytes:,} at most; allow more"
+    )
+
+
+def _packed(state: SessionState, history: HistoryState) -> bytes:
     tensors: dict[str, Tensor] = {
         "motion": state.chunk.motion.cpu().contiguous(),
         "random": state.chunk.random.cpu(),
@@ -57,12 +66,7 @@ def pack_session(state: SessionState, *, max_bytes: int) -> bytes:
     }
     text = json.dumps(header).encode()
     tensors[_HEADER] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
-    data = bytes(save(tensors))
-    if len(data) > max_bytes:
-        raise SessionFileError(
-            f"the session's state has {len(data):,} bytes, {max_bytes:,} at most; allow more"
-        )
-    return data
+    return bytes(save(tensors))
 
 
 def unpack_session(data: bytes, *, device: torch.device) -> SessionState:

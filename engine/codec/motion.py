@@ -53,6 +53,8 @@ DEFAULT_FRAME_SIZE = 256
 # The head keeps this share of its velocity into a new chunk; the rest of the step fades so long.
 HEAD_MOMENTUM = 0.8
 HEAD_FADE_FRAMES = 16
+# What of the step that lips and lids take into a chunk is left out in its first two new frames.
+FACE_EASE = (0.35, 0.1)
 
 
 class MotionCodec(nn.Module):
@@ -137,10 +139,10 @@ class MotionCodec(nn.Module):
         return torch.zeros(LATENT_CHANNELS, 1, GRID, GRID, device=reference.layout.device)
 
     def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
-        """Lets the head go on from where the last chunk left it, see `continue_head`."""
+        """Lets the head go on from where the last chunk left it, see `continue_motion`."""
         if motion_latents.shape[1] < 2:  # the portrait itself: nothing was shown before
             return latents_CTHW
-        return continue_head(latents_CTHW)
+        return continue_motion(latents_CTHW)
 
     def decode(
         self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0
@@ -253,13 +255,14 @@ class MotionCodec(nn.Module):
         )
 
 
-def continue_head(latents_CTHW: Tensor) -> Tensor:
-    """Latents whose head flow has no step between the handed-over and the new frames.
+def continue_motion(latents_CTHW: Tensor) -> Tensor:
+    """Latents whose head flow has no step between the handed-over and the new frames, and whose
+    lips and lids take theirs in two frames.
 
     The sampler knows the handed-over frames only through attention, and meets them within a
     fraction of a pixel; over a whole picture that step shows as a flicker once a chunk. The
     difference between the first new frame and the continuation of the old motion fades out over
-    the following frames. Lips and lids are left alone: they may well move that fast.
+    the following frames. Lips and lids may well move that fast, and only give way a little.
     """
     codes = unpack_codes(latents_CTHW[None].float())[0]
     head = codes[:, :2]
@@ -269,7 +272,11 @@ def continue_head(latents_CTHW: Tensor) -> Tensor:
     new = len(head) - MOTION_FRAMES
     fade = 1 - torch.arange(new, device=head.device) / HEAD_FADE_FRAMES
     fade = fade.clamp_min(0).square()[:, None, None, None]
-    joined = torch.cat([head[MOTION_FRAMES:] - fade * step, codes[MOTION_FRAMES:, 2:]], dim=1)
+    face = codes[MOTION_FRAMES:, 2:].clone()
+    face_step = face[0] - codes[MOTION_FRAMES - 1, 2:]
+    for frame, share in enumerate(FACE_EASE[:new]):
+        face[frame] -= share * face_step
+    joined = torch.cat([head[MOTION_FRAMES:] - fade * step, face], dim=1)
     return pack_codes(torch.cat([codes[:MOTION_FRAMES], joined])[None])[0]
 
 

@@ -333,6 +333,13 @@ class EngineFailedError(EngineError, CodedError):
     REMEDY = "open a new session"
 
 
+class EngineRestartingError(EngineError, CodedError):
+    """Processes of the model were lost and are started anew; sessions that can be kept are held."""
+
+    CODE = ErrorCode.ENGINE_RESTARTING
+    REMEDY = "resume, or open a new session, after `retry_after_s`"
+
+
 class ServerFaultError(TypedError):
     """The server stops, or is at fault."""
 

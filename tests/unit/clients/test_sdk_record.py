@@ -136,7 +136,7 @@ def test_the_short_end_of_an_utterance_and_left_out_pictures_keep_the_time(tmp_p
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with Recorder(tmp_path / "out.mp4") as recorder:
         with pytest.raises(FrameDecodeError, match="cannot be recorded"):
-            recorder.write(frame(0, b"", "fmp4"))
+            recorder.write(frame(0, b"moof", "fmp4"))
         with pytest.raises(FrameDecodeError, match="damaged"):
             recorder.write(frame(0, b"nothing", "jpeg"))
         recorder.write(frame(0, jpeg(0), "jpeg"))

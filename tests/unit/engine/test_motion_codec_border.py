@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from visavis.engine.codec.motion import MotionCodec, continue_head
+from visavis.engine.codec.motion import MotionCodec, continue_motion
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 from visavis.engine.plan import MOTION_FRAMES
@@ -26,21 +26,24 @@ def head_changes(latents: Tensor) -> Tensor:
 @pytest.mark.parametrize("frames", [9, 17, 33])
 def test_a_step_at_the_border_is_spread_over_the_chunk(frames: int) -> None:
     before = head_changes(chunk(frames, 2.0))
-    after = head_changes(continue_head(chunk(frames, 2.0)))
+    after = head_changes(continue_motion(chunk(frames, 2.0)))
     assert before[MOTION_FRAMES - 1] > 2.0
     assert after.max() < 0.5
 
 
-def test_handed_over_frames_and_all_but_the_head_stay() -> None:
+def test_lips_and_lids_give_way_in_two_frames_and_handed_over_frames_stay() -> None:
     latents = chunk(33, 2.0)
-    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_head(latents)[None])[0]
+    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_motion(latents)[None])[0]
     assert torch.equal(before[:MOTION_FRAMES], after[:MOTION_FRAMES])
-    assert torch.equal(before[:, 2:], after[:, 2:])
+    assert torch.equal(before[MOTION_FRAMES + 2 :, 2:], after[MOTION_FRAMES + 2 :, 2:])
+    last = before[MOTION_FRAMES - 1, 2:]
+    steps = [codes[MOTION_FRAMES, 2:] - last for codes in (before, after)]
+    torch.testing.assert_close(steps[1], 0.65 * steps[0])
 
 
 def test_late_frames_are_as_sampled() -> None:
     latents = chunk(33, 2.0)
-    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_head(latents)[None])[0]
+    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_motion(latents)[None])[0]
     assert torch.equal(before[-8:], after[-8:])
 
 

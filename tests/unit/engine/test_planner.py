@@ -178,7 +178,8 @@ def test_a_slow_bus_is_waited_for_and_a_fast_one_is_not() -> None:
     slow = options(request, replace(H100, host_link=10))[0]
     fast = options(request, replace(H100, host_link=1000))[0]
     assert slow.weights.offload == fast.weights.offload > 0
-    assert fast.times.transfer == 0
+    # what is left is the way of what must be there before the first block can compute
+    assert fast.times.transfer < 0.02 * slow.times.transfer
     # every offloaded byte comes over the bus in each of four steps, while one block computes
     over_the_bus = 4 * slow.memory.host / 10e9
     assert 0.7 * over_the_bus < slow.times.transfer < over_the_bus + slow.memory.host / 10e9

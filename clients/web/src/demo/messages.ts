@@ -21,6 +21,7 @@ const TITLES: Readonly<Record<string, string>> = {
   max_duration: "Time is up",
   slow_client: "The connection was too slow",
   engine_failed: "The model stumbled",
+  engine_restarting: "The model restarts",
   internal_error: "The server stumbled",
   taken_over: "Open in another window",
   session_ended: "The session was ended",

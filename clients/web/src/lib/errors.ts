@@ -199,6 +199,7 @@ export const REMEDIES: Readonly<Record<ErrorCodeName | LocalCode, string>> = {
   capacity: "Every place is taken. It tries again by itself.",
   model_loading: "The model is still loading; this takes a moment after a start.",
   engine_failed: "The model stumbled; the server's log says more. Try again.",
+  engine_restarting: "The model restarts. It reconnects by itself.",
   server_draining: "The server restarts. It reconnects by itself.",
   idle_timeout: "Nothing was said for long. Wake it up with a new session.",
   max_duration: "The longest session time was reached. Start a new one.",
