@@ -173,9 +173,9 @@ def test_a_hand_over_is_the_deployed_one_and_can_be_trained_on(tmp_path: Path) -
 
 
 def write_video(path: Path, frames: int, rate: int) -> None:
-    """Grey that brightens, and a tone that begins half way."""
+    """Grey that brightens by 3 a frame, without loss, and a tone that begins half way."""
     with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=rate)
+        video = container.add_stream("ffv1", rate=rate)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         audio = container.add_stream("aac", rate=16000, layout="mono")
         for number in range(frames):
@@ -194,7 +194,7 @@ def write_video(path: Path, frames: int, rate: int) -> None:
 def test_clips_are_read_at_25_frames_with_their_sound(
     tmp_path: Path, rate: int, expected: int
 ) -> None:
-    write_video(tmp_path / "one.mp4", 50, rate)
+    write_video(tmp_path / "one.mkv", 50, rate)
     (tmp_path / "one.txt").write_text("A person nods.\n")
     (path,) = clip_paths(tmp_path)
     clip = read_clip(path, (32, 48), "none")
@@ -203,7 +203,10 @@ def test_clips_are_read_at_25_frames_with_their_sound(
     assert clip.frames.shape[1:] == (32, 48, 3)
     assert len(clip.audio) == len(clip.frames) * ENGINE_SAMPLES_PER_FRAME
     brightness = clip.frames.mean(axis=(1, 2, 3))
-    assert np.all(np.diff(brightness) > 0)
+    # From yuv420p and back a level may be lost; the last frame on screen may be the one before.
+    expected_brightness = 40 + 3 * rate / 25 * np.arange(len(brightness))
+    np.testing.assert_allclose(brightness[:-1], expected_brightness[:-1], atol=1.5)
+    assert brightness[-1] > brightness[-2]
     quarter = len(clip.audio) // 4
     assert np.abs(clip.audio[:quarter]).max() < 0.05 < np.abs(clip.audio[3 * quarter :]).mean()
 

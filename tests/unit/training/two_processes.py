@@ -6,6 +6,7 @@ A step has two micro-batches, so that one process computes both and two compute 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import tiny_clips
@@ -50,6 +51,7 @@ STUDENT = replace(
 LARGE_TEACHER = replace(TEACHER, batch=1, frame_counts=(9,), frame_shares=(1.0,), drop_text=0.3)
 LARGE_STUDENT = replace(STUDENT, batch=1, audio_guidance=4.0, text_guidance=3.0)
 Result = dict[str, object]
+Run = TypeVar("Run", TeacherRun, Distillation)
 
 
 class RandomMotion:
@@ -99,21 +101,34 @@ def random_model() -> FlashTalkDiT:
     return model
 
 
+def smooth(run: Run) -> Run:
+    """Adam's first steps are the gradient's signs, which rounding decides where it is all but zero;
+    with this epsilon they are proportional to it there.
+    """
+    optimizers = [run.optimizer]
+    if isinstance(run, Distillation):
+        optimizers.append(run.critic_optimizer)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["eps"] = 1e-4
+    return run
+
+
 def teacher_run(workers: Workers, folder: Path = Path("unused")) -> TeacherRun:
-    return TeacherRun(TEACHER, folder, workers, model=workers.place(random_model()))
+    return smooth(TeacherRun(TEACHER, folder, workers, model=workers.place(random_model())))
 
 
 def student_run(workers: Workers) -> Distillation:
-    return Distillation(STUDENT, random_model(), workers)
+    return smooth(Distillation(STUDENT, random_model(), workers))
 
 
 def large_teacher(workers: Workers) -> TeacherRun:
     model = workers.place(tiny_clips.tiny_model())
-    return TeacherRun(LARGE_TEACHER, Path("unused"), workers, model=model)
+    return smooth(TeacherRun(LARGE_TEACHER, Path("unused"), workers, model=model))
 
 
 def large_student(workers: Workers) -> Distillation:
-    return Distillation(LARGE_STUDENT, tiny_clips.tiny_model(), workers)
+    return smooth(Distillation(LARGE_STUDENT, tiny_clips.tiny_model(), workers))
 
 
 def steps(
