@@ -44,6 +44,7 @@ def bench_load(
     json: Path | None = None,
     plot: Path | None = None,
     details: Path | None = None,
+    check: bool = False,
 ) -> None:
     """Let live speakers talk through a server, ever more of them, and say what they saw.
 
@@ -80,10 +81,14 @@ def bench_load(
         Also draw the percentiles to this file, an SVG.
     details
         Also write everything, each stage and each reason, to this file.
+    check
+        Exit with 1, and name each objective that the first stage's figures miss, if there is one.
+        A figure that was not measured is missed, too.
     """
+    from visavis.server.bench_check import require_checkable, unmet_objectives
     from visavis.server.bench_load import LoadPlan, run_load
     from visavis.server.bench_plot import write_plot
-    from visavis.server.bench_report import print_load, write_details_json, write_load_json
+    from visavis.server.bench_report import figures, print_load, write_details_json, write_load_json
     from visavis.server.bench_soak import own_server
 
     try:
@@ -96,6 +101,8 @@ def bench_load(
             video=video,
             height=height,
         )
+        if check:
+            require_checkable(plan)
         _check_outputs(json=json, plot=plot, details=details)
         with ExitStack() as stack:
             if url is None:
@@ -112,7 +119,10 @@ def bench_load(
             write_plot(report, plot)
     except (ValueError, OSError) as error:
         fail(error)
-    if report.failures:
+    missed = unmet_objectives(figures(report), report.reasons) if check else ()
+    for sentence in missed:
+        sys.stderr.write(f"missed: {sentence}\n")
+    if report.failures or missed:
         raise SystemExit(1)
 
 
