@@ -15,6 +15,7 @@ Json = dict[str, Any]
 _SCHEMAS = "#/components/schemas/"
 _MESSAGES = "#/components/messages/"
 _CHANNEL = "#/channels/avatar"
+_SECURITY = [{"$ref": "#/components/securitySchemes/bearer"}]
 
 
 def asyncapi_document(version: str) -> Json:
@@ -35,6 +36,7 @@ def asyncapi_document(version: str) -> Json:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
+        "servers": {"visavis": _server()},
         "channels": {
             "avatar": {
                 "address": protocol.ENDPOINT,
@@ -76,6 +78,18 @@ def asyncapi_document(version: str) -> Json:
     }
 
 
+def _server() -> Json:
+    return {
+        "host": "{host}",
+        "protocol": "ws",
+        "description": "wss behind a proxy that ends TLS. A server without keys asks for none.",
+        "variables": {
+            "host": {"default": "localhost:8000", "description": "Where `visavis serve` listens."}
+        },
+        "security": _SECURITY,
+    }
+
+
 def _handshake() -> Json:
     return {
         "type": "object",
@@ -95,6 +109,7 @@ def _operation(action: str, summary: str, names: list[str]) -> Json:
         "action": action,
         "summary": summary,
         "channel": {"$ref": _CHANNEL},
+        "security": _SECURITY,
         "messages": [{"$ref": f"{_CHANNEL}/messages/{name}"} for name in names],
     }
 
