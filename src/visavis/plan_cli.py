@@ -166,13 +166,11 @@ def _advice(request: Request, found: tuple[Option, ...]) -> list[str]:
 
 
 def _command(request: Request, option: Option) -> str:
-    start = "visavis"
-    if request.gpus > 1:
-        start = f"torchrun --nproc-per-node {request.gpus} --no-python visavis"
+    processes = f"--processes {request.gpus} " if request.gpus > 1 else ""
     pace = "in real time" if option.realtime_factor <= 1 else "not in real time"
     return (
-        f"{pace} ({option.times.chunk:.2f} s a chunk): {start} serve --model {request.model} "
-        f"--weights FOLDER {' '.join(option.flags)}"
+        f"{pace} ({option.times.chunk:.2f} s a chunk): visavis serve {processes}"
+        f"--model {request.model} --weights FOLDER {' '.join(option.flags)}"
     )
 
 

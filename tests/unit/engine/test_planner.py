@@ -212,6 +212,11 @@ def test_the_command_says_what_to_use(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "--offload" in said
     first = json.loads(report.read_text())["options"][0]
     assert (first["fits"], first["name"].split()[0]) == (True, "offload")
+    plan(gpus=8)
+    said = capsys.readouterr().out
+    # rank 0 starts the others and replaces them; under torchrun a loss would end all
+    assert "visavis serve --processes 8 --model flashtalk-14b --weights FOLDER" in said
+    assert "torchrun" not in said
     with pytest.raises(SystemExit) as ended:
         plan(vram=12)
     assert ended.value.code == 1
