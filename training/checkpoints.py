@@ -27,12 +27,21 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote and set the process-wide generator back.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; the process-wide generator's state is among it.
 
     Raises FileNotFoundError if there is none.
     """
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """`read_checkpoint`, and set the process-wide generator back.
+
+    Raises FileNotFoundError if there is none.
+    """
+    state = read_checkpoint(path)
     torch.set_rng_state(state.pop(_RNG_KEY))
     return state
 

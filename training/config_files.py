@@ -55,15 +55,22 @@ def shipped_configs() -> list[str]:
 
 
 def load_recipe(
-    kind: type[Recipe], source: str, overrides: Sequence[str] = (), *, table: str | None = None
+    kind: type[Recipe],
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    table: str | None = None,
+    tables: Sequence[str] = (),
 ) -> Recipe:
     """Read a recipe and check it.
 
     Args:
         kind: the recipe's dataclass.
         source: a path, or a shipped recipe's name.
-        overrides: "field=value" each, the value as TOML has it; a word needs no quotes.
-        table: the file's table that is meant; None: its top level, other tables left out.
+        overrides: "field=value" each, or "table.field=value"; the value as TOML has it, but that a
+            word needs no quotes.
+        table: the file's table that is meant; None: its top level.
+        tables: those that the file may have beside its top level; they are read one by one.
 
     Raises:
         ConfigFileError: no such file, not TOML, an unknown field, a value of the wrong type, or
@@ -74,13 +81,22 @@ def load_recipe(
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigFileError(f"{path}: not TOML ({error})") from error
-    if table is None:
-        given = {name: value for name, value in content.items() if not isinstance(value, dict)}
-    else:
-        given = dict(content.get(table, {}))
     where = str(path) if table is None else f"{path} [{table}]"
+    given, changed = content, _by_table(overrides)
+    if table is None:
+        found = [name for name, value in content.items() if isinstance(value, dict)]
+        unknown = sorted(({*found, *changed} - {None, *tables}), key=str)
+        if unknown:
+            known = ", ".join(f"[{name}]" for name in sorted(tables)) or "none"
+            raise ConfigFileError(
+                f"{path if unknown[0] in found else '--set'}: {kind.__name__} has no table "
+                f"[{unknown[0]}]; there is {known}"
+            )
+        given = {name: value for name, value in content.items() if name not in found}
+    else:
+        given = content.get(table, {})
     values = _checked(kind, given, where)
-    values |= _checked(kind, dict(_override(text) for text in overrides), "--set")
+    values |= _checked(kind, changed.get(table, {}), "--set")
     try:
         return kind(**values)
     except ValueError as error:
@@ -88,19 +104,34 @@ def load_recipe(
 
 
 def recipe_or_exit(
-    kind: type[Recipe], source: str, overrides: Sequence[str] = (), *, table: str | None = None
+    kind: type[Recipe],
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    table: str | None = None,
+    tables: Sequence[str] = (),
 ) -> Recipe:
     """`load_recipe` for a command: an error ends the program with its message."""
     try:
-        return load_recipe(kind, source, overrides, table=table)
+        return load_recipe(kind, source, overrides, table=table, tables=tables)
     except ConfigFileError as error:
         raise SystemExit(str(error)) from None
 
 
-def missing_fields(kind: type[Any], path: Path) -> list[str]:
-    """Fields of the recipe that the file does not state."""
+def missing_fields(kind: type[Any], path: Path, *, table: str | None = None) -> list[str]:
+    """Fields of the recipe that the file, or one of its tables, does not state."""
     stated = tomllib.loads(path.read_text(encoding="utf-8"))
+    stated = stated if table is None else stated[table]
     return [field.name for field in fields(kind) if field.name not in stated]
+
+
+def _by_table(overrides: Sequence[str]) -> dict[str | None, dict[str, Any]]:
+    result: dict[str | None, dict[str, Any]] = {}
+    for text in overrides:
+        name, value = _override(text)
+        table, dot, field = name.rpartition(".")
+        result.setdefault(table if dot else None, {})[field] = value
+    return result
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -43,7 +43,7 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import RunParts, Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, StudentRecipe
-from visavis.training.resumable_run import CHECKPOINT, ResumableRun
+from visavis.training.resumable_run import CHECKPOINT, AllowChanges, ResumableRun, resume_or_exit
 from visavis.training.rollout import ChunkHearing, leave_at, with_motion
 from visavis.training.self_rollout import (
     LastChunk,
@@ -325,6 +325,7 @@ def main(
     config: str = "distill-embedded",
     overrides: Overrides = (),
     minutes: float | None = None,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Distil the student.
 
@@ -337,6 +338,7 @@ def main(
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
+        allow_changes: go on from a checkpoint that another recipe made.
     """
     chosen = recipe_or_exit(StudentRecipe, config, overrides)
     if minutes is not None:
@@ -352,7 +354,7 @@ def main(
             chunks=chosen.validation_chunks,
         )
         job = Distillation(chosen, averaged_model(teacher), workers)
-        if job.resume(out):
+        if resume_or_exit(job, out, allow_changes=allow_changes):
             log.info("resumed at step %d", job.step)
         distil(job, data, out)
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint
+from visavis.training.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 from visavis.training.ema import Ema
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -157,6 +157,15 @@ class Workers:
         """Write a checkpoint; called by the leader, the others may."""
         if self.leads:
             save_checkpoint(folder / CHECKPOINT, dict(_states(parts)))
+
+    def read_plain(self, folder: Path) -> dict[str, Any]:
+        """A checkpoint's plain values, nothing filled.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        state = read_checkpoint(folder / CHECKPOINT)
+        return {name: state[name] for name in ("step", "elapsed", "recipe")}
 
     def load(self, folder: Path, parts: RunParts) -> dict[str, Any]:
         """Fill models, optimisers and averages from a checkpoint; returns its plain values.

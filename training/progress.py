@@ -1,6 +1,7 @@
 """What a run says while it works: a progress bar, a log line now and then, TensorBoard curves."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -56,7 +57,8 @@ class RunProgress:
             TimeRemainingColumn(),
             disable=silent or not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task("training", total=total)
+        # Without an end, as runs by their steps alone have none in time, the bar only pulses.
+        self._task = self._bar.add_task("training", total=None if math.isinf(total) else total)
         self._bar.update(self._task, completed=start)
 
     def __enter__(self) -> "RunProgress":

@@ -1,5 +1,10 @@
-"""Presets of the two training stages: functions that return a frozen recipe."""
+"""What a training run is told: frozen recipes, and the models that they train.
 
+Recipes to run are files (`training/configs`, read by `config_files`); the functions here make small
+ones, for runs that are compared and for tests.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -84,13 +89,8 @@ class TeacherRecipe:
     validation_chunks: int = 3
 
     def __post_init__(self) -> None:
-        if len(self.frame_counts) != len(self.frame_shares):
-            raise ValueError(
-                f"frame_counts={self.frame_counts} and frame_shares={self.frame_shares} must have "
-                "equal length"
-            )
-        if any(count % 4 != 1 for count in self.frame_counts):
-            raise ValueError(f"frame_counts={self.frame_counts} must all be 4 n + 1")
+        check_length(self.steps, self.minutes)
+        check_windows(self.frame_counts, self.frame_shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,20 +150,36 @@ class StudentRecipe:
     validation_chunks: int = 3
 
     def __post_init__(self) -> None:
+        check_length(self.steps, self.minutes)
         if self.chunk_frames % 4 != 1 or self.chunk_frames < 9:
             raise ValueError(f"chunk_frames={self.chunk_frames} must be 4 n + 1 and at least 9")
         if self.max_chunks < 1:
             raise ValueError(f"max_chunks={self.max_chunks}: a roll-out has at least one chunk")
 
 
-def embedded_teacher() -> TeacherRecipe:
-    """The embedded model's teacher on one or two CPU cores."""
-    return TeacherRecipe()
+def check_length(steps: int, minutes: float) -> None:
+    """Raises ValueError unless a run of so many steps and minutes has an end."""
+    if steps < 1:
+        raise ValueError(f"steps={steps}: a run has at least one step")
+    if not minutes > 0:
+        raise ValueError(f"minutes={minutes} must be more than 0; inf ends the run by its steps")
 
 
-def embedded_student() -> StudentRecipe:
-    """The embedded model's few-step student."""
-    return StudentRecipe()
+def check_shares(name: str, shares: Sequence[float]) -> None:
+    """Raises ValueError unless the shares are a distribution."""
+    if any(share < 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"{name}={tuple(shares)} must be shares that add up to 1")
+
+
+def check_windows(frame_counts: Sequence[int], frame_shares: Sequence[float]) -> None:
+    """Raises ValueError unless every length of window can be a chunk and has its share."""
+    if len(frame_counts) != len(frame_shares):
+        raise ValueError(
+            f"frame_counts={frame_counts} and frame_shares={frame_shares} must have equal length"
+        )
+    check_shares("frame_shares", frame_shares)
+    if any(count % 4 != 1 or count < 9 for count in frame_counts):
+        raise ValueError(f"frame_counts={frame_counts} must all be 4 n + 1 and at least 9")
 
 
 def small_teacher(steps: int = 5000) -> TeacherRecipe:
@@ -227,7 +243,3 @@ def smoke_student() -> StudentRecipe:
         validation_sequences=2,
         validation_chunks=1,
     )
-
-
-TEACHERS = {"embedded": embedded_teacher, "small": small_teacher, "smoke": smoke_teacher}
-STUDENTS = {"embedded": embedded_student, "small": small_student, "smoke": smoke_student}

@@ -172,6 +172,15 @@ class ShardedWorkers(Workers):
             shutil.rmtree(old, ignore_errors=True)
         dist.barrier()
 
+    def read_plain(self, folder: Path) -> dict[str, Any]:
+        """A checkpoint's plain values, nothing filled.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        plain: dict[str, Any] = json.loads((_newest(folder) / _PLAIN).read_text(encoding="utf-8"))
+        return plain
+
     def load(self, folder: Path, parts: RunParts) -> dict[str, Any]:
         """Fill the pieces from a checkpoint, written by any number of processes.
 
@@ -189,8 +198,7 @@ class ShardedWorkers(Workers):
             set_optimizer_state_dict(
                 parts.models[model_name], optimizer, optim_state_dict=state[name]
             )
-        plain: dict[str, Any] = json.loads((path / _PLAIN).read_text(encoding="utf-8"))
-        return plain
+        return self.read_plain(folder)
 
     def build(
         self, config: DiTConfig, source: ReadWeight | Path, *, trained: bool = True

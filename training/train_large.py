@@ -31,6 +31,7 @@ from visavis.training.distill import Distillation
 from visavis.training.memory_plan import memory_table
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, StudentRecipe, TeacherRecipe
+from visavis.training.resumable_run import AllowChanges, resume_or_exit
 from visavis.training.sharding import (
     ReadWeight,
     ShardedWorkers,
@@ -144,6 +145,7 @@ def teacher(
     out: Path = Path("runs/teacher-14b"),
     config: str = "teacher-14b",
     overrides: Overrides = (),
+    allow_changes: AllowChanges = False,
     dry_run: Flag = False,
 ) -> None:
     """Stage 1: adapt the released weights to short chunks.
@@ -154,10 +156,11 @@ def teacher(
         out: folder of the run; goes on from its checkpoint, if there is one.
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
+        allow_changes: go on from a checkpoint that another recipe made.
         dry_run: print what each of so many GPUs would hold, and end.
     """
-    recipe = recipe_or_exit(TeacherRecipe, config, overrides)
-    plan = recipe_or_exit(ShardingPlan, config, table="sharding")
+    recipe = recipe_or_exit(TeacherRecipe, config, overrides, tables=["sharding"])
+    plan = recipe_or_exit(ShardingPlan, config, overrides, table="sharding")
     if dry_run:
         log_table(memory_table(MODELS[recipe.model], plan, batch=recipe.batch, stage=1))
         return
@@ -170,7 +173,7 @@ def teacher(
         clips = _open_clips(store, workers, _codec(folder, workers), recipe.focus_weight)
         model = workers.build(sizes, released_weights(folder, sizes))
         job = TeacherRun(recipe, out, workers, model=model)
-        _announce(job, job.resume(out))
+        _announce(job, resume_or_exit(job, out, allow_changes=allow_changes))
         run_steps(job, clips, out, show=show_samples(job, clips, out, recipe.validation_chunks))
 
 
@@ -183,6 +186,7 @@ def student(
     out: Path = Path("runs/student-14b"),
     config: str = "student-14b",
     overrides: Overrides = (),
+    allow_changes: AllowChanges = False,
     dry_run: Flag = False,
 ) -> None:
     """Stage 2: distil a few-step student on its own history.
@@ -195,10 +199,11 @@ def student(
         out: folder of the run; goes on from its checkpoint, if there is one.
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
+        allow_changes: go on from a checkpoint that another recipe made.
         dry_run: print what each of so many GPUs would hold, and end.
     """
-    recipe = recipe_or_exit(StudentRecipe, config, overrides)
-    plan = recipe_or_exit(ShardingPlan, config, table="sharding")
+    recipe = recipe_or_exit(StudentRecipe, config, overrides, tables=["sharding"])
+    plan = recipe_or_exit(ShardingPlan, config, overrides, table="sharding")
     if dry_run:
         log_table(memory_table(MODELS[recipe.model], plan, batch=recipe.batch, stage=2))
         return
@@ -214,7 +219,7 @@ def student(
             log.warning("%s has no checkpoint: the released weights are the teacher", teacher)
         clips = _open_clips(store, workers, _codec(folder, workers), recipe.focus_weight)
         job = start_distillation(recipe, sizes, source, workers)
-        _announce(job, job.resume(out))
+        _announce(job, resume_or_exit(job, out, allow_changes=allow_changes))
         run_steps(job, clips, out, show=show_samples(job, clips, out, recipe.validation_chunks))
 
 

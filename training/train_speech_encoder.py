@@ -21,10 +21,18 @@ from torch import Tensor
 from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE
 from visavis.training.checkpoints import step_seed
+from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.dit_data import SpeechClips
 from visavis.training.parallel import Workers
 from visavis.training.progress import RunProgress, configure_logging, log
-from visavis.training.resumable_run import ResumableRun, cosine_fall, warmth
+from visavis.training.recipes import check_length
+from visavis.training.resumable_run import (
+    AllowChanges,
+    ResumableRun,
+    cosine_fall,
+    resume_or_exit,
+    warmth,
+)
 from visavis.training.speech.visemes import MOUTH_CONTROLS
 from visavis.training.train_teacher import HELD_CLIPS
 
@@ -36,9 +44,11 @@ CONTROL_WEIGHTS = (2.0, 1.0, 1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechEncoderRecipe:
-    """How it is trained; times are wall-clock."""
+    """How it is trained; times are wall-clock, a run ends at `minutes` or `steps`."""
 
     batch: int = 32
+    # With minutes = inf a run is the same anywhere.
+    steps: int = 1_000_000
     minutes: float = 12.0
     # Windows as long as a chunk and the past that is kept for it: ends are seen as in use.
     frames: tuple[int, ...] = (24, 40, 56, 72)
@@ -56,6 +66,11 @@ class SpeechEncoderRecipe:
     seed: int = 4
     log_every: int = 100
     save_minutes: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_length(self.steps, self.minutes)
+        if not self.frames or min(self.frames) < 1:
+            raise ValueError(f"frames={self.frames} must name at least one length of window")
 
 
 class SpeechEncoderRun(ResumableRun[SpeechEncoder]):
@@ -76,8 +91,7 @@ class SpeechEncoderRun(ResumableRun[SpeechEncoder]):
         recipe = self.recipe
         rng = np.random.default_rng(step_seed(recipe.seed, self.step))
         mel, truth = _windows(clips, recipe, rng)
-        done = min(1.0, self.elapsed / (60 * recipe.minutes))
-        rate = cosine_fall(done, recipe.rate, recipe.final_rate, recipe.decay_share)
+        rate = cosine_fall(self.done, recipe.rate, recipe.final_rate, recipe.decay_share)
         self.set_rate(rate * warmth(self.step, recipe.warm_up_steps))
         loss = mouth_loss(self.model(mel).mouth, truth, recipe.change_weight)
         norm = self.update(loss)
@@ -144,7 +158,7 @@ def write_speech_encoder(model: SpeechEncoder, folder: Path) -> None:
 
 
 def train(job: SpeechEncoderRun, clips: SpeechClips, folder: Path) -> None:
-    """Steps until the recipe's time is up."""
+    """Steps until the recipe's time or step count is reached."""
     recipe = job.recipe
     saved = job.elapsed
     with RunProgress(
@@ -154,7 +168,7 @@ def train(job: SpeechEncoderRun, clips: SpeechClips, folder: Path) -> None:
         while not finished:
             losses = job.advance(clips)
             job.elapsed = progress.elapsed
-            finished = job.elapsed >= 60 * recipe.minutes
+            finished = job.finished
             progress.step(job.step, recipe.batch, losses)
             if finished or job.elapsed - saved > 60 * recipe.save_minutes:
                 saved = job.elapsed
@@ -167,21 +181,27 @@ def main(
     *,
     out: Path = Path("runs/speech_encoder"),
     speech: Path = Path("runs/speech"),
+    config: str = "speech-encoder",
+    overrides: Overrides = (),
     minutes: float | None = None,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Train the speech encoder.
 
     Args:
         out: folder of the run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
+        config: recipe, a TOML file or the name of one in `training/configs`.
+        overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
+        allow_changes: go on from a checkpoint that another recipe made.
     """
-    recipe = SpeechEncoderRecipe()
+    recipe = recipe_or_exit(SpeechEncoderRecipe, config, overrides)
     if minutes is not None:
         recipe = replace(recipe, minutes=minutes)
     configure_logging(out / "log.txt")
     job = SpeechEncoderRun(recipe)
-    resumed = job.resume(out)
+    resumed = resume_or_exit(job, out, allow_changes=allow_changes)
     log.info("%s at step %d", "resumed" if resumed else "starting", job.step)
     train(job, SpeechClips.load(speech), out)
 

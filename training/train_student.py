@@ -10,8 +10,9 @@ when deployed, and its samples are distributed as the data, blinks and sway incl
 `distill.py` can follow, to correct it on its own history.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +21,17 @@ from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import step_seed
+from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.control_probe import ControlProbe
 from visavis.training.distill import averaged_model
 from visavis.training.dit_data import WindowBatch
 from visavis.training.energy import EnergyWeights, energy_score
 from visavis.training.hearing import Hearing
 from visavis.training.own_history import own_history_batch
-from visavis.training.parallel import Workers
+from visavis.training.parallel import Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
-from visavis.training.recipes import TEACHERS
-from visavis.training.resumable_run import ResumableRun, warmth
+from visavis.training.recipes import MODELS, check_length, check_shares, check_windows
+from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit, warmth
 from visavis.training.rollout import ChunkConditions, exit_early
 from visavis.training.train_teacher import TrainingData
 
@@ -38,10 +40,13 @@ app = App(help=__doc__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyRecipe:
-    """How the student is trained; times are wall-clock."""
+    """How the student is trained; times are wall-clock, a run ends at `minutes` or `steps`."""
 
-    model: str = "embedded"
+    model: str = "embedded"  # the teacher's
     batch: int = 8
+    streams: int = 0  # micro-batches of a step; 0: one for each process
+    # Rates fall by whichever is nearer its end: with minutes = inf a run is the same anywhere.
+    steps: int = 1_000_000
     minutes: float = 30.0
     num_steps: int = 4
     # Every step may draw anew what audio leaves open, and the last one's draw is what is shown.
@@ -69,6 +74,21 @@ class EnergyRecipe:
     validate_minutes: float = 4.0
     validation_sequences: int = 16
     validation_chunks: int = 3
+
+    def __post_init__(self) -> None:
+        check_length(self.steps, self.minutes)
+        check_windows(self.frame_counts, self.frame_shares)
+        check_shares("exit_shares", self.exit_shares)
+        if len(self.exit_shares) != self.num_steps:
+            raise ValueError(
+                f"exit_shares={self.exit_shares} must have one share for each of "
+                f"num_steps={self.num_steps}"
+            )
+        if self.max_chunks < 2:
+            raise ValueError(
+                f"max_chunks={self.max_chunks}: own history takes two chunks; for none set "
+                "own_history_share=0"
+            )
 
 
 def student_loss(
@@ -106,62 +126,92 @@ class StudentRun(ResumableRun[FlashTalkDiT]):
 
     recipe: EnergyRecipe
 
-    def __init__(self, recipe: EnergyRecipe, teacher: FlashTalkDiT, workers: Workers) -> None:
+    def __init__(
+        self,
+        recipe: EnergyRecipe,
+        teacher: FlashTalkDiT,
+        workers: Workers,
+        weights: EnergyWeights | None = None,
+    ) -> None:
+        if teacher.config != MODELS[recipe.model]:
+            raise ValueError(
+                f"model={recipe.model}: the teacher is of another size; set the teacher's model"
+            )
         model = FlashTalkDiT(teacher.config, attention_impl="plain")
         model.load_state_dict(teacher.state_dict())
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
         super().__init__(recipe, model, optimizer, workers)
-        self.weights = EnergyWeights()
+        self.weights = weights or EnergyWeights()
 
     def advance(self, data: TrainingData) -> dict[str, float]:
         """One optimiser step."""
-        recipe, rank = self.recipe, self.workers.rank
+        recipe, workers = self.recipe, self.workers
         shared = np.random.default_rng(step_seed(recipe.seed, self.step, 0, 1))
         frames = int(shared.choice(recipe.frame_counts, p=recipe.frame_shares))
         exit_step = int(shared.choice(recipe.num_steps, p=recipe.exit_shares))
         first = float(shared.random() < recipe.first_chunk_share)
-        rng = np.random.default_rng(step_seed(recipe.seed, self.step, rank, 2))
-        generator = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, rank, 3))
         own = bool(shared.random() < recipe.own_history_share)
         chunks = int(shared.integers(2, recipe.max_chunks + 1))
-        if own:
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-                batch = own_history_batch(
-                    self.model,
-                    data.train,
-                    rng,
-                    generator,
-                    batch=recipe.batch,
-                    chunks=chunks,
-                    num_steps=recipe.num_steps,
-                    from_portrait=first > 0,
-                )
-        else:
-            batch = data.train.draw(
-                rng, recipe.batch, frames, first_chunk_share=first, more_blinks=recipe.more_blinks
-            )
-        done = min(1.0, self.elapsed / (60 * recipe.minutes))
-        left = min(1.0, (1 - done) / recipe.decay_share)
+        left = min(1.0, (1 - self.done) / max(recipe.decay_share, 1e-9))
         rate = recipe.final_rate + (recipe.rate - recipe.final_rate) * left
         self.set_rate(rate * warmth(self.step, recipe.warm_up_steps))
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            loss = student_loss(
-                self.model, batch, exit_step, recipe, generator, self.weights, data.probe
+        streams, score = workers.streams(recipe.streams), 0.0
+        for stream in streams:
+            rng = np.random.default_rng(step_seed(recipe.seed, self.step, stream, 2))
+            generator = workers.generator(step_seed(recipe.seed, self.step, stream, 3))
+            batch = self._batch(data, rng, generator, frames, first, chunks if own else 1)
+            with workers.autocast(recipe.bf16):
+                loss = student_loss(
+                    self.model, batch, exit_step, recipe, generator, self.weights, data.probe
+                )
+            backward_share(loss, len(streams))
+            score += float(loss.detach()) / len(streams)
+        norm = self.update()
+        return {**workers.average({f"score_{exit_step}": score}), "grad_norm": norm}
+
+    def _batch(
+        self,
+        data: TrainingData,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        frames: int,
+        first: float,
+        chunks: int,
+    ) -> WindowBatch:
+        """A window of recorded motion, or the last of several chunks of the student's own."""
+        recipe = self.recipe
+        if chunks == 1:
+            return data.train.draw(
+                rng, recipe.batch, frames, first_chunk_share=first, more_blinks=recipe.more_blinks
             )
-        norm = self.update(loss)
-        return {f"score_{exit_step}": float(loss.detach()), "grad_norm": norm}
+        with self.workers.autocast(recipe.bf16):
+            return own_history_batch(
+                self.model,
+                data.train,
+                rng,
+                generator,
+                batch=recipe.batch,
+                chunks=chunks,
+                num_steps=recipe.num_steps,
+                from_portrait=first > 0,
+            )
 
     def averaged(self) -> FlashTalkDiT:
         """A copy of the model with the averaged weights."""
         return self.average_into(FlashTalkDiT(self.model.config))
 
+    def told(self) -> dict[str, Any]:
+        """The recipe, and the weights of the score as its table."""
+        return {**super().told(), "weights": asdict(self.weights)}
+
 
 def train(job: StudentRun, data: TrainingData, folder: Path) -> None:
-    """Steps until the recipe's time is up."""
+    """Steps until the recipe's time or step count is reached."""
     recipe = job.recipe
     saved = validated = job.elapsed
+    samples = recipe.batch * (recipe.streams or job.workers.count)
     with RunProgress(
         folder,
         60 * recipe.minutes,
@@ -174,9 +224,9 @@ def train(job: StudentRun, data: TrainingData, folder: Path) -> None:
         while not finished:
             losses = job.advance(data)
             # Agreed on by all ranks: the clock travelled with the gradient.
-            finished = job.elapsed >= 60 * recipe.minutes
+            finished = job.finished
             if job.workers.leads:
-                progress.step(job.step, recipe.batch * job.workers.count, losses)
+                progress.step(job.step, samples, losses)
                 if finished or job.elapsed - validated > 60 * recipe.validate_minutes:
                     validated = job.elapsed
                     _validate(job, data, progress, folder)
@@ -204,7 +254,10 @@ def main(
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
+    config: str = "student-embedded",
+    overrides: Overrides = (),
     minutes: float | None = None,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Train the student.
 
@@ -214,9 +267,13 @@ def main(
         speech: folder of speech shards.
         bank: the portrait bank.
         encoder: folder of the speech encoder's weights.
+        config: recipe, a TOML file or the name of one in `training/configs`.
+        overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
+        allow_changes: go on from a checkpoint that another recipe made.
     """
-    recipe = EnergyRecipe()
+    recipe = recipe_or_exit(EnergyRecipe, config, overrides, tables=["weights"])
+    weights = recipe_or_exit(EnergyWeights, config, overrides, table="weights")
     if minutes is not None:
         recipe = replace(recipe, minutes=minutes)
     with Workers() as workers:
@@ -225,12 +282,11 @@ def main(
             speech,
             bank,
             Hearing.load(encoder),
-            focus_weight=TEACHERS["embedded"]().focus_weight,
             sequences=recipe.validation_sequences,
             chunks=recipe.validation_chunks,
         )
-        job = StudentRun(recipe, averaged_model(teacher), workers)
-        resumed = job.resume(out)
+        job = StudentRun(recipe, averaged_model(teacher), workers, weights)
+        resumed = resume_or_exit(job, out, allow_changes=allow_changes)
         log.info(
             "%s at step %d: %d clips, %d processes",
             "resumed" if resumed else "starting",

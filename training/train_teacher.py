@@ -40,7 +40,14 @@ from visavis.training.parallel import Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.puppets.basis import WEIGHTS, control_weights
 from visavis.training.recipes import MODELS, TeacherRecipe
-from visavis.training.resumable_run import ResumableRun, cosine_fall, warmth
+from visavis.training.resumable_run import (
+    AllowChanges,
+    ResumableRun,
+    cosine_fall,
+    resume_or_exit,
+    share_done,
+    warmth,
+)
 from visavis.training.rollout import Conditions, Network
 from visavis.training.validation import ValidationSet
 
@@ -110,7 +117,7 @@ class TrainingData:
         bank: Path,
         hearing: Hearing,
         *,
-        focus_weight: float,
+        focus_weight: float = 1.0,
         sequences: int,
         chunks: int,
     ) -> None:
@@ -149,7 +156,7 @@ def count_shards(speech: Path) -> int:
 
 def learning_rate(recipe: TeacherRecipe, step: int, elapsed: float) -> float:
     """Linear warm-up, constant, cosine over the last `decay_share` of the run."""
-    done = min(1.0, max(step / recipe.steps, elapsed / (60 * recipe.minutes)))
+    done = share_done(recipe.steps, recipe.minutes, step, elapsed)
     rate = cosine_fall(done, recipe.rate, recipe.final_rate, recipe.decay_share)
     return rate * warmth(step, recipe.warm_up_steps)
 
@@ -306,6 +313,7 @@ def main(
     config: str = "teacher-embedded",
     overrides: Overrides = (),
     minutes: float | None = None,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Train the teacher.
 
@@ -317,6 +325,7 @@ def main(
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
+        allow_changes: go on from a checkpoint that another recipe made.
     """
     chosen = recipe_or_exit(TeacherRecipe, config, overrides)
     if minutes is not None:
@@ -332,7 +341,7 @@ def main(
             chunks=chosen.validation_chunks,
         )
         job = TeacherRun(chosen, out, workers)
-        resumed = job.resume(out)
+        resumed = resume_or_exit(job, out, allow_changes=allow_changes)
         log.info(
             "%s at step %d: %.2f M parameters, %d clips, %d portraits, %d processes",
             "resumed" if resumed else "starting",

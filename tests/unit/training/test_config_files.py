@@ -1,6 +1,6 @@
 """Recipes as files: complete, strict, and clear about what is wrong."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,24 @@ from visavis.training.config_files import (
     missing_fields,
     shipped_configs,
 )
+from visavis.training.energy import EnergyWeights
 from visavis.training.recipes import StudentRecipe, TeacherRecipe
 from visavis.training.sharding import ShardingPlan
+from visavis.training.train_speech_encoder import SpeechEncoderRecipe
 from visavis.training.train_student import EnergyRecipe
 
-SHIPPED = {
+SHIPPED: dict[str, type[Any]] = {
     "teacher-embedded": TeacherRecipe,
     "student-embedded": EnergyRecipe,
     "distill-embedded": StudentRecipe,
+    "speech-encoder": SpeechEncoderRecipe,
     "teacher-14b": TeacherRecipe,
     "student-14b": StudentRecipe,
+}
+TABLES: dict[str, dict[str, type[Any]]] = {
+    "student-embedded": {"weights": EnergyWeights},
+    "teacher-14b": {"sharding": ShardingPlan},
+    "student-14b": {"sharding": ShardingPlan},
 }
 
 
@@ -34,8 +42,20 @@ def test_every_shipped_file_is_known() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), SHIPPED.items())
 def test_shipped_files_state_every_number(name: str, kind: type[Any]) -> None:
+    tables = TABLES.get(name, {})
     assert missing_fields(kind, CONFIGS / f"{name}.toml") == []
-    assert isinstance(load_recipe(kind, name), kind)
+    assert isinstance(load_recipe(kind, name, tables=list(tables)), kind)
+    for table, inner in tables.items():
+        assert missing_fields(inner, CONFIGS / f"{name}.toml", table=table) == []
+        assert isinstance(load_recipe(inner, name, table=table), inner)
+
+
+def test_a_file_says_what_the_code_would_do_without_it() -> None:
+    for name in ("teacher-embedded", "distill-embedded", "speech-encoder", "student-embedded"):
+        kind, tables = SHIPPED[name], TABLES.get(name, {})
+        assert load_recipe(kind, name, tables=list(tables)) == kind()
+        for table, inner in tables.items():
+            assert load_recipe(inner, name, table=table) == inner()
 
 
 @pytest.mark.parametrize("name", ["teacher-14b", "student-14b"])
@@ -56,6 +76,12 @@ def test_large_recipes_say_how_models_lie_in_pieces(name: str) -> None:
         ("betas = 0.9", "betas=0.9 must be an array"),
         ('frame_counts = [33, "9"]', "frame_counts"),
         ("frame_counts = [33, 9]", "must have equal length"),
+        ("frame_counts = [33, 17, 8]", "must all be 4 n [+] 1"),
+        ("frame_shares = [0.5, 0.2, 0.1]", "must be shares that add up to 1"),
+        ("steps = 0", "steps=0: a run has at least one step"),
+        ("minutes = 0", "minutes=0.0 must be more than 0; inf"),
+        ("minutes = nan", "minutes=nan must be more than 0"),
+        ("[weights]\nlips = 1", r"TeacherRecipe has no table \[weights\]; there is none"),
         ("rate = ", "not TOML"),
     ],
 )
@@ -67,6 +93,46 @@ def test_errors_name_the_file_the_field_and_the_remedy(
     with pytest.raises(ConfigFileError, match=message) as error:
         load_recipe(TeacherRecipe, str(path))
     assert "mine.toml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("exit_shares = [0.5, 0.5]", "one share for each of num_steps=4"),
+        ("exit_shares = [0.5, 0.5, 0.5, 0.5]", "exit_shares=.* must be shares that add up to 1"),
+        ("frame_shares = [1.0]", "must have equal length"),
+        ("frame_counts = [33, 17, 5]", "at least 9"),
+        ("max_chunks = 1", "own history takes two chunks; for none set own_history_share=0"),
+        ("steps = -1", "steps=-1"),
+        ("[wieghts]\nlids = 1", r"EnergyRecipe has no table \[wieghts\]; there is \[weights\]"),
+    ],
+)
+def test_what_the_student_cannot_be_trained_with_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigFileError, match=message):
+        load_recipe(EnergyRecipe, str(path), tables=["weights"])
+
+
+def test_the_first_of_several_unknown_tables_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[zoo]\nx = 1\n[ape]\nx = 1\n")
+    with pytest.raises(ConfigFileError, match=r"no table \[ape\]; there is \[a\], \[b\]"):
+        load_recipe(TeacherRecipe, str(path), tables=["b", "a"])
+
+
+def test_overrides_reach_into_tables_and_stay_there() -> None:
+    overrides = ["weights.lids=9", "rate=1e-5", "weights.lips=[1, 1, 1, 1, 1, 1]"]
+    recipe = load_recipe(EnergyRecipe, "student-embedded", overrides, tables=["weights"])
+    weights = load_recipe(EnergyWeights, "student-embedded", overrides, table="weights")
+    assert recipe == replace(EnergyRecipe(), rate=1e-5)
+    assert weights == replace(EnergyWeights(), lids=9.0, lips=(1.0,) * 6)
+    with pytest.raises(ConfigFileError, match="--set: EnergyWeights has no field 'lid'"):
+        load_recipe(EnergyWeights, "student-embedded", ["weights.lid=1"], table="weights")
+    with pytest.raises(ConfigFileError, match=r"--set: EnergyRecipe has no table \[weight\]"):
+        load_recipe(EnergyRecipe, "student-embedded", ["weight.lids=1"], tables=["weights"])
 
 
 def test_choices_are_listed(tmp_path: Path) -> None:
@@ -82,7 +148,9 @@ def test_a_missing_file_lists_what_there_is() -> None:
 def test_what_a_file_leaves_out_is_the_dataclass_default(tmp_path: Path) -> None:
     path = tmp_path / "short.toml"
     path.write_text("batch = 3\nrate = 1\n[other]\nx = 1\n")
-    assert load_recipe(TeacherRecipe, str(path)) == TeacherRecipe(batch=3, rate=1.0)
+    assert load_recipe(TeacherRecipe, str(path), tables=["other"]) == TeacherRecipe(
+        batch=3, rate=1.0
+    )
 
 
 def test_overrides_win_and_words_need_no_quotes() -> None:
@@ -102,7 +170,7 @@ def test_overrides_win_and_words_need_no_quotes() -> None:
 
 @given(
     rate=st.floats(allow_nan=False),
-    steps=st.integers(-(2**40), 2**40),
+    steps=st.integers(1, 2**40),
     word=st.from_regex("[a-z]+", fullmatch=True),
 )
 def test_values_survive_the_way_through_an_override(rate: float, steps: int, word: str) -> None:
@@ -115,7 +183,8 @@ def test_values_survive_the_way_through_an_override(rate: float, steps: int, wor
 
 
 def test_every_type_of_field_can_be_described() -> None:
-    for kind in {*SHIPPED.values(), ShardingPlan}:
+    for kind in {*SHIPPED.values(), EnergyWeights, ShardingPlan}:
         for field in fields(kind):
+            wrong = [f"none.{field.name}=1979-05-27"]
             with pytest.raises(ConfigFileError, match=f"{field.name}="):
-                load_recipe(kind, "teacher-embedded", [f"{field.name}=1979-05-27"], table="none")
+                load_recipe(kind, "teacher-embedded", wrong, table="none")

@@ -1,6 +1,6 @@
 """The student's run by the energy score, on a tiny model."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.checkpoints import load_checkpoint
 from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import WindowBatch
+from visavis.training.energy import EnergyWeights
 from visavis.training.parallel import Workers
 from visavis.training.puppets.basis import WEIGHTS
 from visavis.training.recipes import MODELS
+from visavis.training.resumable_run import ChangedRecipeError
 from visavis.training.train_student import EnergyRecipe, StudentRun
 
 RECIPE = replace(EnergyRecipe(), model="smoke", batch=2, bf16=False, seed=5, own_history_share=0.0)
@@ -80,6 +83,37 @@ def test_a_resumed_run_repeats_the_next_step_exactly(tmp_path: Path) -> None:
     assert advance(again) == advance(job)
     for a, b in zip(again.averaged().parameters(), job.averaged().parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_checkpoint_remembers_the_score_it_was_trained_by(tmp_path: Path) -> None:
+    student().save(tmp_path)
+    told = load_checkpoint(tmp_path / "checkpoint.pt")["recipe"]
+    assert told["weights"] == asdict(EnergyWeights())
+    teacher = FlashTalkDiT(MODELS["smoke"])
+    other = StudentRun(RECIPE, teacher, Workers(), replace(EnergyWeights(), lids=1.0))
+    with pytest.raises(ChangedRecipeError, match=r"weights.lids=1.0 \(was 8.0\)"):
+        other.resume(tmp_path)
+
+
+def test_a_teacher_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="model=small: the teacher is of another size"):
+        StudentRun(replace(RECIPE, model="small"), FlashTalkDiT(MODELS["smoke"]), Workers())
+
+
+def test_without_minutes_the_rate_hangs_on_the_step_alone() -> None:
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, steps=200, minutes=float("inf"), decay_share=0.5)
+    job = StudentRun(recipe, FlashTalkDiT(MODELS["smoke"]), Workers())
+    for step, elapsed in ((100, 0.0), (100, 1e6), (150, 5.0)):
+        job.step, job.elapsed = step, elapsed
+        advance(job)
+        left = 1.0 if step == 100 else 0.5
+        expected = recipe.final_rate + (recipe.rate - recipe.final_rate) * left
+        assert job.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+    job.step = 199
+    assert not job.finished
+    advance(job)
+    assert job.finished
 
 
 def test_without_a_checkpoint_a_run_starts_afresh(tmp_path: Path) -> None:

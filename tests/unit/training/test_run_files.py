@@ -16,6 +16,7 @@ from visavis.training.ema import Ema
 from visavis.training.export_dit import write_dit
 from visavis.training.parallel import Workers
 from visavis.training.recipes import MODELS, TeacherRecipe, smoke_teacher
+from visavis.training.resumable_run import ChangedRecipeError, changed_fields, resume_or_exit
 from visavis.training.train_teacher import TeacherRun, learning_rate
 
 
@@ -62,12 +63,46 @@ def test_average_follows_a_constant_and_restores() -> None:
 def test_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     run = TeacherRun(smoke_teacher(), tmp_path, Workers())
     run.step, run.elapsed = 12, 34.5
+    torch.nn.init.ones_(run.model.head.projection.weight)
     run.save(tmp_path)
-    again = TeacherRun(replace(smoke_teacher(), seed=9), tmp_path, Workers())
+    again = TeacherRun(smoke_teacher(), tmp_path, Workers())
     assert again.resume(tmp_path)
     assert (again.step, again.elapsed) == (12, 34.5)
     for a, b in zip(run.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_does_not_go_on_with_another_recipe_unseen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = TeacherRun(smoke_teacher(), tmp_path, Workers())
+    run.step = 3
+    run.save(tmp_path)
+    changed = replace(smoke_teacher(), seed=9, rate=0.5, steps=8)
+    again = TeacherRun(changed, tmp_path, Workers())
+    with pytest.raises(ChangedRecipeError, match=r"rate=0.5 \(was 0.001\), seed=9 \(was 1\);"):
+        again.resume(tmp_path)
+    assert again.step == 0
+    with pytest.raises(SystemExit, match="--allow-changes"):
+        resume_or_exit(again, tmp_path, allow_changes=False)
+    assert resume_or_exit(again, tmp_path, allow_changes=True)
+    assert again.step == 3
+    assert "seed=9 (was 1), steps=8 (was 4)" in caplog.text
+
+
+def test_a_run_may_be_lengthened_and_watched_more_closely(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    TeacherRun(smoke_teacher(), tmp_path, Workers()).save(tmp_path)
+    longer = replace(smoke_teacher(), steps=8, log_every=1)
+    assert TeacherRun(longer, tmp_path, Workers()).resume(tmp_path)
+    assert "log_every=1 (was 2), steps=8 (was 4)" in caplog.text
+
+
+def test_changes_in_tables_count_and_fields_of_newer_recipes_do_not() -> None:
+    before = {"rate": 1.0, "betas": [0.9, 0.99], "weights": {"lips": [1.0, 2.0], "gap": 3.0}}
+    now = {"rate": 1.0, "betas": (0.9, 0.99), "weights": {"lips": (1.0, 3.0), "gap": 3.0}, "new": 1}
+    assert changed_fields(before, now) == {"weights.lips": ([1.0, 2.0], [1.0, 3.0])}
 
 
 def test_learning_rate_warms_up_holds_and_falls() -> None:
