@@ -56,7 +56,7 @@ class LiveSession:
         lease: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
         self.id = f"sess_{uuid.uuid4().hex[:20]}"
-        self.out = Outbound(socket, config, metrics, admission)
+        self.out = Outbound(socket, config, metrics, admission, on_slow=self.fail)
         self.connection: Connection | None = None
         self.caller = caller
         self.max_session_s = config.max_session_s

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 # A client that makes the server say more than this without reading is not worth a place.
 MAX_EVENTS = 1024
 TICK_S = 0.1
+# How long the last words to a client that does not read may take.
+FAREWELL_S = 1.0
 # Numbers kept for what is still said here to a client whose session goes on elsewhere.
 FAREWELL_EVENTS = 8
 # Told again or worthless later: not kept for a client that comes back.
 _PASSING = (ev.SessionStats, ev.SessionPong, ev.AudioAppended, ev.SessionLoading)
+# Said also to a client that is closed for what it does not read.
+_OWED = (ev.ResponseCreated, ev.ResponseStarted, ev.ResponseDone, ev.ErrorEvent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +50,20 @@ class OutboundState:
 
 
 class Outbound:
-    """The one writer of a session, on one socket at a time. Only `run` waits."""
+    """The one writer of a session, on one socket at a time. Only `run` waits.
+
+    on_slow: ends the session of a client that does not read; without it there is none, and the
+    socket is closed with that error.
+    """
 
     def __init__(
-        self, socket: WebSocket, config: ServerConfig, metrics: Metrics, admission: Admission
+        self,
+        socket: WebSocket,
+        config: ServerConfig,
+        metrics: Metrics,
+        admission: Admission,
+        *,
+        on_slow: Callable[[ProtocolError], None] | None = None,
     ) -> None:
         self.end_reason = "unknown"
         self.ring = SentRing()
@@ -58,6 +72,9 @@ class Outbound:
         self._config = config
         self._metrics = metrics
         self._admission = admission
+        self._on_slow = on_slow or self.close_with
+        self._overflowed = False
+        self._unsent: str | None = None
         self._events: deque[ev.ServerEvent] = deque()
         self._replay: deque[SentEvent | SentMedia] = deque()
         self._closing: tuple[int, str] | None = None
@@ -151,11 +168,25 @@ class Outbound:
                 self._audio_since_s[item.response_index] = time.monotonic()
             elif isinstance(item, ev.ResponseDone):
                 self._audio_since_s.pop(item.response_index, None)
-        if len(self._events) + len(items) > MAX_EVENTS and self._closing is None:
-            self._events.clear()
-            self._closing = (4408, ErrorCode.SLOW_CLIENT)
         self._events.extend(items)
+        if self._overflowed:
+            self._keep_owed()
+        elif len(self._events) > MAX_EVENTS and self._closing is None:
+            self._overflowed = True
+            self._keep_owed()
+            self._on_slow(
+                ProtocolError(
+                    ErrorCode.SLOW_CLIENT,
+                    f"{MAX_EVENTS:,} events wait to be read; read what the server sends",
+                )
+            )
         self._wake.set()
+
+    def _keep_owed(self) -> None:
+        """Forget what waits, but not what every client gets: responses' ends, and errors."""
+        owed = [event for event in self._events if isinstance(event, _OWED)]
+        self._events.clear()
+        self._events.extend(owed)
 
     def error(self, error: ProtocolError) -> None:
         """Queue an error event."""
@@ -226,13 +257,11 @@ class Outbound:
                     await self._wait(TICK_S if wait_s is None else wait_s)
                 else:
                     await self._send_media()
+        except TimeoutError:  # which is an OSError, too
+            await self._give_up()
         except (WebSocketDisconnect, RuntimeError, OSError):
             # Starlette says RuntimeError for a socket that is closed already.
             self.end_reason = "client_left"
-        except TimeoutError:
-            self.end_reason = ErrorCode.SLOW_CLIENT
-            self._closing = (4408, ErrorCode.SLOW_CLIENT)
-            await self._close(*self._closing)
 
     async def _send_said(self) -> None:
         if self._replay:
@@ -244,6 +273,24 @@ class Outbound:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, TICK_S)):
                 await self._wake.wait()
+
+    async def _give_up(self) -> None:
+        """The client has not read for too long; should it read now, it learns why it is closed."""
+        if self._closing is None:
+            limit = self._config.slow_client_s
+            self._on_slow(
+                ProtocolError(ErrorCode.SLOW_CLIENT, f"nothing was read for {limit:g} s")
+            )
+        assert self._closing is not None
+        self._overflowed = True
+        self._keep_owed()
+        with contextlib.suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
+            async with asyncio.timeout(FAREWELL_S):
+                if self._unsent is not None:
+                    await self._socket.send_text(self._unsent)
+                while self._events:
+                    await self._socket.send_text(self._keep(self._events.popleft()))
+        await self._close(*self._closing)
 
     async def _part(self, warning: ev.ServerEvent, error: ProtocolError) -> None:
         self._metrics.errors.labels(code=error.code).inc()
@@ -259,8 +306,10 @@ class Outbound:
                 await self._socket.close(code, reason)
 
     async def _send_text(self, text: str) -> None:
+        self._unsent = text
         async with asyncio.timeout(self._config.slow_client_s):
             await self._socket.send_text(text)
+        self._unsent = None
         self._metrics.ws_bytes.labels(dir="out").inc(len(text))
 
     async def _send_bytes(self, message: bytes) -> None:

@@ -4,6 +4,7 @@ and clocks that jump. A neighbour speaks meanwhile, and everything of it has to 
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import itertools
 import json
@@ -22,6 +23,7 @@ import pytest
 from live_server import GALLERY_ID, Client, LiveServer, client_of, make_config, noise, running
 from malformed import malformed
 from stand_in import load_painting_engine
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed
 
@@ -149,10 +151,7 @@ async def test_a_client_that_stops_acknowledging_is_closed(tmp_path: Path) -> No
 async def test_a_client_that_stops_reading_is_closed_and_costs_no_memory(tmp_path: Path) -> None:
     config = make_config(tmp_path, slow_client_s=1.0)
     with running(config, load_painting_engine) as server:
-        for listening in server.server.servers:
-            for listener in listening.sockets:
-                # Else the system takes megabytes before the server notices anything.
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        shrink_buffers(server)
         async with neighbour_of(server):
             await stop_reading(server)
             before = rss_mib()
@@ -161,13 +160,56 @@ async def test_a_client_that_stops_reading_is_closed_and_costs_no_memory(tmp_pat
             assert rss_mib() - before < 32
 
 
+async def test_who_asks_without_reading_learns_why_it_is_closed(tmp_path: Path) -> None:
+    with running(make_config(tmp_path), load_painting_engine) as server:
+        shrink_buffers(server)
+        async with neighbour_of(server):
+            deaf = await deaf_socket(server)
+            reader = Client(deaf)
+            await reader.configure(output={"video": "none"}, idle="freeze")
+            said = {"type": "input_audio_buffer.append", "audio": base64.b64encode(noise(800))}
+            await deaf.send(json.dumps(said, default=bytes.decode))
+            for number in range(4_000):
+                try:
+                    await deaf.send(json.dumps({"type": "session.ping", "t": number}))
+                except ConnectionClosed:
+                    break
+            with pytest.raises(ConnectionClosed):
+                await reader.until("never")
+    assert (deaf.close_code, deaf.close_reason) == (4408, "slow_client")
+    (created,) = reader.of_type("response.created")
+    (done,) = reader.of_type("response.done")
+    assert done["response_id"] == created["response_id"]
+    assert [e["error"]["code"] for e in reader.of_type("error")] == ["slow_client"]
+    assert reader.events[-1]["type"] == "error"
+    assert len(reader.of_type("session.pong")) < 4_000
+
+
+def shrink_buffers(server: LiveServer) -> None:
+    """Else the system takes megabytes before the server notices anything."""
+    for listening in server.server.servers:
+        for listener in listening.sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+
+
 async def stop_reading(server: LiveServer) -> None:
     """A client that takes nothing once it is configured, until the server has had enough."""
+    deaf = await deaf_socket(server)
+    settings = {"avatar_id": GALLERY_ID, "output": {"video": "jpeg", "quality": 100}}
+    await deaf.send(json.dumps({"type": "session.update", "session": settings}))
+    await until_active(server, 2)
+    # Nobody calls recv: the sockets fill, and then the server has to decide.
+    await until_active(server, 1, timeout_s=20)
+    deaf.transport.abort()
+
+
+async def deaf_socket(server: LiveServer) -> ClientConnection:
+    """A socket that takes next to nothing while nobody calls recv."""
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     narrow.setblocking(False)
     await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", server.port))
-    deaf = await open_socket(
+    return await open_socket(
         f"{server.ws}/v1/realtime/avatar",
         sock=narrow,
         subprotocols=["avatar.v1"],  # type: ignore[list-item]
@@ -176,12 +218,6 @@ async def stop_reading(server: LiveServer) -> None:
         max_queue=1,
         ping_interval=None,
     )
-    settings = {"avatar_id": GALLERY_ID, "output": {"video": "jpeg", "quality": 100}}
-    await deaf.send(json.dumps({"type": "session.update", "session": settings}))
-    await until_active(server, 2)
-    # Nobody calls recv: the sockets fill, and then the server has to decide.
-    await until_active(server, 1, timeout_s=20)
-    deaf.transport.abort()
 
 
 CHILD = """
