@@ -61,8 +61,12 @@ class WanCodec:
         self.image_encoder = image_encoder
         self.frame_size = frame_size
         self.color_strength = color_strength
-        self.decodes_early = vae.runs_beside if decodes_early is None else decodes_early
-        self._stream: torch.cuda.Stream | None = None
+        self._decodes_early = decodes_early
+
+    @property
+    def decodes_early(self) -> bool:
+        """Whether motion latents are decoded before their chunk is denoised."""
+        return self.vae.runs_beside if self._decodes_early is None else self._decodes_early
 
     @property
     def latent_channels(self) -> int:
@@ -113,9 +117,7 @@ class WanCodec:
         """
         if not self.decodes_early:
             return None
-        if self.vae.device.type == "cuda" and self._stream is None:
-            self._stream = torch.cuda.Stream(self.vae.device)  # type: ignore[no-untyped-call]
-        return decode_early(self.vae, motion_latents, self._stream)
+        return decode_early(self.vae, motion_latents)
 
     def decode_signed(
         self,

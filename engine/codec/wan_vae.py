@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visavis.engine.codec.side_stream import SideStream
 from visavis.engine.codec.wan_network import TEMPORAL_STRIDE, WanConfig, WanNetwork
 from visavis.engine.codec.wan_stream import Border, VideoStream
 from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
@@ -53,6 +54,7 @@ class WanVAE:
         self.device, self.dtype = parameter.device, parameter.dtype
         self.mean = torch.tensor(network.config.latents_mean, device=self.device)
         self.std = torch.tensor(network.config.latents_std, device=self.device)
+        self.side = SideStream(self.device)
 
     @classmethod
     def load(
@@ -85,7 +87,7 @@ class WanVAE:
 
     @property
     def runs_beside(self) -> bool:
-        """Whether a decode may gain by running beside the transformer: on a GPU, in one process."""
+        """Whether a decode may gain by running beside the transformer: on a GPU."""
         return self.device.type == "cuda"
 
     @torch.inference_mode()
@@ -135,14 +137,34 @@ class WanDecoding:
     def __init__(self, vae: WanVAE, streams: list[VideoStream]) -> None:
         self._vae = vae
         self._streams = streams
+        self._beside: torch.cuda.Event | None = None
 
     def fork(self) -> WanDecoding:
         """A second decoding that goes on from here; its memory is not copied."""
+        self.join()
         return WanDecoding(self._vae, [stream.fork() for stream in self._streams])
 
     @torch.inference_mode()
     def push(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
         """Frames of each of these latents, [B, 3, 1 or 4, H, W] float32 in [-1, 1]."""
+        self.join()
+        yield from self._frames(latents_BCTHW)
+
+    @torch.inference_mode()
+    def push_beside(self, latents_BCTHW: Tensor) -> list[Tensor]:
+        """As `push`, beside what is ordered next on a GPU: `join` before the frames are used."""
+        side = self._vae.side
+        with side.beside(latents_BCTHW):
+            frames = list(self._frames(latents_BCTHW))
+        self._beside = side.mark()
+        return frames
+
+    def join(self) -> None:
+        """What is ordered next comes after all that was pushed beside."""
+        self._vae.side.join(self._beside)
+        self._beside = None
+
+    def _frames(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
         vae, network = self._vae, self._vae.network
         latents = latents_BCTHW.to(vae.device).float().permute(0, 2, 3, 4, 1)
         features = network.post_quant_conv((latents * vae.std + vae.mean).to(vae.dtype))

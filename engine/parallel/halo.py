@@ -182,23 +182,32 @@ class TileBorder:
             margin.copy_(arrived)
 
     def _operation(self, kind: Callable[..., Any], tensor: Tensor, peer: int) -> dist.P2POp:
-        to = peer if self.group is None else dist.get_global_rank(self.group, peer)
-        return dist.P2POp(kind, tensor, to, self.group)
+        return dist.P2POp(kind, tensor, self._global(peer), self.group)
+
+    def _global(self, rank: int) -> int:
+        return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
     def gather(self, tokens_TLC: Tensor) -> Tensor:
         """Every tile's tokens, [T, all, C]; tiles of other sizes are padded on the way."""
         tiles = self.gather_tiles(tokens_TLC.transpose(0, 1))
         return torch.cat(tiles).transpose(0, 1)
 
-    def gather_tiles(self, pixels: Tensor) -> list[Tensor]:
-        """What each rank gives, [own number of pixels, ...], by rank.
+    def gather_tiles(self, pixels: Tensor, root: int | None = None) -> list[Tensor]:
+        """What each rank gives, [own number of pixels, ...], by rank; for `root` alone if not None.
 
-        Along dimension 0 lie the latent pixels of the tile, or the same multiple of them.
+        Along dimension 0 lie the latent pixels of the tile, or the same multiple of them. The
+        others get an empty list.
         """
         counts = [height * width for height in self.grid.heights for width in self.grid.widths]
         each = pixels.shape[0] // counts[self.rank]
         padded = pixels.new_zeros((each * self.grid.largest, *pixels.shape[1:]))
         padded[: pixels.shape[0]] = pixels
+        if root not in (None, self.rank):
+            dist.gather(padded, dst=self._global(root), group=self.group)
+            return []
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded, group=self.group)
+        if root is None:
+            dist.all_gather(parts, padded, group=self.group)
+        else:
+            dist.gather(padded, parts, dst=self._global(root), group=self.group)
         return [part[: each * count] for part, count in zip(parts, counts, strict=True)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch.distributed as dist
 from torch import Tensor
 
 from visavis.engine.codec.wan_stream import Border
@@ -29,6 +30,10 @@ class LeadingVAE(HaloVAE):
         self.__dict__.update(vae.__dict__)
         self.followers = Followers(channel)
 
+    def rejoin(self, group: dist.ProcessGroup | None) -> None:
+        """Go on in another group, with other followers, after the old one was lost."""
+        self.tile.group = group
+
     def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
         """As `HaloVAE.encode`; alone while there are no followers, so that sessions can leave."""
         self._check(video_BCFHW, SPATIAL_STRIDE)
@@ -50,7 +55,7 @@ class LeadingDecoding(HaloDecoding):
     """A decoding that the followers carry on with this process."""
 
     def __init__(self, own: HaloDecoding, followers: Followers, handle: Handle) -> None:
-        super().__init__(own, own._tile)
+        super().__init__(own, own._halo)
         self._followers, self._handle = followers, handle
 
     def fork(self) -> HaloDecoding:
@@ -61,7 +66,7 @@ class LeadingDecoding(HaloDecoding):
         return LeadingDecoding(super().fork(), self._followers, handle)
 
     def push(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
-        """As `HaloDecoding.push`."""
+        """As `WanDecoding.push`."""
         for latent in latents_BCTHW.split(1, dim=2):  # type: ignore[no-untyped-call]
             number = self._followers.number(self._handle)
             with self._followers.together("vae-push", tuple(latent.shape)):
@@ -69,6 +74,13 @@ class LeadingDecoding(HaloDecoding):
                 # Whole, since nobody may wait between two frames of one piece of work.
                 frames = list(super().push(latent))
             yield from frames
+
+    def push_beside(self, latents_BCTHW: Tensor) -> list[Tensor]:
+        """As `WanDecoding.push_beside`, which every process does on its own GPU."""
+        number = self._followers.number(self._handle)
+        with self._followers.together("vae-beside", tuple(latents_BCTHW.shape)):
+            self._followers.tell("vae-beside", number, latents_BCTHW)
+            return super().push_beside(latents_BCTHW)
 
 
 class FollowingVAE:
@@ -86,6 +98,7 @@ class FollowingVAE:
             "vae-begin": self._begin,
             "vae-fork": self._fork,
             "vae-push": self._push,
+            "vae-beside": self._push_beside,
         }
 
     def _free(self, numbers: tuple[int, ...]) -> None:
@@ -108,3 +121,7 @@ class FollowingVAE:
         self._free(freed)
         for _ in self._decodings[number].push(latent_BCTHW):
             pass
+
+    def _push_beside(self, freed: tuple[int, ...], number: int, latents_BCTHW: Tensor) -> None:
+        self._free(freed)
+        self._decodings[number].push_beside(latents_BCTHW)

@@ -49,6 +49,7 @@ from visavis.engine.weight_memory import WeightMemory
 
 if TYPE_CHECKING:
     from visavis.engine.codec.wan_vae import WanVAE
+    from visavis.engine.parallel.shared_vae import LeadingVAE
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class WorkerGroup:
         self._processes = processes
         self._assignment: Assignment | None = None
         self._leading: LeadingTransformer | None = None
+        self._pictures: LeadingVAE | None = None
         self._keepers: list[Followers] = []
         self._watch = StepWatch(self.limits.step_s)
         self._lookout: Lookout | None = None
@@ -217,7 +219,8 @@ class WorkerGroup:
         with self._all_or_none():
             self._share(parts.dit, self._assignment)
         if model_spec(self._assignment.model).load_vae is not None:
-            self._share_pictures(parts.codec)
+            with self._all_or_none():
+                self._share_pictures(parts.codec)
         self._leading = LeadingTransformer(parts.dit, self.channel)
         self._keepers.append(self._leading.followers)
         atexit.register(self.close)
@@ -241,6 +244,8 @@ class WorkerGroup:
         self._wait_for("loaded", self.limits.start_s)
         with self._all_or_none():
             self._share(self._leading, self._assignment, anew=True)
+            if self._pictures is not None:
+                self._pictures.rejoin(dist.new_group())
         for keeper in self._keepers:
             keeper.recall()
         self.restarts += 1
@@ -434,7 +439,9 @@ class WorkerGroup:
 
         assert isinstance(codec, WanCodec)  # a spec with `load_vae` has this codec
         grid = PictureGrid.best(codec.latent_size, self.launch.world)
-        codec.vae = LeadingVAE(HaloVAE(codec.vae, grid), self.channel)
+        # A group of its own, so that its messages need not keep the order of the transformer's.
+        shared = HaloVAE(codec.vae, grid, dist.new_group(), root=LEADER)
+        codec.vae = self._pictures = LeadingVAE(shared, self.channel)
 
     def _following_vae(self, vae: WanVAE, latent_size: tuple[int, int]) -> Mapping[str, Handler]:
         from visavis.engine.parallel.halo import PictureGrid
@@ -442,7 +449,7 @@ class WorkerGroup:
         from visavis.engine.parallel.shared_vae import FollowingVAE
 
         grid = PictureGrid.best(latent_size, self.launch.world)
-        return FollowingVAE(HaloVAE(vae, grid)).handlers
+        return FollowingVAE(HaloVAE(vae, grid, dist.new_group(), root=LEADER)).handlers
 
     def _share(self, model: FlashTalkDiT, assignment: Assignment, *, anew: bool = False) -> None:
         options = assignment.options
