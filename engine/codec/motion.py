@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from visavis.engine.codec.base import DecodedFrames, FrameSizeError
 from visavis.engine.codec.composition import WHOLE, Layers, Window, compose, reduced, sample
+from visavis.engine.codec.continuation import begin_motion, continue_motion
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import (
     CODE_CHANNELS,
@@ -44,17 +45,11 @@ from visavis.engine.codec.raster import FRAME_SIZES, moved_frames
 from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import LAYOUT_CHANNELS
-from visavis.engine.plan import MOTION_FRAMES
 
 # The encoder's first guess of an opened mouth's colour; the painter's own is not needed there.
 DARK = 0.12
 DECODE_BATCH = 4
 DEFAULT_FRAME_SIZE = 256
-# The head keeps this share of its velocity into a new chunk; the rest of the step fades so long.
-HEAD_MOMENTUM = 0.8
-HEAD_FADE_FRAMES = 16
-# What of the step that lips and lids take into a chunk is left out in its first two new frames.
-FACE_EASE = (0.35, 0.1)
 
 
 class MotionCodec(nn.Module):
@@ -139,9 +134,9 @@ class MotionCodec(nn.Module):
         return torch.zeros(LATENT_CHANNELS, 1, GRID, GRID, device=reference.layout.device)
 
     def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
-        """Lets the head go on from where the last chunk left it, see `continue_motion`."""
+        """Lets the head go on from where the last chunk left it, see `continuation`."""
         if motion_latents.shape[1] < 2:  # the portrait itself: nothing was shown before
-            return latents_CTHW
+            return begin_motion(latents_CTHW)
         return continue_motion(latents_CTHW)
 
     def decode(
@@ -253,31 +248,6 @@ class MotionCodec(nn.Module):
             window,
             reduction=PORTRAIT_REDUCTION,
         )
-
-
-def continue_motion(latents_CTHW: Tensor) -> Tensor:
-    """Latents whose head flow has no step between the handed-over and the new frames, and whose
-    lips and lids take theirs in two frames.
-
-    The sampler knows the handed-over frames only through attention, and meets them within a
-    fraction of a pixel; over a whole picture that step shows as a flicker once a chunk. The
-    difference between the first new frame and the continuation of the old motion fades out over
-    the following frames. Lips and lids may well move that fast, and only give way a little.
-    """
-    codes = unpack_codes(latents_CTHW[None].float())[0]
-    head = codes[:, :2]
-    last = head[MOTION_FRAMES - 1]
-    velocity = 0.5 * (last - head[MOTION_FRAMES - 3])
-    step = head[MOTION_FRAMES] - (last + HEAD_MOMENTUM * velocity)
-    new = len(head) - MOTION_FRAMES
-    fade = 1 - torch.arange(new, device=head.device) / HEAD_FADE_FRAMES
-    fade = fade.clamp_min(0).square()[:, None, None, None]
-    face = codes[MOTION_FRAMES:, 2:].clone()
-    face_step = face[0] - codes[MOTION_FRAMES - 1, 2:]
-    for frame, share in enumerate(FACE_EASE[:new]):
-        face[frame] -= share * face_step
-    joined = torch.cat([head[MOTION_FRAMES:] - fade * step, face], dim=1)
-    return pack_codes(torch.cat([codes[:MOTION_FRAMES], joined])[None])[0]
 
 
 def crop_layers(layers: Layers, window: Window) -> Layers:

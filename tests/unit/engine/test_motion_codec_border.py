@@ -1,10 +1,11 @@
-"""The head goes on across a chunk's border; lips and lids are left as sampled."""
+"""The head goes on across a chunk's border and along a smooth way; lips and lids give way little."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from visavis.engine.codec.motion import MotionCodec, continue_motion
+from visavis.engine.codec.continuation import continue_motion, smooth_head
+from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 from visavis.engine.plan import MOTION_FRAMES
@@ -21,6 +22,12 @@ def chunk(frames: int, step: float) -> Tensor:
 def head_changes(latents: Tensor) -> Tensor:
     head = unpack_codes(latents[None])[0][:, :2]
     return head.diff(dim=0).abs().amax(dim=(1, 2, 3))
+
+
+def sway(period: float) -> Tensor:
+    """[33, 2, 1, 1] of a head that sways by 1."""
+    way = torch.sin(2 * torch.pi * torch.arange(33) / period)
+    return way[:, None, None, None].expand(33, 2, 1, 1)
 
 
 @pytest.mark.parametrize("frames", [9, 17, 33])
@@ -41,13 +48,26 @@ def test_lips_and_lids_give_way_in_two_frames_and_handed_over_frames_stay() -> N
     torch.testing.assert_close(steps[1], 0.65 * steps[0])
 
 
-def test_late_frames_are_as_sampled() -> None:
-    latents = chunk(33, 2.0)
-    before, after = unpack_codes(latents[None])[0], unpack_codes(continue_motion(latents)[None])[0]
-    assert torch.equal(before[-8:], after[-8:])
+def test_an_even_turn_is_left_as_it_is() -> None:
+    latents = chunk(33, 0.0)
+    torch.testing.assert_close(continue_motion(latents)[:, 3:], latents[:, 3:])
 
 
-def test_the_first_chunk_of_a_session_is_not_touched() -> None:
+def test_a_judder_of_four_frames_goes_and_a_sway_of_a_second_stays() -> None:
+    kept = {}
+    for period in (4, 25):
+        after = smooth_head(sway(period), MOTION_FRAMES)
+        assert torch.equal(after[:MOTION_FRAMES], sway(period)[:MOTION_FRAMES])
+        kept[period] = float(after[8:-4].std() / sway(period)[8:-4].std())
+    assert kept[4] < 0.2
+    assert 0.97 < kept[25] < 1.03
+
+
+def test_lips_lids_and_the_portrait_itself_are_not_touched_in_the_first_chunk() -> None:
     codec = MotionCodec(PainterConfig(width=8, depth=1), EncoderConfig(width=8, depth=1))
     latents = chunk(33, 2.0)
-    assert codec.join(latents, latents[:, :1]) is latents
+    joined = codec.join(latents, latents[:, :1])
+    before, after = unpack_codes(latents[None])[0], unpack_codes(joined[None])[0]
+    assert torch.equal(before[:, 2:], after[:, 2:])
+    assert torch.equal(before[0], after[0])
+    assert head_changes(joined).max() < head_changes(latents).max() / 2
