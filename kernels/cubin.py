@@ -227,13 +227,14 @@ def all_sources(architecture: int) -> list[Source]:
     """What is checked for an architecture: every kernel, attention in both head sizes."""
     # every mask costs registers: bias as in the merged text padding, all of them together
     everything = ("HAS_BIAS", "HAS_LENGTHS", "HAS_BLOCK", "HAS_LSE")
-    return [
-        attention_source(architecture, 128),
-        attention_source(architecture, 64, dtype="fp16"),
-        attention_source(architecture, 128, options=everything),
-        attention_source(architecture, 128, fp8=True),
-        *row_sources(),
-    ]
+    attention: list[Source] = []
+    for head_dim, dtype in ((128, "bf16"), (64, "fp16")):
+        attention += [
+            attention_source(architecture, head_dim, dtype=dtype),
+            attention_source(architecture, head_dim, dtype=dtype, options=everything),
+            attention_source(architecture, head_dim, dtype=dtype, fp8=True),
+        ]
+    return [*attention, *row_sources()]
 
 
 def main() -> None:
