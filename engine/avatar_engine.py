@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -222,10 +223,13 @@ class AvatarEngine:
             )
         return size
 
-    def prepare_avatar(self, image: ImageSource | Portrait) -> Avatar:
+    def prepare_avatar(
+        self, image: ImageSource | Portrait, *, on_step: Callable[[float], None] | None = None
+    ) -> Avatar:
         """Find the face, frame it, and encode all that is constant for it.
 
-        The 14B model takes the whole picture instead, and needs no face in it.
+        The 14B model takes the whole picture instead, and needs no face in it. `on_step` is told
+        how much of its steps (framing, the codec's reference, conditions) are done, above 0 to 1.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -240,12 +244,17 @@ class AvatarEngine:
                 image = frame_portrait(
                     image, fine_size=self.frame_sizes[-1][0], landmarker=self._landmarker
                 )
+        tell = on_step or (lambda share: None)
+        tell(1 / 3)
         with torch.inference_mode():
             codec = self._pipeline.codec
             reference = codec.reference(image)
             if isinstance(codec, SizedCodec):
                 reference = codec.resized(reference, self.frame_size)
-            return Avatar(image, self._pipeline.conditions(reference))
+            tell(2 / 3)
+            conditions = self._pipeline.conditions(reference)
+        tell(1.0)
+        return Avatar(image, conditions)
 
     def open_session(
         self,

@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     INVALID_JSON = "invalid_json"
     INVALID_EVENT = "invalid_event"
     INVALID_FRAME = "invalid_frame"
+    UNSUPPORTED_DATA = "unsupported_data"
     INVALID_AUDIO = "invalid_audio"
     INVALID_SAMPLE_RATE = "invalid_sample_rate"
     INVALID_IMAGE = "invalid_image"
@@ -87,6 +88,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     _E.INVALID_JSON: ErrorSpec(_INVALID, "No JSON object with a string `type`"),
     _E.INVALID_EVENT: ErrorSpec(_INVALID, "A known event with a wrong field, named by `param`"),
     _E.INVALID_FRAME: ErrorSpec(_INVALID, "A binary message whose lengths do not add up"),
+    _E.UNSUPPORTED_DATA: ErrorSpec(
+        _INVALID, "An event that came as a binary message; events are text", close=1003
+    ),
     _E.INVALID_AUDIO: ErrorSpec(_INVALID, "Bad base64, or half a sample"),
     _E.INVALID_SAMPLE_RATE: ErrorSpec(_INVALID, "Outside 8,000..48,000 Hz"),
     _E.INVALID_IMAGE: ErrorSpec(
@@ -148,7 +152,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         ErrorType.PERMISSION, "The key or token does not allow this", close=4403, http=403
     ),
     _E.RATE_LIMITED: ErrorSpec(
-        ErrorType.RATE_LIMIT, "Too many requests", close=4429, retryable=True, http=429
+        ErrorType.RATE_LIMIT, "Too many requests of one key (HTTP only)", retryable=True, http=429
     ),
     _E.QUOTA_EXCEEDED: ErrorSpec(
         ErrorType.RATE_LIMIT, "The key's quota is used up", close=4429, retryable=True, http=429
@@ -183,10 +187,14 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     _E.SERVER_DRAINING: ErrorSpec(
         ErrorType.SERVER, "The server stops; connect again", close=1012, retryable=True, http=503
     ),
-    _E.IDLE_TIMEOUT: ErrorSpec(_INVALID, "Announced by `session.expiring`", close=4408),
-    _E.MAX_DURATION: ErrorSpec(_INVALID, "Announced by `session.expiring`", close=4410),
+    _E.IDLE_TIMEOUT: ErrorSpec(
+        ErrorType.CAPACITY, "The place is for others; announced by `session.expiring`", close=4408
+    ),
+    _E.MAX_DURATION: ErrorSpec(ErrorType.RATE_LIMIT, "Announced by `session.expiring`", close=4410),
     _E.SLOW_CLIENT: ErrorSpec(
-        _INVALID, "No credit, or no reading, for `limits.slow_client_s`", close=4408
+        _INVALID,
+        "No credit, or no reading, for `limits.slow_client_s`, or 1,024 events unread",
+        close=4408,
     ),
     _E.INVALID_RESUME_HANDLE: ErrorSpec(
         ErrorType.PERMISSION, "The handle was not made by this service", close=4403, http=403
@@ -202,7 +210,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         http=503,
     ),
     _E.TAKEN_OVER: ErrorSpec(
-        _INVALID, "The session goes on on a newer connection", close=4409, http=409
+        ErrorType.PERMISSION, "The session goes on on a newer connection", close=4409, http=409
     ),
     _E.SESSION_ENDED: ErrorSpec(
         ErrorType.PERMISSION, "An administrator ended the session", close=4403, http=403
@@ -221,7 +229,7 @@ class CloseSpec:
 CLOSE_CODES: dict[int, CloseSpec] = {
     1000: CloseSpec("Done, after `session.close`", "stop"),
     1001: CloseSpec("The other side goes away", "resume or open a new session"),
-    1003: CloseSpec("Data of a kind that cannot be taken", "fix the client"),
+    1003: CloseSpec("An event came as a binary message", "fix the client"),
     1006: CloseSpec("The connection was lost (never on the wire)", "resume now"),
     1007: CloseSpec("Too many wrong messages", "fix the client"),
     1009: CloseSpec("A message was too large", "fix the client"),

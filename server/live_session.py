@@ -24,7 +24,7 @@ from visavis.server.handover.bundle import Bundle
 from visavis.server.handover.departure import Departure
 from visavis.server.input_rate import InputMeter
 from visavis.server.metrics import Metrics, Stopwatch
-from visavis.server.model_host import ModelHost, decode_image_field
+from visavis.server.model_host import ModelHost, OnProgress, decode_image_field, unwatched
 from visavis.server.negotiation import SessionSetup, changed_setup, effective
 from visavis.server.order import StreamState
 from visavis.server.outbound import Outbound
@@ -35,6 +35,9 @@ from visavis.server.resume import ResumeDesk
 from visavis.server.stream import EngineStream
 
 log = structlog.get_logger(__name__)
+
+# Of what session.loading tells; the rest is to open the stream.
+PREPARED_SHARE = 0.9
 
 
 class LiveSession:
@@ -100,9 +103,9 @@ class LiveSession:
 
     async def _open(self, setup: SessionSetup) -> ev.SessionUpdated:
         await self.take_place()
-        self.out.post(ev.SessionLoading(stage="avatar", progress=0.0))
-        stream = await self.open_stream(setup, None)
-        self.out.post(ev.SessionLoading(stage="avatar", progress=1.0))
+        self._loading(0.0)
+        stream = await self.open_stream(setup, None, lambda s: self._loading(PREPARED_SHARE * s))
+        self._loading(1.0)
         conversation = Conversation(
             rate=setup.rate, max_buffered_input_ms=self._config.max_buffered_input_ms
         )
@@ -114,15 +117,21 @@ class LiveSession:
             self._stack.enter_context(self._lease())
         self._stack.callback(await self._admission.join(self, self._queued))
 
+    def _loading(self, progress: float) -> None:
+        self.out.post(ev.SessionLoading(stage="avatar", progress=round(progress, 2)))
+
     async def open_stream(
-        self, setup: SessionSetup, state: StreamState | None
+        self,
+        setup: SessionSetup,
+        state: StreamState | None,
+        on_progress: OnProgress = unwatched,
     ) -> tuple[EngineStream, str, tuple[str, ...]]:
         """The stream, its codec, and what is to be said about the picture."""
         if setup.avatar_id is not None:
-            avatar = await self.host.prepare_stored(setup.avatar_id)
+            avatar = await self.host.prepare_stored(setup.avatar_id, on_progress)
         else:
             image = decode_image_field(setup.image or "", self._config.max_image_bytes)
-            avatar = await self.host.prepare_image(image)
+            avatar = await self.host.prepare_image(image, on_progress)
         stream, codec = await self.host.open_stream(
             avatar, rate=setup.rate, seed=setup.seed, output=setup.output, state=state
         )

@@ -28,6 +28,7 @@ from visavis.server.interruption import restarting
 from visavis.server.metrics import Metrics, Stopwatch
 from visavis.server.order import StreamState
 from visavis.server.output_choice import made_size, output_offer
+from visavis.server.picture_line import PictureLine, picture_threads
 from visavis.server.picture_stream import PictureStream
 from visavis.server.stream import EngineStream, IdleLoops
 from visavis.server.worker import EngineWorker
@@ -43,9 +44,16 @@ HostState = Literal["loading", "ready", "restarting", "failed"]
 EngineLoader = Callable[[ServerConfig], "AvatarEngine"]
 # Encoded bytes to uint8 RGB [H, W, 3].
 ImageLoader = Callable[[bytes], Awaitable[NDArray[np.uint8]]]
+OnProgress = Callable[[float], None]
 MAX_PREPARED = 16
 # An avatar may take so long before it is more urgent than frames that are due now.
 PREPARE_WITHIN_S = 0.5
+# Of an avatar's preparation, told once its picture was decoded.
+DECODED_SHARE = 0.25
+
+
+def unwatched(share: float) -> None:
+    """Nobody wants to know how far it is."""
 
 
 def load_engine(config: ServerConfig) -> AvatarEngine:
@@ -81,6 +89,7 @@ class ModelHost:
     ) -> None:
         self._decode_image = decode_image
         self.worker = EngineWorker()
+        self._picture_threads = picture_threads()
         self.state: HostState = "loading"
         self.realtime_factor: float | None = None
         self.load = EngineLoad(lambda: None, num_steps=config.num_steps or 1)
@@ -245,28 +254,44 @@ class ModelHost:
         """What the loaded model can do. Raises as `engine`."""
         return Features(prompt=False, listening=self.engine.listens)
 
-    async def prepare_stored(self, avatar_id: str) -> Avatar:
-        """The prepared avatar of a stored one. Raises ProtocolError when there is none."""
+    async def prepare_stored(self, avatar_id: str, on_progress: OnProgress = unwatched) -> Avatar:
+        """The prepared avatar of a stored one; `on_progress` as for `prepare_image`.
+
+        Raises ProtocolError when there is none.
+        """
         stored = await asyncio.to_thread(self._store.get, avatar_id)
         cached = self._prepared.get(avatar_id)
         if cached is not None:
             self._prepared.move_to_end(avatar_id)
             return cached
-        avatar = await self.prepare_image(await asyncio.to_thread(stored.source.read_bytes))
+        data = await asyncio.to_thread(stored.source.read_bytes)
+        avatar = await self.prepare_image(data, on_progress)
         self._remember(avatar_id, avatar)
         return avatar
 
-    async def prepare_image(self, data: bytes) -> Avatar:
-        """Decode an encoded picture and find its face. Raises ProtocolError `invalid_image`."""
-        avatar, _ = await self._prepare(data)
+    async def prepare_image(self, data: bytes, on_progress: OnProgress = unwatched) -> Avatar:
+        """Decode an encoded picture and find its face; `on_progress` is told what share of that
+        is done, after each step of it.
+
+        Raises ProtocolError `invalid_image`.
+        """
+        avatar, _ = await self._prepare(data, on_progress)
         return avatar
 
-    async def _prepare(self, data: bytes) -> tuple[Avatar, NDArray[np.uint8]]:
-        engine = self.engine
+    async def _prepare(
+        self, data: bytes, on_progress: OnProgress = unwatched
+    ) -> tuple[Avatar, NDArray[np.uint8]]:
+        engine, loop = self.engine, asyncio.get_running_loop()
+
+        def on_step(share: float) -> None:
+            told = DECODED_SHARE + (1 - DECODED_SHARE) * share
+            loop.call_soon_threadsafe(on_progress, told)
+
         try:
             pixels = await self._decode_image(data)
+            on_progress(DECODED_SHARE)
             avatar = await self._on_engine(
-                partial(engine.prepare_avatar, pixels),
+                partial(engine.prepare_avatar, pixels, on_step=on_step),
                 deadline_s=time.monotonic() + PREPARE_WITHIN_S,
             )
         except ValueError as error:
@@ -339,7 +364,7 @@ class ModelHost:
             )
             pictures = PictureStream(output, size, fps=output.fps or engine.fps)
             loops = IdleLoops(idle=IdleLoop(), listening=IdleLoop())
-            stream = EngineStream(session, pictures, loops)
+            stream = EngineStream(session, pictures, loops, PictureLine(self._picture_threads))
             if state is not None:
                 stream.load(state, engine.device)
             return stream, pictures.codec

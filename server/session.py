@@ -310,6 +310,12 @@ class RealtimeSession:
         self._live.out.post(*replies)
 
     def _on_binary(self, data: bytes) -> None:
+        if ev.is_event(data):
+            # As a frame of an unknown kind it would be ignored, and its sender wait for ever.
+            raise ProtocolError(
+                ErrorCode.UNSUPPORTED_DATA,
+                "an event came as a binary message; send events as text, and audio as binary",
+            )
         frame = decode_frame(data)
         if frame.header.kind != Kind.AUDIO_IN:
             return

@@ -38,6 +38,7 @@ from visavis.server.events.codec import (
     decode_server_event,
     encode_event,
     error_event,
+    is_event,
 )
 from visavis.server.events.server import (
     SERVER_EVENTS,
@@ -134,6 +135,7 @@ __all__ = [
     "Timing",
     "VideoFormat",
     "decode_client_event",
+    "is_event",
     "decode_server_event",
     "encode_event",
     "error_event",

@@ -25,6 +25,18 @@ _SERVER_DECODER: msgspec.json.Decoder[ServerEvent] = msgspec.json.Decoder(
 _DECODERS = {event_type(kind): msgspec.json.Decoder(kind) for kind in CLIENT_EVENTS}
 
 
+def is_event(data: bytes) -> bool:
+    """Whether the bytes of a binary message are the JSON of an event, which belongs into a text
+    message."""
+    if not data.startswith(b"{"):
+        return False
+    try:
+        _ENVELOPE.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
 def decode_client_event(text: str | bytes) -> ClientEvent | None:
     """Decode one text message; None when its type is not known here.
 

@@ -61,8 +61,8 @@ class SessionQueued(ServerEvent, tag="session.queued", kw_only=True):
 class SessionLoading(ServerEvent, tag="session.loading", kw_only=True):
     """The avatar is being prepared."""
 
-    stage: Annotated[str, Meta(description="avatar, warm_up, or another of later versions.")]
-    progress: Annotated[float, Meta(description="0 to 1.")]
+    stage: Annotated[str, Meta(description="avatar, or another of later versions.")]
+    progress: Annotated[float, Meta(description="0 to 1, by steps and not by time.")]
 
 
 class SessionUpdated(ServerEvent, tag="session.updated", kw_only=True):

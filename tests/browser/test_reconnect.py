@@ -105,9 +105,9 @@ def test_loading_shows_its_progress(page: Page, base_url: str) -> None:
 
 REFUSALS = [
     (4404, "not_found_error", "avatar_not_found", "That portrait is gone", None),
-    (4408, "invalid_request_error", "idle_timeout", "Still there?", "Wake it up"),
-    (4410, "invalid_request_error", "max_duration", "Time is up", "Start again"),
-    (4409, "invalid_request_error", "taken_over", "Open in another window", "Use it here"),
+    (4408, "capacity_error", "idle_timeout", "Still there?", "Wake it up"),
+    (4410, "rate_limit_error", "max_duration", "Time is up", "Start again"),
+    (4409, "permission_error", "taken_over", "Open in another window", "Use it here"),
     (4403, "permission_error", "origin_not_allowed", "This address may not use the server", None),
     (4429, "capacity_error", "capacity", "Every seat is taken", "Try now"),
     (4503, "capacity_error", "model_loading", "The model is still loading", "Try now"),

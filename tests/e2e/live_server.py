@@ -94,8 +94,11 @@ class LiveServer:
 
 
 @contextmanager
-def running(config: ServerConfig, load: EngineLoader = load_engine) -> Iterator[LiveServer]:
-    """Run a server until the block ends; the model is loaded when the block begins."""
+def running(
+    config: ServerConfig, load: EngineLoader = load_engine, *, loaded: bool = True
+) -> Iterator[LiveServer]:
+    """Run a server until the block ends; unless told otherwise, the model is loaded when the block
+    begins."""
     app = create_app(config, load=load)
     server = DrainingServer(uvicorn_config(app, config), app.state.server)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -110,10 +113,12 @@ def running(config: ServerConfig, load: EngineLoader = load_engine) -> Iterator[
     thread.start()
     host = app.state.server.host
     deadline = time.monotonic() + 120
-    while host.state == "loading" and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if server.started and not (loaded and host.state == "loading"):
+            break
         time.sleep(0.01)
     try:
-        assert host.state == "ready", host.load_error
+        assert host.state == "ready" or not loaded, host.load_error
         yield LiveServer(config, server, listener.getsockname()[1], loop)
     finally:
         server.should_exit = True

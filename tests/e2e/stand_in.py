@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,8 +111,10 @@ class PaintingEngine:
             frame_s=0.002,
         )
 
-    def prepare_avatar(self, image: Any) -> PaintedAvatar:
-        return PaintedAvatar(frame_portrait(image))
+    def prepare_avatar(self, image: Any, *, on_step: Callable[[float], None]) -> PaintedAvatar:
+        portrait = frame_portrait(image)
+        on_step(1.0)
+        return PaintedAvatar(portrait)
 
     def open_session(
         self,

@@ -72,6 +72,8 @@ class ErrorCode(StrEnum):
     INVALID_EVENT = "invalid_event"
     # A binary message whose lengths do not add up
     INVALID_FRAME = "invalid_frame"
+    # An event that came as a binary message; events are text
+    UNSUPPORTED_DATA = "unsupported_data"
     # Bad base64, or half a sample
     INVALID_AUDIO = "invalid_audio"
     # Outside 8,000..48,000 Hz
@@ -118,7 +120,7 @@ class ErrorCode(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     # The key or token does not allow this
     NOT_PERMITTED = "not_permitted"
-    # Too many requests
+    # Too many requests of one key (HTTP only)
     RATE_LIMITED = "rate_limited"
     # The key's quota is used up
     QUOTA_EXCEEDED = "quota_exceeded"
@@ -134,11 +136,11 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     # The server stops; connect again
     SERVER_DRAINING = "server_draining"
-    # Announced by `session.expiring`
+    # The place is for others; announced by `session.expiring`
     IDLE_TIMEOUT = "idle_timeout"
     # Announced by `session.expiring`
     MAX_DURATION = "max_duration"
-    # No credit, or no reading, for `limits.slow_client_s`
+    # No credit, or no reading, for `limits.slow_client_s`, or 1,024 events unread
     SLOW_CLIENT = "slow_client"
     # The handle was not made by this service
     INVALID_RESUME_HANDLE = "invalid_resume_handle"
@@ -154,6 +156,7 @@ class ErrorCode(StrEnum):
 
 # The close code that follows an error, for those that end the session.
 CLOSE_OF_ERROR: dict[ErrorCode, int] = {
+    ErrorCode.UNSUPPORTED_DATA: 1003,
     ErrorCode.SESSION_UPDATE_TIMEOUT: 4400,
     ErrorCode.UNSUPPORTED_PROTOCOL: 4400,
     ErrorCode.MESSAGE_TOO_LARGE: 1009,
@@ -164,7 +167,6 @@ CLOSE_OF_ERROR: dict[ErrorCode, int] = {
     ErrorCode.TOKEN_EXPIRED: 4401,
     ErrorCode.ORIGIN_NOT_ALLOWED: 4403,
     ErrorCode.NOT_PERMITTED: 4403,
-    ErrorCode.RATE_LIMITED: 4429,
     ErrorCode.QUOTA_EXCEEDED: 4429,
     ErrorCode.CAPACITY: 4429,
     ErrorCode.MODEL_LOADING: 4503,
@@ -185,7 +187,7 @@ CLOSE_OF_ERROR: dict[ErrorCode, int] = {
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("Done, after `session.close`", "stop"),
     1001: ("The other side goes away", "resume or open a new session"),
-    1003: ("Data of a kind that cannot be taken", "fix the client"),
+    1003: ("An event came as a binary message", "fix the client"),
     1006: ("The connection was lost (never on the wire)", "resume now"),
     1007: ("Too many wrong messages", "fix the client"),
     1009: ("A message was too large", "fix the client"),
@@ -639,9 +641,9 @@ class SessionLoading(ServerEvent):
 
     TYPE: ClassVar[str] = "session.loading"
 
-    # avatar, warm_up, or another of later versions.
+    # avatar, or another of later versions.
     stage: str
-    # 0 to 1.
+    # 0 to 1, by steps and not by time.
     progress: float
 
 

@@ -52,6 +52,13 @@ class InvalidFrameError(InvalidRequestError, CodedError):
     REMEDY = "report a bug in this client"
 
 
+class UnsupportedDataError(InvalidRequestError, CodedError):
+    """An event that came as a binary message; events are text."""
+
+    CODE = ErrorCode.UNSUPPORTED_DATA
+    REMEDY = "report a bug in this client"
+
+
 class InvalidAudioError(InvalidRequestError, CodedError):
     """Bad base64, or half a sample."""
 
@@ -136,32 +143,11 @@ class InputBufferEmptyError(InvalidRequestError, CodedError):
     REMEDY = "send audio before committing it"
 
 
-class IdleTimeoutError(InvalidRequestError, CodedError):
-    """Announced by `session.expiring`."""
-
-    CODE = ErrorCode.IDLE_TIMEOUT
-    REMEDY = "open a new session when there is something to say"
-
-
-class MaxDurationError(InvalidRequestError, CodedError):
-    """Announced by `session.expiring`."""
-
-    CODE = ErrorCode.MAX_DURATION
-    REMEDY = "open a new session"
-
-
 class SlowClientError(InvalidRequestError, CodedError):
-    """No credit, or no reading, for `limits.slow_client_s`."""
+    """No credit, or nothing read, for `limits.slow_client_s`; or 1,024 events unread."""
 
     CODE = ErrorCode.SLOW_CLIENT
     REMEDY = "read frames as fast as they come, in a task of their own"
-
-
-class TakenOverError(InvalidRequestError, CodedError):
-    """The session goes on on a newer connection."""
-
-    CODE = ErrorCode.TAKEN_OVER
-    REMEDY = "let only one client use a session"
 
 
 class AuthenticationError(TypedError):
@@ -239,6 +225,13 @@ class SessionEndedError(PermissionDeniedError, CodedError):
     REMEDY = "ask the server's administrator"
 
 
+class TakenOverError(PermissionDeniedError, CodedError):
+    """The session goes on on a newer connection."""
+
+    CODE = ErrorCode.TAKEN_OVER
+    REMEDY = "let only one client use a session"
+
+
 class NotFoundError(TypedError):
     """There is no such thing, or no longer."""
 
@@ -287,7 +280,7 @@ class InputRateExceededError(TooMuchError, CodedError):
 
 
 class RateLimitedError(TooMuchError, CodedError):
-    """Too many requests."""
+    """Too many requests of one key (HTTP only)."""
 
     CODE = ErrorCode.RATE_LIMITED
     REMEDY = "try again after `retry_after_s`"
@@ -298,6 +291,13 @@ class QuotaExceededError(TooMuchError, CodedError):
 
     CODE = ErrorCode.QUOTA_EXCEEDED
     REMEDY = "close a session of the same key, or try again later"
+
+
+class MaxDurationError(TooMuchError, CodedError):
+    """Announced by `session.expiring`."""
+
+    CODE = ErrorCode.MAX_DURATION
+    REMEDY = "open a new session"
 
 
 class UnavailableError(TypedError):
@@ -318,6 +318,13 @@ class ModelLoadingError(UnavailableError, CodedError):
 
     CODE = ErrorCode.MODEL_LOADING
     REMEDY = "try again after `retry_after_s`"
+
+
+class IdleTimeoutError(UnavailableError, CodedError):
+    """The place is for others; announced by `session.expiring`."""
+
+    CODE = ErrorCode.IDLE_TIMEOUT
+    REMEDY = "open a new session when there is something to say"
 
 
 class EngineError(TypedError):

@@ -102,7 +102,6 @@ export function queueText(position: number, etaS: number | null): string {
 
 const STAGES: Readonly<Record<string, string>> = {
   avatar: "Preparing the portrait",
-  warm_up: "Warming up",
 };
 
 export function loadingText(stage: string): string {

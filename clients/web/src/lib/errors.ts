@@ -171,6 +171,7 @@ export const REMEDIES: Readonly<Record<ErrorCodeName | LocalCode, string>> = {
   invalid_json: "Update the client: it sent something that is not JSON.",
   invalid_event: "Update the client: it sent an event with a wrong field.",
   invalid_frame: "Update the client: it sent a broken binary message.",
+  unsupported_data: "Update the client: it sent an event as a binary message.",
   invalid_audio: "Send whole samples of mono PCM16.",
   invalid_sample_rate: "Choose a sample rate between 8,000 and 48,000 Hz.",
   invalid_image: "Use a sharp photo with one face, seen from the front.",

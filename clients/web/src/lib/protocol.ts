@@ -58,7 +58,7 @@ export const Flag = {
 export const CLOSE_CODES: Readonly<Record<number, { meaning: string; client: string }>> = {
   1000: { meaning: "Done, after `session.close`", client: "stop" },
   1001: { meaning: "The other side goes away", client: "resume or open a new session" },
-  1003: { meaning: "Data of a kind that cannot be taken", client: "fix the client" },
+  1003: { meaning: "An event came as a binary message", client: "fix the client" },
   1006: { meaning: "The connection was lost (never on the wire)", client: "resume now" },
   1007: { meaning: "Too many wrong messages", client: "fix the client" },
   1009: { meaning: "A message was too large", client: "fix the client" },
@@ -105,6 +105,7 @@ export type ErrorCodeName =
   | "invalid_json"
   | "invalid_event"
   | "invalid_frame"
+  | "unsupported_data"
   | "invalid_audio"
   | "invalid_sample_rate"
   | "invalid_image"
@@ -489,9 +490,9 @@ export interface SessionLoading {
   event_id: string;
   /** `event_id` of the client event that this answers. */
   source_event_id?: string;
-  /** avatar, warm_up, or another of later versions. */
+  /** avatar, or another of later versions. */
   stage: string;
-  /** 0 to 1. */
+  /** 0 to 1, by steps and not by time. */
   progress: number;
 }
 
