@@ -31,31 +31,72 @@ EPS = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of one attention call, and of the rows around it."""
+    """Sizes and options of one attention call.
+
+    `padding`: so many last keys are none, by `lengths`. `block`: block-causal, positions of a
+    block. `lse`: the log-sum-exp is wanted, as a ring's parts need it.
+    """
 
     queries: int
     keys: int
     heads: int
     head_dim: int
     bias: bool = False
+    padding: int = 0
+    block: int | None = None
+    lse: bool = False
 
     @property
     def words(self) -> str:
-        text = f"{self.queries}x{self.keys}, {self.heads} heads of {self.head_dim}"
-        return text + (", bias" if self.bias else "")
+        """Sizes and options in a few words."""
+        parts = [f"{self.queries}x{self.keys}", f"{self.heads} heads of {self.head_dim}"]
+        parts += ["bias"] if self.bias else []
+        parts += [f"{self.padding} padded"] if self.padding else []
+        parts += [f"blocks of {self.block}"] if self.block is not None else []
+        return ", ".join(parts + (["lse"] if self.lse else []))
+
+    @property
+    def flops(self) -> float:
+        """Of both products, over the scores that count."""
+        return 4.0 * self.scores * self.heads * self.head_dim
+
+    @property
+    def scores(self) -> int:
+        """Pairs of a query and a key that it may see, of one head."""
+        keys = self.keys - self.padding
+        if self.block is None:
+            return self.queries * keys
+        shift = self.keys - self.queries
+        ends = ((shift + i) // self.block * self.block + self.block for i in range(self.queries))
+        return sum(min(end, keys) for end in ends)
 
 
-# The 14B model's chunk on one GPU and on one of eight, its text, one latent frame's audio.
+# The 14B model's chunk on one GPU and on one of eight, its text, its image.
 SHAPES = (
     Shape(queries=12096, keys=12096, heads=40, head_dim=128),
     Shape(queries=12096, keys=12096, heads=5, head_dim=128),
     Shape(queries=12096, keys=64, heads=40, head_dim=128, bias=True),
     Shape(queries=12096, keys=257, heads=40, head_dim=128),
+)
+# A ring's part, a batch of unequal lengths, causal latent frames of 1344 tokens; the other head
+# size at the same width, and the embedded model's.
+OPTION_SHAPES = (
+    Shape(queries=12096, keys=12096, heads=5, head_dim=128, lse=True),
+    Shape(queries=6048, keys=6048, heads=10, head_dim=128, lse=True),
+    Shape(queries=12096, keys=12096, heads=5, head_dim=128, padding=1344),
+    Shape(queries=12096, keys=12096, heads=5, head_dim=128, block=1344),
+    Shape(queries=12096, keys=12096, heads=10, head_dim=64),
+    Shape(queries=12096, keys=12096, heads=10, head_dim=64, lse=True),
     Shape(queries=144, keys=144, heads=4, head_dim=64),
 )
 TINY = (
     Shape(queries=24, keys=24, heads=2, head_dim=64),
     Shape(queries=24, keys=5, heads=2, head_dim=64, bias=True),
+)
+TINY_OPTIONS = (
+    Shape(queries=24, keys=24, heads=2, head_dim=64, lse=True),
+    Shape(queries=24, keys=24, heads=2, head_dim=128, padding=7),
+    Shape(queries=8, keys=24, heads=2, head_dim=64, block=6),
 )
 
 
@@ -69,7 +110,10 @@ def make_call(shape: Shape, device: torch.device, dtype: torch.dtype) -> Attenti
     q = draw(1, shape.queries, shape.heads, shape.head_dim).to(dtype)
     k, v = (draw(1, shape.keys, shape.heads, shape.head_dim).to(dtype) for _ in range(2))
     bias = draw(shape.keys) if shape.bias else None
-    return attention_call(q, k, v, bias, None, None, None, False)
+    lengths = None
+    if shape.padding:
+        lengths = torch.tensor([shape.keys - shape.padding], device=device)
+    return attention_call(q, k, v, bias, lengths, shape.block, None, shape.lse)
 
 
 def attention_timings(
@@ -78,7 +122,6 @@ def attention_timings(
     """Each backend at each shape; a line in words where one cannot serve, or fails."""
     for shape in shapes:
         call = make_call(shape, device, dtype)
-        flops = 4.0 * shape.queries * shape.keys * shape.heads * shape.head_dim
         tokens = 2 * (shape.queries + shape.keys)
         moved = float(tokens * shape.heads * shape.head_dim * call.q.element_size())
         for backend in BACKENDS.values():
@@ -92,7 +135,7 @@ def attention_timings(
                         name="attention",
                         implementation=backend.name,
                         shape=shape.words,
-                        flops=flops,
+                        flops=shape.flops,
                         moved=moved,
                     )
                     continue
@@ -176,7 +219,7 @@ def row_timings(
 def line(found: Timing) -> str:
     """One row of the table that is printed."""
     return (
-        f"{found.name:26} {found.implementation:11} {found.shape:36} "
+        f"{found.name:26} {found.implementation:11} {found.shape:44} "
         f"{found.median_s * 1e3:9.3f} ms  p90 {found.p90_s * 1e3:9.3f}  "
         f"{found.tflops:7.1f} TFLOP/s  {found.gbytes:8.1f} GB/s"
     )
@@ -207,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: list[Timing] = []
     with torch.inference_mode():
         if arguments.only != "rows":
-            shapes = TINY if arguments.dry_run else SHAPES
+            shapes = (*TINY, *TINY_OPTIONS) if arguments.dry_run else (*SHAPES, *OPTION_SHAPES)
             for entry in attention_timings(shapes, device, dtype, plan):
                 _show(entry, found)
         if arguments.only != "attention":

@@ -6,17 +6,18 @@ that it can.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
-import structlog
 import torch
 from torch import Tensor
 
 OLDEST_CAPABILITY = (8, 0)  # bf16 matrix units and asynchronous copies begin with Ampere
 
-log = structlog.get_logger("visavis.kernels")
+# the standard library's: these kernels want nothing but torch and Triton
+log = logging.getLogger("visavis.kernels")
 
 
 def differentiates(*tensors: Tensor | None) -> bool:
@@ -49,11 +50,13 @@ def tell_fallback(operation: str, chosen: str, refusals: tuple[tuple[str, str], 
         chosen: the implementation that serves it.
         refusals: (implementation, why not) of those that would have been preferred.
     """
+    because = [f"{name}: {reason}" for name, reason in refusals]
     log.warning(
-        "kernel fallback",
-        operation=operation,
-        chosen=chosen,
-        because=[f"{name}: {reason}" for name, reason in refusals],
+        "kernel fallback: %s by %s, because of %s",
+        operation,
+        chosen,
+        "; ".join(because),
+        extra={"operation": operation, "chosen": chosen, "because": because},
     )
 
 

@@ -112,7 +112,12 @@ def run_attention(call: AttentionCall, backend: str = "auto") -> Result:
                 raise
             reason = f"it failed: {(str(error) or type(error).__name__).splitlines()[0]}"
             _FAILED[name, _kind(call)] = reason
-            log.error("attention backend failed", backend=name, reason=reason)
+            log.error(
+                "attention backend %s: %s",
+                name,
+                reason,
+                extra={"backend": name, "reason": reason},
+            )
             refusals.append((name, reason))
             continue
         _tell(call, backend, name, refusals)
