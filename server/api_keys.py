@@ -18,7 +18,20 @@ MAX_KEY_LENGTH = 512
 PREFIX = "vv_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"key", "sha256", "scopes", "max_sessions", "minutes_per_day"}
+_FIELDS = {
+    "key",
+    "sha256",
+    "scopes",
+    "max_sessions",
+    "minutes_per_day",
+    "requests_per_minute",
+    "max_avatars",
+    "max_queued_videos",
+}
+# Unless an entry says otherwise: no key may take what all share for itself.
+REQUESTS_PER_MINUTE = 600.0
+MAX_AVATARS = 200
+MAX_QUEUED_VIDEOS = 4
 
 
 class ApiKeyError(ValueError):
@@ -34,6 +47,9 @@ class ApiKey:
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     max_sessions: int | None = None
     minutes_per_day: float | None = None
+    requests_per_minute: float = REQUESTS_PER_MINUTE
+    max_avatars: int = MAX_AVATARS
+    max_queued_videos: int = MAX_QUEUED_VIDEOS
 
     @property
     def principal(self) -> Principal:
@@ -44,6 +60,9 @@ class ApiKey:
             scopes=self.scopes,
             max_sessions=self.max_sessions,
             minutes_per_day=self.minutes_per_day,
+            requests_per_minute=self.requests_per_minute,
+            max_avatars=self.max_avatars,
+            max_queued_videos=self.max_queued_videos,
         )
 
 
@@ -98,7 +117,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """The `[keys.NAME]` tables of a TOML file. Raises ApiKeyError.
 
     Each has `sha256` (64 hexadecimal digits) or `key`, and, where wanted, `scopes`,
-    `max_sessions` and `minutes_per_day`.
+    `max_sessions`, `minutes_per_day`, `requests_per_minute`, `max_avatars`, `max_queued_videos`.
     """
     try:
         tables = tomllib.loads(path.read_text())
@@ -143,6 +162,11 @@ def _key(name: str, entry: dict[str, Any]) -> ApiKey:
         scopes=_scopes(name, entry.get("scopes")),
         max_sessions=_number(name, entry, "max_sessions", int),
         minutes_per_day=_number(name, entry, "minutes_per_day", (int, float)),
+        requests_per_minute=_number(
+            name, entry, "requests_per_minute", (int, float), REQUESTS_PER_MINUTE
+        ),
+        max_avatars=_number(name, entry, "max_avatars", int, MAX_AVATARS),
+        max_queued_videos=_number(name, entry, "max_queued_videos", int, MAX_QUEUED_VIDEOS),
     )
 
 
@@ -172,10 +196,12 @@ def _scopes(name: str, value: object) -> frozenset[Scope]:
     return frozenset(value)
 
 
-def _number(name: str, entry: dict[str, Any], field: str, kind: Any) -> Any:
+def _number(
+    name: str, entry: dict[str, Any], field: str, kind: Any, default: float | None = None
+) -> Any:
     value = entry.get(field)
     if value is None:
-        return None
+        return default
     if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
         raise ApiKeyError(f"API key {name!r}: {field} must be a number above 0")
     return value

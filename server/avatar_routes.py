@@ -52,7 +52,10 @@ def avatar_routes(server: Server) -> APIRouter:
                 param="file",
             )
         owner = caller.name if server.auth.required else None
-        return avatar_json(await server.host.upload(name, data, owner=owner, consent=consent))
+        stored = await server.host.upload(
+            name, data, owner=owner, share=caller.max_avatars, consent=consent
+        )
+        return avatar_json(stored)
 
     @router.get("/v1/avatars/{avatar_id}")
     async def get_avatar(request: Request, avatar_id: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ class AvatarStore:
     def __init__(self, root: Path, gallery: Path) -> None:
         self._root = root
         self._gallery = gallery
+        self._adding = threading.Lock()
 
     def list(self, caller: Principal | None = None) -> list[StoredAvatar]:
         """Built-in avatars in the gallery's order, then uploads, oldest first.
@@ -118,20 +120,52 @@ class AvatarStore:
         warnings: tuple[str, ...],
         *,
         owner: str | None = None,
+        share: int | None = None,
         consent: bool | None = None,
     ) -> StoredAvatar:
         """Keep an upload: `source` and `portrait` are uint8 RGB [H, W, 3].
 
-        owner: the name of the key that uploaded it, None for nobody. consent: whether the uploader
-        said that the person shown has agreed, None for nothing said.
-        Files are written anew, so that no metadata of the upload survives. Raises ProtocolError
-        `capacity` when the folder is full.
+        owner: the name of the key that uploaded it, None for nobody; it may have `share` of them.
+        consent: whether the uploader said that the person shown has agreed, None for nothing said.
+        Files are written anew, so that no metadata of the upload survives. Raises ProtocolError as
+        `check_room`.
         """
-        self._root.mkdir(parents=True, exist_ok=True)
-        if sum(1 for _ in self._root.iterdir()) >= MAX_STORED:
+        # Two that come at once must not both take the last place.
+        with self._adding:
+            self.check_room(owner, share)
+            return self._add(name, source, portrait, warnings, owner=owner, consent=consent)
+
+    def check_room(self, owner: str | None, share: int | None) -> None:
+        """Whether `owner` may upload one more. Raises ProtocolError `capacity` when the folder is
+        full, or `quota_exceeded` when that one's share of it is."""
+        if not self._root.is_dir():
+            return
+        stored = [path.name for path in self._root.iterdir()]
+        if len(stored) >= MAX_STORED:
             raise ProtocolError(
                 ErrorCode.CAPACITY, f"{MAX_STORED} avatars are stored; delete some first"
             )
+        if owner is None or share is None:
+            return
+        own = sum(1 for n in stored if (a := self._upload(n)) is not None and a.meta.owner == owner)
+        if own >= share:
+            raise ProtocolError(
+                ErrorCode.QUOTA_EXCEEDED,
+                f"{owner!r} has {own} avatars, {share} at most; delete some first, or raise its "
+                "max_avatars",
+            )
+
+    def _add(
+        self,
+        name: str,
+        source: NDArray[np.uint8],
+        portrait: NDArray[np.uint8],
+        warnings: tuple[str, ...],
+        *,
+        owner: str | None,
+        consent: bool | None,
+    ) -> StoredAvatar:
+        self._root.mkdir(parents=True, exist_ok=True)
         avatar_id = f"avatar-{secrets.token_hex(8)}"
         meta = AvatarMeta(
             id=avatar_id,

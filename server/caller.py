@@ -1,8 +1,10 @@
-"""What a session knows of whoever opened it, and of the socket that carries it now."""
+"""What a session knows of whoever opened it and of its quota, and of the socket that carries it."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from visavis.server.errors import ProtocolError
 
 
 class Caller(Protocol):
@@ -16,6 +18,18 @@ class Caller(Protocol):
 
     def check_open(self, avatar_id: str | None) -> None:
         """Raises ProtocolError when the caller may not show that avatar, or open anything."""
+        ...
+
+
+class Lease(Protocol):
+    """What a session holds of its caller's quota."""
+
+    def left_s(self) -> float | None:
+        """For how long it may go on as things are; None for ever."""
+        ...
+
+    def used_up(self) -> ProtocolError:
+        """What its client is told when nothing is left."""
         ...
 
 

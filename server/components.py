@@ -16,6 +16,7 @@ from visavis.server.metrics import Metrics
 from visavis.server.model_host import EngineLoader, ModelHost
 from visavis.server.principal import Principal, Scope
 from visavis.server.quotas import Quotas
+from visavis.server.request_rate import RequestRates
 from visavis.server.resume import ResumeDesk
 from visavis.server.tokens import ClientTokens
 from visavis.server.tracing import Tracing
@@ -43,6 +44,7 @@ class Server:
             config.allowed_origins,
         )
         self.quotas = Quotas(config.data_dir / "usage.json" if self.auth.required else None)
+        self.requests = RequestRates()
         self.desk = ResumeDesk(config)
         self.desk.reachable = self.host.computing
         self.host.on_interrupted = self._interrupt
@@ -60,7 +62,7 @@ class Server:
         return self.config.admin_port is None and is_loopback(self.config.host)
 
     def caller(self, request: HTTPConnection, scope: Scope | None = None) -> Principal:
-        """The authenticated caller of a request. Raises ProtocolError.
+        """The authenticated caller of a request, which is counted. Raises ProtocolError.
 
         What changes something is refused to pages of other origins, since a browser sends their
         forms without asking.
@@ -68,6 +70,7 @@ class Server:
         if request.scope.get("method") not in ("GET", "HEAD"):
             self.auth.check_origin(request)
         principal = self.auth.http(request)
+        self.requests.take(principal)
         if scope is not None:
             principal.require(scope)
         return principal

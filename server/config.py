@@ -94,7 +94,7 @@ class ServerConfig(BaseSettings):
     idle_timeout_s: float = Field(600.0, gt=0)
     handshake_timeout_s: float = Field(10.0, gt=0)
     slow_client_s: float = Field(10.0, gt=0)
-    max_input_rate: float = Field(8.0, gt=1)
+    max_input_rate: float = Field(20.0, gt=1)
     # The longer side of pictures that clients may ask for; never less than the model's own.
     max_output_side: int = Field(512, ge=64, le=2048)
     resume_ttl_s: float = Field(30.0, ge=0)

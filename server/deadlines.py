@@ -5,9 +5,12 @@ from __future__ import annotations
 from visavis.server.config import ServerConfig
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import SessionExpiring
+from visavis.server.events.base import ExpiryReason
 
 # How long before its end a session is told, at most; short limits are told at a fifth.
 WARN_S = 30.0
+# An end that has come nearer by more than this since it was told is told again.
+SOONER_S = 2.0
 
 
 def server_draining() -> ProtocolError:
@@ -28,13 +31,18 @@ class Deadlines:
         self._end_s = now_s + config.max_session_s
         self._active_s = now_s
         self._drain_s: float | None = None
-        self._warned_end = False
+        self._bound: tuple[float, ProtocolError] | None = None
+        self._warned_end_s: float | None = None
         self._warned_idle = False
 
     def active(self, now_s: float) -> None:
         """The client did something, or the avatar speaks."""
         self._active_s = now_s
         self._warned_idle = False
+
+    def bound(self, end_s: float, error: ProtocolError) -> None:
+        """The session ends with `error` at `end_s`, unless that is told anew, or before."""
+        self._bound = (end_s, error)
 
     def drain(self, by_s: float) -> None:
         """The server stops at `by_s`."""
@@ -46,11 +54,10 @@ class Deadlines:
         """What to announce and what ends the session; `busy` while a response is open."""
         if self._drain_s is not None and (not busy or now_s >= self._drain_s):
             return None, server_draining()
-        if now_s >= self._end_s:
-            limit = self._config.max_session_s
-            return None, ProtocolError(
-                ErrorCode.MAX_DURATION, f"the session has reached its {limit:g} s; open a new one"
-            )
+        end_s, error = self._end
+        if now_s >= end_s:
+            told = self._warned_end_s is not None
+            return None if told else _expiring("max_duration", 0.0), error
         idle_end_s = self._active_s + self._config.idle_timeout_s
         if now_s >= idle_end_s:
             limit = self._config.idle_timeout_s
@@ -59,12 +66,29 @@ class Deadlines:
             )
         return self._warning(now_s, idle_end_s), None
 
+    @property
+    def _end(self) -> tuple[float, ProtocolError]:
+        """When the session is to end, whatever it does, and with what."""
+        limit = self._config.max_session_s
+        error = ProtocolError(
+            ErrorCode.MAX_DURATION, f"the session has reached its {limit:g} s; open a new one"
+        )
+        own = (self._end_s, error)
+        return own if self._bound is None else min(own, self._bound, key=lambda end: end[0])
+
     def _warning(self, now_s: float, idle_end_s: float) -> SessionExpiring | None:
-        end_left_s, idle_left_s = self._end_s - now_s, idle_end_s - now_s
-        if not self._warned_end and end_left_s <= min(WARN_S, self._config.max_session_s / 5):
-            self._warned_end = True
-            return SessionExpiring(reason="max_duration", deadline_s=round(end_left_s, 3))
+        end_s, _ = self._end
+        early_s = min(WARN_S, self._config.max_session_s / 5) if end_s == self._end_s else WARN_S
+        sooner = self._warned_end_s is None or end_s < self._warned_end_s - SOONER_S
+        if sooner and end_s - now_s <= early_s:
+            self._warned_end_s = end_s
+            return _expiring("max_duration", end_s - now_s)
+        idle_left_s = idle_end_s - now_s
         if not self._warned_idle and idle_left_s <= min(WARN_S, self._config.idle_timeout_s / 5):
             self._warned_idle = True
-            return SessionExpiring(reason="idle", deadline_s=round(idle_left_s, 3))
+            return _expiring("idle", idle_left_s)
         return None
+
+
+def _expiring(reason: ExpiryReason, left_s: float) -> SessionExpiring:
+    return SessionExpiring(reason=reason, deadline_s=round(left_s, 3))

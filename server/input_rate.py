@@ -5,7 +5,7 @@ from __future__ import annotations
 from visavis.server.errors import ErrorCode, ProtocolError
 
 # A message costs at least so much, however little audio it holds: parsing it is work.
-MIN_COST_S = 0.001
+MIN_COST_S = 0.0025
 
 
 class InputMeter:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from visavis.server import events as ev
 from visavis.server.admission import Admission
-from visavis.server.caller import Caller, Connection
+from visavis.server.caller import Caller, Connection, Lease
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import MAX_FADE_MS, Conversation
 from visavis.server.deadlines import Deadlines
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 # Of what session.loading tells; the rest is to open the stream.
 PREPARED_SHARE = 0.9
+LEASE_ASKED_EVERY_S = 1.0
 
 
 class LiveSession:
@@ -56,7 +57,7 @@ class LiveSession:
         metrics: Metrics,
         desk: ResumeDesk,
         caller: Caller | None = None,
-        lease: Callable[[], AbstractContextManager[object]] | None = None,
+        lease: Callable[[], AbstractContextManager[Lease]] | None = None,
     ) -> None:
         self.id = f"sess_{uuid.uuid4().hex[:20]}"
         self.out = Outbound(socket, config, metrics, admission, on_slow=self.fail)
@@ -77,7 +78,9 @@ class LiveSession:
         self._config = config
         self._metrics = metrics
         self._desk = desk
-        self._lease = lease
+        self._take_lease = lease
+        self._lease: Lease | None = None
+        self._lease_asked_s = float("-inf")
         self._stack = ExitStack()
         self.production: Production | None = None
         self._meter: InputMeter | None = None
@@ -113,8 +116,8 @@ class LiveSession:
 
     async def take_place(self) -> None:
         """Wait for a place and for what the caller may use; `end` gives both back."""
-        if self._lease is not None:
-            self._stack.enter_context(self._lease())
+        if self._take_lease is not None:
+            self._lease = self._stack.enter_context(self._take_lease())
         self._stack.callback(await self._admission.join(self, self._queued))
 
     def _loading(self, progress: float) -> None:
@@ -316,6 +319,7 @@ class LiveSession:
         open_responses = conversation is not None and conversation.has_open_responses
         if open_responses:
             self.deadlines.active(now_s)
+        self._ask_lease(now_s)
         warning, end = self.deadlines.due(now_s, busy=open_responses)
         if warning is not None:
             self.out.post(warning)
@@ -336,6 +340,15 @@ class LiveSession:
                     ErrorCode.SLOW_CLIENT, f"no playback.update made room for media in {limit:g} s"
                 )
             )
+
+    def _ask_lease(self, now_s: float) -> None:
+        """What the key has left also depends on its other sessions."""
+        if self._lease is None or now_s - self._lease_asked_s < LEASE_ASKED_EVERY_S:
+            return
+        self._lease_asked_s = now_s
+        left_s = self._lease.left_s()
+        if left_s is not None:
+            self.deadlines.bound(now_s + left_s, self._lease.used_up())
 
     @property
     def holdable(self) -> bool:

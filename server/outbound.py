@@ -278,9 +278,7 @@ class Outbound:
         """The client has not read for too long; should it read now, it learns why it is closed."""
         if self._closing is None:
             limit = self._config.slow_client_s
-            self._on_slow(
-                ProtocolError(ErrorCode.SLOW_CLIENT, f"nothing was read for {limit:g} s")
-            )
+            self._on_slow(ProtocolError(ErrorCode.SLOW_CLIENT, f"nothing was read for {limit:g} s"))
         assert self._closing is not None
         self._overflowed = True
         self._keep_owed()

@@ -18,7 +18,9 @@ class Principal:
     """An authenticated caller; never holds a secret, so that it may be logged.
 
     name: the API key's, which is also the owner of what is uploaded. max_sessions: sockets at a
-    time. minutes_per_day: of live sessions in a UTC day. avatar_id, origin, max_session_s: what a
+    time. minutes_per_day: of live sessions in a UTC day. requests_per_minute: over HTTP.
+    max_avatars, max_queued_videos: its share of uploads that are kept, and of renderings that wait.
+    None is no limit. avatar_id, origin, max_session_s: what a
     client token is bound to, None for no bound. token_id: a client token's `jti`. expired: the
     token is too old to open a session and may only resume one.
     """
@@ -28,6 +30,9 @@ class Principal:
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     max_sessions: int | None = None
     minutes_per_day: float | None = None
+    requests_per_minute: float | None = None
+    max_avatars: int | None = None
+    max_queued_videos: int | None = None
     avatar_id: str | None = None
     origin: str | None = None
     max_session_s: float | None = None

@@ -1,6 +1,7 @@
 """How many sessions and minutes a key may use. Belongs to the event loop.
 
-Counted on this replica; with n replicas a key may use up to n times as much.
+Counted on this replica; with n replicas a key may use up to n times as much. What a session uses is
+measured by the monotonic clock; the wall clock says on which day (UTC) that falls.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,8 @@ DAY_S = 86_400
 RETRY_AFTER_S = 5.0
 # A token serves one viewer; the second place is for a page that is loaded anew.
 TOKEN_SESSIONS = 2
+# Minutes that a process which dies forgets, at most.
+WRITE_EVERY_S = 60.0
 
 
 class _Usage(msgspec.Struct, kw_only=True):
@@ -34,20 +36,44 @@ class _Usage(msgspec.Struct, kw_only=True):
     seconds: dict[str, float] = {}
 
 
-@dataclass(slots=True, eq=False)
-class _Lease:
-    principal: Principal
-    since_s: float
+class Lease:
+    """What one session holds while it lives."""
+
+    def __init__(self, quotas: Quotas, principal: Principal, since_s: float) -> None:
+        self.principal = principal
+        # Up to when, on the monotonic clock, it was charged.
+        self.charged_s = since_s
+        self._quotas = quotas
+
+    def left_s(self) -> float | None:
+        """For how long this session may go on if all others of its key do, too; None for ever."""
+        remaining_s = self._quotas.remaining_s(self.principal)
+        if remaining_s is None:
+            return None
+        return remaining_s / max(1, self._quotas.sessions(self.principal.name))
+
+    def used_up(self) -> ProtocolError:
+        """What its client is told at the end."""
+        return self._quotas.minutes_used_up(self.principal)
 
 
 class Quotas:
-    """Usage of every key. file: where it outlives a restart, None to forget. `now` as time.time."""
+    """Usage of every key. file: where it outlives a restart, None to forget. `now` as time.time,
+    `clock` as time.monotonic."""
 
-    def __init__(self, file: Path | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        file: Path | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._file = file
         self._now = now
-        self._leases: set[_Lease] = set()
+        self._clock = clock
+        self._leases: set[Lease] = set()
         self._usage = self._read()
+        self._written_s = clock()
 
     def sessions(self, name: str) -> int:
         """Open sessions of a key."""
@@ -57,27 +83,22 @@ class Quotas:
         """What is left of today's minutes in seconds, live sessions included; None for no limit."""
         if principal.minutes_per_day is None:
             return None
-        now = self._now()
-        self._roll_over(now)
-        live = sum(
-            self._today_s(lease, now)
-            for lease in self._leases
-            if lease.principal.name == principal.name
-        )
-        used = self._usage.seconds.get(principal.name, 0.0) + live
+        self._charge()
+        used = self._usage.seconds.get(principal.name, 0.0)
         return max(0.0, principal.minutes_per_day * 60 - used)
 
     @contextmanager
-    def lease(self, principal: Principal) -> Iterator[None]:
+    def lease(self, principal: Principal) -> Iterator[Lease]:
         """Count a session while it lives. Raises ProtocolError `quota_exceeded`."""
         self._check(principal)
-        lease = _Lease(principal, self._now())
+        lease = Lease(self, principal, self._clock())
         self._leases.add(lease)
         try:
-            yield
+            yield lease
         finally:
+            self._charge()
             self._leases.discard(lease)
-            self._charge(lease)
+            self._write()
 
     def _check(self, principal: Principal) -> None:
         used = self.sessions(principal.name)
@@ -97,30 +118,39 @@ class Quotas:
             )
         remaining_s = self.remaining_s(principal)
         if remaining_s is not None and remaining_s <= 0:
-            now = self._now()
-            raise ProtocolError(
-                ErrorCode.QUOTA_EXCEEDED,
-                f"{principal.name!r} has used its {principal.minutes_per_day:g} minutes of today "
-                "(UTC); wait for the next day or raise minutes_per_day",
-                retry_after_s=(int(now // DAY_S) + 1) * DAY_S - now,
-            )
+            raise self.minutes_used_up(principal)
 
-    def _charge(self, lease: _Lease) -> None:
-        now = self._now()
-        self._roll_over(now)
-        name = lease.principal.name
-        used = self._usage.seconds.get(name, 0.0)
-        self._usage.seconds[name] = used + self._today_s(lease, now)
-        self._write()
+    def minutes_used_up(self, principal: Principal) -> ProtocolError:
+        """The error of a key that has nothing left today."""
+        next_day_s = (self._usage.day + 1) * DAY_S
+        return ProtocolError(
+            ErrorCode.QUOTA_EXCEEDED,
+            f"{principal.name!r} has used its {principal.minutes_per_day:g} minutes of today "
+            "(UTC); wait for the next day or raise minutes_per_day",
+            retry_after_s=max(1.0, next_day_s - self._now()),
+        )
 
-    def _today_s(self, lease: _Lease, now: float) -> float:
-        """How much of a session falls on today; 0 where the wall clock went back."""
-        return max(0.0, now - max(lease.since_s, self._usage.day * DAY_S))
+    def _charge(self) -> None:
+        """Bring every live session's usage up to now."""
+        now_s, today_s = self._clock(), self._roll_over()
+        for lease in self._leases:
+            used_s, lease.charged_s = now_s - lease.charged_s, now_s
+            name = lease.principal.name
+            before_s = self._usage.seconds.get(name, 0.0)
+            self._usage.seconds[name] = before_s + min(used_s, today_s)
+        if now_s - self._written_s >= WRITE_EVERY_S:
+            self._write()
 
-    def _roll_over(self, now: float) -> None:
-        day = int(now // DAY_S)
-        if day != self._usage.day:
-            self._usage = _Usage(day=day)
+    def _roll_over(self) -> float:
+        """Begin to count anew on another day; returns the most that can have been used on it since
+        sessions were charged last."""
+        wall_s = self._now()
+        day = int(wall_s // DAY_S)
+        # A clock that is set back over midnight has not given the day back.
+        if day in (self._usage.day, self._usage.day - 1):
+            return float("inf")
+        self._usage = _Usage(day=day)
+        return wall_s - day * DAY_S
 
     def _read(self) -> _Usage:
         today = int(self._now() // DAY_S)
@@ -135,7 +165,8 @@ class Quotas:
         return _Usage(day=today)
 
     def _write(self) -> None:
-        """A few hundred bytes, once a session, so that it may be done on the event loop."""
+        """A few hundred bytes, once a session and once a minute: no work for another thread."""
+        self._written_s = self._clock()
         if self._file is None:
             return
         try:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from visavis.server import events as ev
 from visavis.server.admission import Admission
-from visavis.server.caller import Caller
+from visavis.server.caller import Caller, Lease
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import stamp_source
 from visavis.server.errors import ErrorCode, ProtocolError
@@ -61,7 +61,7 @@ class RealtimeSession:
         metrics: Metrics,
         desk: ResumeDesk,
         caller: Caller | None = None,
-        lease: Callable[[], AbstractContextManager[object]] | None = None,
+        lease: Callable[[], AbstractContextManager[Lease]] | None = None,
     ) -> None:
         self._socket = socket
         self._host = host

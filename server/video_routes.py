@@ -35,7 +35,7 @@ def video_routes(server: Server) -> APIRouter:
     async def create(request: Request) -> dict[str, object]:
         """Queue a rendering of a recording, spoken by an avatar."""
         caller = caller_of(request)
-        server.videos.check()
+        server.videos.check(caller)
         async with read_form(request, "audio") as form:
             avatar_id = form.fields.get("avatar_id")
             if not avatar_id:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +31,8 @@ DRAINED = "the server is shutting down; ask again"
 class VideoJobs:
     """All renderings of one server. Belongs to the event loop.
 
-    Files lie under `data_dir/videos` and go with their jobs: the oldest finished one when there
-    are more than `max_videos`, and all when the server ends.
+    Files lie under `data_dir/videos` and go with their jobs: a finished one when there are more
+    than `max_videos`, and all when the server ends.
     """
 
     def __init__(
@@ -79,8 +79,11 @@ class VideoJobs:
             self._working.cancel()
         self._idle.set()
 
-    def check(self) -> None:
-        """Raises ProtocolError `server_draining`, `model_loading` or `capacity`."""
+    def check(self, caller: Principal) -> None:
+        """Whether `caller` may have one more wait.
+
+        Raises ProtocolError `server_draining`, `model_loading`, `capacity` or `quota_exceeded`.
+        """
         if self._refusing:
             raise ProtocolError(ErrorCode.SERVER_DRAINING, DRAINED, retry_after_s=RETRY_AFTER_S)
         self._host.check_computes()
@@ -90,6 +93,17 @@ class VideoJobs:
                 f"{MAX_QUEUED} videos wait already; try again later",
                 retry_after_s=RETRY_AFTER_S,
             )
+        waiting, share = (
+            sum(job.owner == caller.name for job in self._queue),
+            caller.max_queued_videos,
+        )
+        if share is not None and waiting >= share:
+            raise ProtocolError(
+                ErrorCode.QUOTA_EXCEEDED,
+                f"{waiting} videos of {caller.name!r} wait already, {share} at most; try again "
+                "later, or raise its max_queued_videos",
+                retry_after_s=RETRY_AFTER_S,
+            )
 
     @contextlib.contextmanager
     def new_job(self, caller: Principal, owner: str | None, avatar_id: str) -> Iterator[VideoJob]:
@@ -97,7 +111,7 @@ class VideoJobs:
 
         Raises ProtocolError as `check` does, or `avatar_not_found`.
         """
-        self.check()
+        self.check(caller)
         avatar = self._store.get(avatar_id, caller)
         video_id = f"video-{secrets.token_hex(8)}"
         job = VideoJob(
@@ -110,7 +124,7 @@ class VideoJobs:
         job.folder.mkdir(parents=True)
         try:
             yield job
-            self.check()
+            self.check(caller)
         except BaseException:
             shutil.rmtree(job.folder, ignore_errors=True)
             raise
@@ -141,10 +155,15 @@ class VideoJobs:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _forget_oldest(self) -> None:
-        over = [job for job in self._jobs.values() if job.over]
-        for job in over[: max(0, len(self._jobs) + 1 - self._config.max_videos)]:
-            del self._jobs[job.id]
-            shutil.rmtree(job.folder, ignore_errors=True)
+        """Make room for one: of those who have most, the oldest that is finished."""
+        while len(self._jobs) >= self._config.max_videos:
+            over = [job for job in self._jobs.values() if job.over]
+            if not over:
+                return
+            owned = Counter(job.owner for job in self._jobs.values())
+            oldest = max(over, key=lambda job: owned[job.owner])
+            del self._jobs[oldest.id]
+            shutil.rmtree(oldest.folder, ignore_errors=True)
 
     async def _work(self) -> None:
         while True:

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 _MAGIC = b"visavis-bundle-1"
 _EXPIRY = struct.Struct(">Q")
 _NONCE_BYTES = 12
+# Clocks of replicas may differ by so much.
+LEEWAY_S = 5.0
 _PURPOSE = b"visavis session hand-over"
 
 
@@ -56,7 +58,7 @@ class Sealer:
         if len(sealed) < start + _NONCE_BYTES or not head.startswith(_MAGIC):
             raise SealError("not a sealed session")
         (expiry_ms,) = _EXPIRY.unpack(head[len(_MAGIC) :])
-        if now_s * 1000 > expiry_ms:
+        if (now_s - LEEWAY_S) * 1000 > expiry_ms:
             raise SealError("the sealed session is too old")
         body = sealed[start + _NONCE_BYTES :]
         try:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from visavis.server.handover.seal import LEEWAY_S
+
 _SUFFIX = ".session"
 
 
@@ -71,7 +73,7 @@ class FolderStore:
 
     def sweep(self) -> None:
         """Remove files that are too old, whoever left them."""
-        oldest_s = time.time() - self._ttl_s
+        oldest_s = time.time() - self._ttl_s - LEEWAY_S
         for path in self._folder.glob("*.*"):
             if path.suffix not in (_SUFFIX, ".part"):
                 continue

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from visavis.server.api_keys import KeyRing, parse_keys
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.principal import ANONYMOUS, Principal
-from visavis.server.tokens import ClientTokens
+from visavis.server.tokens import LEEWAY_S, ClientTokens
 
 KEYS = KeyRing(parse_keys("app:0123456789abcdef"))
 SECRET = "s" * 32
@@ -71,6 +71,30 @@ def test_an_old_token_only_resumes_and_then_nothing() -> None:
     assert refused.value.code is ErrorCode.TOKEN_EXPIRED
     clock.now_s += 100
     assert code_of(tokens, value) is ErrorCode.TOKEN_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("jump_s", "code"),
+    [
+        (-LEEWAY_S + 1, None),
+        (-LEEWAY_S - 1, ErrorCode.INVALID_TOKEN),
+        (-86_400, ErrorCode.INVALID_TOKEN),
+        (60 + LEEWAY_S - 1, None),
+        (86_400, ErrorCode.TOKEN_EXPIRED),
+    ],
+)
+def test_clocks_of_replicas_may_differ_by_a_little(jump_s: float, code: ErrorCode | None) -> None:
+    """The same for a clock that jumps: a token of the future is as suspect as an old one."""
+    clock = Clock()
+    tokens = ClientTokens(KEYS, (SECRET,), now=clock)
+    value = tokens.issue(app(), max_session_s=100, ttl_s=60).value
+    clock.now_s += jump_s
+    if code is None:
+        assert not tokens.verify(value).expired
+    else:
+        assert code_of(tokens, value) is code
+    clock.now_s -= jump_s
+    assert not tokens.verify(value).expired
 
 
 def test_secrets_rotate_and_keys_are_withdrawn() -> None:
