@@ -64,7 +64,7 @@ class Conversation(Playout):
             rate=self.rate,
             generation=self.generation,
             timeline=self.timeline.save(),
-            ready=tuple(self.ready),
+            ready=tuple(frame.settled() for frame in self.ready),
             state=self.state,
             base_state=self._base_state,
             played_pts_us=self.played_pts_us,

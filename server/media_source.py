@@ -31,9 +31,10 @@ class MediaSource:
         self._told_s = float("-inf")
 
     def wait_s(self, now_s: float) -> float | None:
-        """Seconds until the next frame may go, 0 for now; None when there is none, or no credit."""
+        """Seconds until the next frame may go, 0 for now; None when there is none, or its picture
+        is still being made, or there is no credit."""
         ready = self._conversation.ready
-        if not ready:
+        if not ready or not ready[0].made:
             return None
         # Idle frames in front of speech must not hold it back.
         idle = ready[0].response == 0 and ready[-1].response == 0
@@ -52,6 +53,7 @@ class MediaSource:
 
         Raises IndexError when no frame is ready.
         """
+        self._conversation.ready[0] = self._conversation.ready[0].settled()
         self._recode()
         index = self._conversation.next_index
         credit = self._pacer.credit(index, now_s)

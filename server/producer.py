@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 
 import structlog
@@ -22,6 +23,7 @@ from visavis.server.pacing import FRAME_S, Pacer
 from visavis.server.picture_stream import scaled_size
 from visavis.server.production_stats import ProductionStats
 from visavis.server.stream import EngineStream
+from visavis.server.timeline import FrameInTheMaking, Picture
 from visavis.server.turn_planner import TurnPlanner
 
 log = structlog.get_logger(__name__)
@@ -74,6 +76,8 @@ class Producer:
         self._idle_unwanted = False
         self._stopping = False
         self._speaks = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: BaseException | None = None
 
     def session_stats(self, *, dropped: int) -> ev.SessionStats:
         """How the engine keeps up with this session; `dropped` pictures were left out so far."""
@@ -127,13 +131,15 @@ class Producer:
 
     async def run(self) -> None:
         """Generate until `stop` or until cancelled. Raises what the engine raises."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
 
         def emit(frame: MediaFrame) -> None:
             loop.call_soon_threadsafe(self._on_frame, frame)
 
         try:
             while not self._stopping:
+                if self._failure is not None:
+                    raise self._failure
                 self._wake.clear()
                 now_s = time.monotonic()
                 if not self._host.computes:
@@ -182,7 +188,21 @@ class Producer:
 
     def _on_frame(self, frame: MediaFrame) -> None:
         if self._conversation.offer(frame):
+            if isinstance(frame, FrameInTheMaking):
+                frame.picture.add_done_callback(self._picture_done)
             self._on_change()
+
+    def _picture_done(self, picture: Future[Picture]) -> None:
+        """On the thread that made it."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._on_picture, picture)
+
+    def _on_picture(self, picture: Future[Picture]) -> None:
+        if not picture.cancelled() and picture.exception() is not None:
+            self._failure = picture.exception()
+            self.wake()
+        self._on_change()
 
     def _count_speaker(self, speaks: bool) -> None:
         self._host.load.speaking += int(speaks) - int(self._speaks)

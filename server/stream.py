@@ -1,4 +1,5 @@
-"""One session's engine state: PCM in, encoded frames out. Lives on the engine thread only."""
+"""One session's engine state: PCM in, encoded frames out. Lives on the engine thread; pictures
+may be compressed beside it."""
 
 from __future__ import annotations
 
@@ -7,15 +8,17 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
 
-from visavis.server.conversation import MediaFrame
+from visavis.server.frame_clock import EncodingTime, FrameClock
 from visavis.server.order import Order, Outcome, StreamState, Turn
-from visavis.server.pacing import FRAME_S
+from visavis.server.picture_line import PictureLine
 from visavis.server.picture_stream import PictureStream
+from visavis.server.timeline import FrameInTheMaking, MediaFrame, Picture
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +33,6 @@ log = structlog.get_logger(__name__)
 REMEMBERED_ORDINALS = 256
 # A picture that would come so long after its time is not made, so that its sound comes sooner.
 LATE_S = 0.2
-# But the face should not stand still: every so many frames one is shown, however late.
-LATE_SHOWN_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,20 @@ class IdleLoops:
 class EngineStream:
     """Wraps one AvatarSession with its pictures.
 
-    session: the engine's session, opened at the caller's sample rate.
+    session: the engine's session, opened at the caller's sample rate. line: where pictures are
+    compressed; None: on the engine thread, as each is made.
     """
 
-    def __init__(self, session: AvatarSession, pictures: PictureStream, loops: IdleLoops) -> None:
+    def __init__(
+        self,
+        session: AvatarSession,
+        pictures: PictureStream,
+        loops: IdleLoops,
+        line: PictureLine | None = None,
+    ) -> None:
         self._session = session
         self._pictures = pictures
+        self._line = line or PictureLine(None)
         self._loops = loops
         self._loop = loops.idle
         self._generation = -1
@@ -59,10 +68,9 @@ class EngineStream:
         self._committed = False
         self._keyframe = False
         self._response = 0
-        self._play_s: float | None = None
-        self._num_late = 0
         self._last: AvatarFrame | None = None
-        self._encode_s = 0.0
+        self._clock = FrameClock()
+        self._work = EncodingTime()
 
     def start(
         self,
@@ -75,13 +83,11 @@ class EngineStream:
 
         It ends with the chunk, at once if there is none to make.
         """
-        self._encode_s = 0.0
+        self._line.check()
         self._take(order)
         ended: Future[Outcome] = Future()
         session = self._session
         session.num_steps = order.quality.num_steps
-        self._pictures.limit(scale=order.quality.scale, fps=order.quality.fps)
-        self._play_s = None
         self._attend(order.listening)
         speech, idle = self._speech_chunk(order), False
         if speech is not None:
@@ -141,6 +147,7 @@ class EngineStream:
         from visavis.engine.session_file import pack_session
 
         self._go_back(last_ordinal)
+        self._line.wait()
         if self._places:
             # Of a chunk that was abandoned, what was shown of it counts.
             self._session.rewind(self._places[-1][1])
@@ -167,6 +174,7 @@ class EngineStream:
     def close(self) -> None:
         """Free the encoder; the engine's session is garbage from here on."""
         self._session.clear_audio()
+        self._line.close()
         self._pictures.close()
 
     def _attend(self, listening: bool) -> None:
@@ -201,6 +209,7 @@ class EngineStream:
             undone = True
         if not undone:
             return
+        self._line.drop(ordinal)
         self._loop.interrupt()
         self._last = None
         # What the client has not got cannot be what the next picture is predicted from.
@@ -239,6 +248,7 @@ class EngineStream:
         ask_again_s = None
         if order.speech is not None and end is None:
             ask_again_s = order.speech.wait_s(ready=ready, longest=longest)
+        work = self._work.take()
         return Outcome(
             buffered_samples=session.buffered_samples,
             longest_chunk=longest,
@@ -248,8 +258,8 @@ class EngineStream:
             chunk_frames=chunk_frames,
             frames=end.frames if end is not None else repeated,
             speech=speech,
-            busy_s=end.busy_s if end is not None else self._encode_s,
-            encode_s=self._encode_s,
+            busy_s=work.beside_s + (end.busy_s - work.waited_s if end is not None else work.here_s),
+            encode_s=work.beside_s + work.here_s,
             wait_s=None if end is None else end.wait_s,
         )
 
@@ -267,7 +277,6 @@ class EngineStream:
         return count
 
     def _encode(self, frame: AvatarFrame, order: Order, *, idle: bool) -> MediaFrame:
-        started = time.monotonic()
         # What was queued of another generation is gone, so nothing may be predicted from it.
         fresh = order.input.generation != self._generation or self._keyframe
         self._generation, self._keyframe = order.input.generation, False
@@ -275,36 +284,35 @@ class EngineStream:
         # An answer is seen from its first frame on, whatever rate the pictures have.
         begins = response not in (0, self._response)
         self._response = response
-        late = self._is_late(order, started) and not (idle or fresh or begins)
-        if late:
-            self._num_late += 1
-            video, keyframe = b"", False
-            # One that has no picture at this rate anyway is not late.
-            late = self._pictures.leave_out()
-        else:
-            self._num_late = 0
-            video, keyframe = self._pictures.encode(frame.pixels, keyframe=fresh, wanted=begins)
-        self._encode_s += time.monotonic() - started
+        ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         self._last = frame
-        self._places.append((self._ordinal, frame.index))
-        encoded = MediaFrame(
+        self._places.append((ordinal, frame.index))
+        make = partial(self._picture, frame, order, fresh=fresh, begins=begins, idle=idle)
+        blank = MediaFrame(
             generation=order.input.generation,
             response=response,
             audio=frame.audio.astype("<i2").tobytes(),
-            video=video,
-            keyframe=keyframe,
+            video=b"",
+            keyframe=False,
             last=frame.last,
-            late=late,
-            ordinal=self._ordinal,
+            ordinal=ordinal,
         )
-        self._ordinal += 1
-        return encoded
+        # Somebody waits for the first picture of an answer, and another thread would have to begin.
+        if not self._line.beside or (begins and self._line.idle):
+            self._line.check()
+            return blank.with_picture(self._work.here(make))
+        add = partial(self._line.add, ordinal, partial(self._work.beside, make))
+        return FrameInTheMaking.of(blank, self._work.waiting(add))
 
-    def _is_late(self, order: Order, now_s: float) -> bool:
-        """Whether the chunk's frames are made more slowly than they play, so that the sound had
-        better go without this picture."""
-        if self._play_s is None:
-            self._play_s = max(order.play_by_s, now_s)
-        behind_s = now_s - self._play_s
-        self._play_s += FRAME_S
-        return behind_s > LATE_S and (self._num_late + 1) % LATE_SHOWN_EVERY != 0
+    def _picture(
+        self, frame: AvatarFrame, order: Order, *, fresh: bool, begins: bool, idle: bool
+    ) -> Picture:
+        """Compress a frame, all before it having been."""
+        self._pictures.limit(scale=order.quality.scale, fps=order.quality.fps)
+        late = self._clock.is_late(order, time.monotonic(), late_s=LATE_S)
+        if late and not (idle or fresh or begins):
+            self._clock.num_late += 1
+            # One that has no picture at this rate anyway is not late.
+            return Picture(b"", False, late=self._pictures.leave_out())
+        self._clock.num_late = 0
+        return Picture(*self._pictures.encode(frame.pixels, keyframe=fresh, wanted=begins))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +13,15 @@ from visavis.server.protocol import FRAME_US, Flag, Header, Kind
 # Sent frames whose place is remembered: ten seconds, more than a client may be behind.
 REMEMBERED_FRAMES = 250
 SEQ_MASK = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A compressed picture, b"" for none; `late`: it was left out because its time was over."""
+
+    video: bytes
+    keyframe: bool
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,59 @@ class MediaFrame:
     last: bool = False
     late: bool = False
     ordinal: int = 0
+
+    @property
+    def made(self) -> bool:
+        """Whether it can go out."""
+        return True
+
+    def settled(self) -> MediaFrame:
+        """The frame with its picture, once that is made."""
+        return self
+
+    def with_picture(self, picture: Picture) -> MediaFrame:
+        """The same frame with that picture."""
+        return MediaFrame(
+            generation=self.generation,
+            response=self.response,
+            audio=self.audio,
+            video=picture.video,
+            keyframe=picture.keyframe,
+            last=self.last,
+            late=picture.late,
+            ordinal=self.ordinal,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameInTheMaking(MediaFrame):
+    """A frame whose picture is still being compressed: it has its place in the line of frames."""
+
+    picture: Future[Picture]
+
+    @classmethod
+    def of(cls, blank: MediaFrame, picture: Future[Picture]) -> FrameInTheMaking:
+        """A frame without a picture, which is to get this one."""
+        return cls(
+            generation=blank.generation,
+            response=blank.response,
+            audio=blank.audio,
+            video=b"",
+            keyframe=False,
+            last=blank.last,
+            ordinal=blank.ordinal,
+            picture=picture,
+        )
+
+    @property
+    def made(self) -> bool:
+        """See MediaFrame. A picture that failed never is: its session ends with that error."""
+        return self.picture.done() and (self.picture.cancelled() or not self.picture.exception())
+
+    def settled(self) -> MediaFrame:
+        """See MediaFrame; without a picture if there will be none."""
+        wanted = self.made and not self.picture.cancelled()
+        return self.with_picture(self.picture.result() if wanted else Picture(b"", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
