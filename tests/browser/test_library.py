@@ -1,13 +1,10 @@
-"""The published package as it is: no bundler, no demo page, a recording of what was seen."""
+"""The published package as it is: no bundler, no demo page."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
-from page_driver import begin_to_speak, figures, open_page, wait_until
 from playwright.sync_api import Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -66,65 +63,3 @@ def test_package_rejects_with_a_typed_error(caller: Page, base_url: str) -> None
     assert result["refused"] is True
     assert result["code"] == "avatar_not_found"
     assert result["remedy"]
-
-
-@pytest.mark.parametrize("video", ["h264", "jpeg"])
-def test_recording_is_a_video_with_the_speech(
-    page: Page, base_url: str, speech_wav: Path, tmp_path: Path, video: str
-) -> None:
-    open_page(page, f"{base_url}/?video={video}")
-    # A recording begins with a picture that can be decoded alone, so that it starts before.
-    page.get_by_role("button", name="Record a video").click()
-    wait_until(page, "document.getElementById('record-text').textContent > '0:00'")
-    begin_to_speak(page, speech_wav)
-    wait_until(page, "v.utterances === 1")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Stop recording").click()
-    path = tmp_path / download.value.suggested_filename
-    download.value.save_as(path)
-    assert path.suffix == ".mp4"
-    with av.open(str(path)) as file:
-        times = [float(frame.time or 0) for frame in file.decode(video=0)]
-    with av.open(str(path)) as file:
-        sound = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
-        seconds = sum(1 for _ in times) / 25
-        assert "visavis" in file.metadata.get("title", "")
-    assert len(times) > 60
-    assert np.all(np.diff(times) > 0)
-    assert np.abs(sound).max() > 0.01
-    assert abs(times[-1] - len(sound) / file_rate(path)) < 0.5
-    assert seconds > 2
-    assert figures(page).last_error is None
-
-
-def file_rate(path: Path) -> int:
-    with av.open(str(path)) as file:
-        rate: int = file.streams.audio[0].rate
-        return rate
-
-
-def corner(path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """Where the last picture of a video has its watermark, if it has one."""
-    with av.open(str(path)) as file:
-        *_, last = file.decode(video=0)
-    picture = last.to_ndarray(format="rgb24")
-    height, width, _ = picture.shape
-    return picture[-height // 12 :, -width // 3 :]
-
-
-def test_recording_says_that_it_is_synthetic_where_that_is_wanted(
-    page: Page, base_url: str, tmp_path: Path
-) -> None:
-    open_page(page, base_url)
-    whites = []
-    for marked in (False, True):
-        page.get_by_label("Write “AI-generated” on recordings").set_checked(marked)
-        page.get_by_role("button", name="Record a video").click()
-        wait_until(page, "document.getElementById('record-text').textContent > '0:00'")
-        with page.expect_download() as download:
-            page.get_by_role("button", name="Stop recording").click()
-        path = tmp_path / f"{marked}.mp4"
-        download.value.save_as(path)
-        whites.append(float((corner(path) > 215).all(axis=2).mean()))
-    # White words on a dark plate; the portrait itself has hardly any white there.
-    assert whites[1] > whites[0] + 0.03

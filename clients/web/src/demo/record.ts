@@ -14,6 +14,7 @@ export class RecordButton {
   readonly #label = byId("record-label", HTMLElement);
   readonly #mark = byId("record-mark", HTMLInputElement);
   #busy = false;
+  #saving = false;
 
   constructor(
     readonly session: AvatarSession,
@@ -21,6 +22,7 @@ export class RecordButton {
     readonly nameOfAvatar: () => string,
   ) {
     this.#button.addEventListener("click", () => void this.#toggle());
+    session.recorder.on("failed", (error) => this.toasts.show("error", complaint(error)));
     setInterval(() => this.#render(), TICK_MS);
   }
 
@@ -49,22 +51,30 @@ export class RecordButton {
   }
 
   async #finish(): Promise<void> {
-    const { blob, extension, seconds } = await this.session.recorder.stop();
+    const stopped = this.session.recorder.stop();
+    // Encoding what waits, and putting the file together, may take a moment.
+    this.#saving = true;
+    this.#render();
+    const { blob, extension, seconds, leftOut } = await stopped.finally(() => {
+      this.#saving = false;
+    });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = fileName(this.nameOfAvatar(), extension);
     link.textContent = "Save it again";
     link.click();
     const megabytes = (blob.size / 1e6).toFixed(1);
-    this.toasts.show("info", `Recorded ${seconds.toFixed(0)} seconds, ${megabytes} MB. `, link);
+    const lost = leftOut > 0 ? `; ${leftOut} pictures are missing, this device is too slow` : "";
+    const text = `Recorded ${seconds.toFixed(0)} seconds, ${megabytes} MB${lost}. `;
+    this.toasts.show("info", text, link);
   }
 
   #render(): void {
     const { active, seconds } = this.session.recorder;
     this.#button.setAttribute("aria-pressed", String(active));
-    const text = active ? clock(seconds) : "Record";
+    const text = this.#saving ? "Saving" : active ? clock(seconds) : "Record";
     if (this.#text.textContent !== text) this.#text.textContent = text;
-    const label = active ? "Stop recording" : "a video";
+    const label = this.#saving ? "the video" : active ? "Stop recording" : "a video";
     if (this.#label.textContent !== label) this.#label.textContent = label;
   }
 }

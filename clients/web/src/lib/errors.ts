@@ -163,6 +163,7 @@ export type LocalCode =
   | "recording_too_long"
   | "recorder_busy"
   | "recorder_idle"
+  | "recorder_empty"
   | "recorder_failed"
   | "recorder_unsupported";
 
@@ -223,6 +224,7 @@ export const REMEDIES: Readonly<Record<ErrorCodeName | LocalCode, string>> = {
   recording_too_long: "Cut the recording and try again.",
   recorder_busy: "Stop the running recording first.",
   recorder_idle: "Start a recording first.",
-  recorder_failed: "Record again; a keyframe is needed at the beginning.",
+  recorder_empty: "Let it run until its clock does; a recording begins with the next keyframe.",
+  recorder_failed: "Record again; close other heavy tabs and programs first.",
   recorder_unsupported: "Use a current Chrome, Edge or Safari to record.",
 };

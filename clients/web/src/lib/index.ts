@@ -26,7 +26,7 @@ export type {
   ResponseStatus,
   ServerEvent,
 } from "./protocol";
-export type { Recorder, Recording, RecordingOptions } from "./recorder";
+export type { Recorder, RecorderEvents, Recording, RecordingOptions } from "./recorder";
 export { decodeRecording, RecordingError } from "./recording";
 export type { BackoffOptions } from "./retry";
 export { type AvatarSession, connect } from "./session";

@@ -13,33 +13,37 @@ import {
   VideoSample,
   VideoSampleSource,
 } from "mediabunny";
+import { AvatarError } from "./errors";
+import type { Film } from "./film";
 import type { PassedFrame, Player } from "./player";
 import { Flag } from "./protocol";
-import type { RecordingWriter } from "./recorder";
+import type { RecordingPlan, RecordingWriter } from "./recorder";
 import { ContinuousSound, FrameTimes } from "./recorder-timeline";
-import type { WatermarkedCanvas } from "./watermark";
 import { pcmToFloat } from "./wire";
+import { WriteQueue } from "./write-queue";
 
+const NOTHING_YET = "no picture came yet that a recording begins with";
 const SOUND_QUALITY = new Quality("high");
 const PICTURE_QUALITY = new Quality("high");
 
 /** Null when this browser cannot encode what the file needs. */
-export async function openMp4Writer(
-  player: Player,
-  sampleRate: number,
-  marked: WatermarkedCanvas | null,
-): Promise<RecordingWriter | null> {
+export async function openMp4Writer({
+  player,
+  film,
+  sampleRate,
+  failed,
+}: RecordingPlan): Promise<RecordingWriter | null> {
   const audioCodec = await getFirstEncodableAudioCodec(["aac", "opus"], {
     numberOfChannels: 1,
     sampleRate,
     quality: SOUND_QUALITY,
   });
   if (!audioCodec) return null;
-  const copied = player.format.picture === "h264" && marked === null;
-  const { width, height } = player.canvas;
+  const copied = player.format.picture === "h264" && film.words === "";
+  const { width, height } = film.canvas;
   if (!copied && !(await canEncodeVideo("avc", { width, height }))) return null;
   const sound = new AudioSampleSource({ codec: audioCodec, quality: SOUND_QUALITY });
-  const video = copied ? new CopiedVideo(player) : new EncodedVideo(player.canvas, marked);
+  const video = copied ? new CopiedVideo(player) : new EncodedVideo(film);
   const target = new BufferTarget();
   const output = new Output({ format: new Mp4OutputFormat({ fastStart: "in-memory" }), target });
   output.addVideoTrack(video.source);
@@ -50,11 +54,13 @@ export async function openMp4Writer(
     date: new Date(),
   });
   await output.start();
-  return new Mp4Writer(output, target, video, sound, sampleRate);
+  return new Mp4Writer(output, target, video, sound, sampleRate, new WriteQueue(failed));
 }
 
 interface VideoWriter {
   readonly source: EncodedVideoPacketSource | VideoSampleSource;
+  /** Pictures are encoded, which takes time; each stands alone, so that some may be left out. */
+  readonly encodes: boolean;
   /** Whether a file can begin with this frame. */
   canBegin(frame: PassedFrame): boolean;
   /** Takes the picture at once; what it returns writes it. */
@@ -64,6 +70,7 @@ interface VideoWriter {
 /** The received pictures, as they came. */
 class CopiedVideo implements VideoWriter {
   readonly source = new EncodedVideoPacketSource("avc");
+  readonly encodes = false;
 
   constructor(readonly player: Player) {}
 
@@ -80,23 +87,20 @@ class CopiedVideo implements VideoWriter {
   }
 }
 
-/** What the canvas shows, with a watermark or without. */
+/** What the canvas shows. */
 class EncodedVideo implements VideoWriter {
   readonly source = new VideoSampleSource({ codec: "avc", quality: PICTURE_QUALITY });
+  readonly encodes = true;
 
-  constructor(
-    readonly canvas: HTMLCanvasElement,
-    readonly marked: WatermarkedCanvas | null,
-  ) {}
+  constructor(readonly film: Film) {}
 
   canBegin(): boolean {
     return true;
   }
 
   take(_: PassedFrame, atS: number, durationS: number): () => Promise<void> {
-    this.marked?.draw();
-    const canvas = this.marked?.canvas ?? this.canvas;
-    const sample = new VideoSample(canvas, { timestamp: atS, duration: durationS });
+    this.film.draw();
+    const sample = new VideoSample(this.film.canvas, { timestamp: atS, duration: durationS });
     return async () => {
       try {
         await this.source.add(sample);
@@ -112,8 +116,7 @@ class Mp4Writer implements RecordingWriter {
   readonly #times = new FrameTimes();
   readonly #track: ContinuousSound;
   #begun = false;
-  #pending: Promise<void> = Promise.resolve();
-  #failure: unknown = null;
+  #leftOut = 0;
 
   constructor(
     readonly output: Output,
@@ -121,6 +124,7 @@ class Mp4Writer implements RecordingWriter {
     readonly video: VideoWriter,
     readonly sound: AudioSampleSource,
     readonly sampleRate: number,
+    readonly queue: WriteQueue,
   ) {
     this.#track = new ContinuousSound(sampleRate);
   }
@@ -129,9 +133,13 @@ class Mp4Writer implements RecordingWriter {
     return this.#track.endS;
   }
 
+  get leftOut(): number {
+    return this.#leftOut;
+  }
+
   add(frame: PassedFrame): void {
     const hasPicture = frame.wire.video.length > 0;
-    if (this.#failure !== null) return;
+    if (this.queue.broken) return;
     if (!this.#begun && !(hasPicture && this.video.canBegin(frame))) return;
     this.#begun = true;
     const atS = this.#times.place(frame.dueS);
@@ -140,18 +148,19 @@ class Mp4Writer implements RecordingWriter {
     const heard = frame.audible ? pcm : new Float32Array(pcm.length);
     const sound = this.#track.append(atS, heard);
     const soundAtS = this.#track.endS - sound.length / this.sampleRate;
-    const write = hasPicture ? this.video.take(frame, atS, durationS) : null;
-    this.#enqueue(async () => {
+    const { encodes } = this.video;
+    const taken = hasPicture && (!encodes || this.queue.keepsUp);
+    if (hasPicture && !taken) this.#leftOut += 1;
+    const write = taken ? this.video.take(frame, atS, durationS) : null;
+    this.queue.add(async () => {
       await write?.();
       await this.#addSound(sound, soundAtS);
-    });
+    }, taken && encodes);
   }
 
   async finish(): Promise<Blob> {
-    await this.#pending;
-    if (this.#failure !== null) throw this.#failure;
-    if (!this.#begun) throw new Error("no picture came that a recording could begin with");
-    await this.output.finalize();
+    if (!this.#begun) throw new AvatarError({ code: "recorder_empty", message: NOTHING_YET });
+    await this.queue.finish(() => this.output.finalize());
     if (!this.target.buffer) throw new Error("the file is empty");
     return new Blob([this.target.buffer], { type: "video/mp4" });
   }
@@ -169,18 +178,10 @@ class Mp4Writer implements RecordingWriter {
       sampleRate: this.sampleRate,
       timestamp,
     });
-    await this.sound.add(sample);
-    sample.close();
-  }
-
-  #enqueue(work: () => Promise<void>): void {
-    this.#pending = this.#pending.then(async () => {
-      if (this.#failure !== null) return;
-      try {
-        await work();
-      } catch (error) {
-        this.#failure = error;
-      }
-    });
+    try {
+      await this.sound.add(sample);
+    } finally {
+      sample.close();
+    }
   }
 }

@@ -1,7 +1,6 @@
 /** The browser's own recorder, for browsers without WebCodecs: it films the canvas. */
-import type { Player } from "./player";
-import type { RecordingWriter } from "./recorder";
-import type { WatermarkedCanvas } from "./watermark";
+import type { Film } from "./film";
+import type { RecordingPlan, RecordingWriter } from "./recorder";
 
 const TYPES = [
   { mimeType: "video/mp4;codecs=avc1.42E01F,mp4a.40.2", extension: "mp4" },
@@ -11,19 +10,17 @@ const TYPES = [
 ] as const;
 
 /** Null when this browser has no MediaRecorder. */
-export function openStreamWriter(
-  player: Player,
-  marked: WatermarkedCanvas | null,
-): RecordingWriter | null {
-  if (typeof MediaRecorder === "undefined" || !("captureStream" in player.canvas)) return null;
+export function openStreamWriter({ player, film, failed }: RecordingPlan): RecordingWriter | null {
+  if (typeof MediaRecorder === "undefined" || !("captureStream" in film.canvas)) return null;
   const type = TYPES.find(({ mimeType }) => MediaRecorder.isTypeSupported(mimeType));
   if (!type) return null;
-  const stream = (marked?.canvas ?? player.canvas).captureStream();
+  const stream = film.canvas.captureStream();
   for (const track of player.audio.stream()?.getAudioTracks() ?? []) {
     stream.addTrack(track.clone());
   }
   const recorder = new MediaRecorder(stream, { mimeType: type.mimeType });
-  return new StreamWriter(recorder, type.extension, marked);
+  recorder.onerror = () => failed(new Error("the browser's recorder stopped"));
+  return new StreamWriter(recorder, type.extension, film);
 }
 
 class StreamWriter implements RecordingWriter {
@@ -34,7 +31,7 @@ class StreamWriter implements RecordingWriter {
   constructor(
     readonly recorder: MediaRecorder,
     readonly extension: string,
-    readonly marked: WatermarkedCanvas | null,
+    readonly film: Film,
   ) {
     recorder.ondataavailable = ({ data }) => this.#pieces.push(data);
     recorder.start(1000);
@@ -44,9 +41,12 @@ class StreamWriter implements RecordingWriter {
     return ((this.#stoppedAtMs ?? performance.now()) - this.#startedAtMs) / 1000;
   }
 
+  /** The browser leaves out what it cannot encode, and does not say what. */
+  readonly leftOut = 0;
+
   /** The canvas is filmed as it is; the frames themselves are not needed. */
   add(): void {
-    this.marked?.draw();
+    this.film.draw();
   }
 
   async finish(): Promise<Blob> {

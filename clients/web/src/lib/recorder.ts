@@ -3,15 +3,33 @@
  * again; JPEG pictures are encoded where WebCodecs can, else the browser's MediaRecorder films the
  * canvas. The MP4 writer is loaded with the first recording.
  */
+import { Emitter } from "./emitter";
 import { AvatarError } from "./errors";
+import { Film } from "./film";
 import type { PassedFrame, Player } from "./player";
-import { WatermarkedCanvas } from "./watermark";
 
 export interface Recording {
   blob: Blob;
   /** `mp4`, or `webm` where the browser has nothing else. */
   extension: string;
   seconds: number;
+  /** Pictures that are not in the file, for the browser's encoder was slower than real time. */
+  leftOut: number;
+}
+
+export interface RecorderEvents {
+  /** The running recording came to nothing; it is discarded. */
+  failed: AvatarError;
+}
+
+/** What a recording is made from. */
+export interface RecordingPlan {
+  player: Player;
+  film: Film;
+  /** In Hz. */
+  sampleRate: number;
+  /** To be called when nothing more can be written. */
+  failed: (error: Error) => void;
 }
 
 /** One way to make a file. */
@@ -19,6 +37,8 @@ export interface RecordingWriter {
   readonly extension: string;
   /** Length of the file so far. */
   readonly seconds: number;
+  /** Pictures that the encoder had no time for. */
+  readonly leftOut: number;
   /** Takes a frame whose moment has passed; never throws. */
   add(frame: PassedFrame): void;
   finish(): Promise<Blob>;
@@ -42,7 +62,7 @@ export interface RecorderOptions {
 
 const MAX_SECONDS = 3600;
 
-export class Recorder {
+export class Recorder extends Emitter<RecorderEvents> {
   #writer: RecordingWriter | null = null;
   #stopListening: () => void = () => {};
   #starting = false;
@@ -50,7 +70,9 @@ export class Recorder {
   constructor(
     readonly player: Player,
     readonly options: RecorderOptions,
-  ) {}
+  ) {
+    super();
+  }
 
   get active(): boolean {
     return this.#writer !== null;
@@ -79,7 +101,10 @@ export class Recorder {
     }
   }
 
-  /** Throws AvatarError `recorder_idle`, or `recorder_failed` when nothing could be written. */
+  /**
+   * Throws AvatarError `recorder_idle`, `recorder_empty` before the first keyframe came, or
+   * `recorder_failed` when nothing could be written.
+   */
   async stop(): Promise<Recording> {
     const writer = this.#writer;
     if (!writer) {
@@ -88,9 +113,11 @@ export class Recorder {
     this.#forget();
     try {
       const blob = await writer.finish();
-      return { blob, extension: writer.extension, seconds: writer.seconds };
+      const { extension, seconds, leftOut } = writer;
+      return { blob, extension, seconds, leftOut };
     } catch (error) {
-      throw new AvatarError({ code: "recorder_failed", message: String(error) });
+      writer.abort();
+      throw failure(error);
     }
   }
 
@@ -107,20 +134,37 @@ export class Recorder {
     this.#writer = null;
   }
 
+  /** While a file is finished, `stop` says what went wrong. */
+  #fail(error: Error): void {
+    if (!this.#writer) return;
+    this.discard();
+    this.emit("failed", failure(error));
+  }
+
   async #open(watermark: string): Promise<RecordingWriter> {
-    const { player } = this;
-    const marked = watermark === "" ? null : new WatermarkedCanvas(player.canvas, watermark);
+    const plan: RecordingPlan = {
+      player: this.player,
+      film: new Film(this.player.canvas, watermark),
+      sampleRate: this.options.sampleRate,
+      failed: (error) => this.#fail(error),
+    };
     if (typeof AudioEncoder !== "undefined" && typeof VideoEncoder !== "undefined") {
       const { openMp4Writer } = await import("./recorder-mp4");
-      const writer = await openMp4Writer(player, this.options.sampleRate, marked);
+      const writer = await openMp4Writer(plan);
       if (writer) return writer;
     }
     const { openStreamWriter } = await import("./recorder-stream");
-    const writer = openStreamWriter(player, marked);
+    const writer = openStreamWriter(plan);
     if (writer) return writer;
     throw new AvatarError({
       code: "recorder_unsupported",
       message: "this browser has neither WebCodecs encoders nor MediaRecorder",
     });
   }
+}
+
+function failure(error: unknown): AvatarError {
+  if (error instanceof AvatarError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new AvatarError({ code: "recorder_failed", message });
 }
