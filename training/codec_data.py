@@ -5,7 +5,7 @@ Legend: N frames, K controls.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import measure_layout
 from visavis.training.puppets.basis import PuppetBasis, fit_basis
 from visavis.training.puppets.controls import CONTROLS, INDEX
+
+CROPS_FILE: Final = "crops.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +63,41 @@ class PuppetShow:
     """The portraits of a bank folder as puppets, made on demand and kept."""
 
     def __init__(self, folder: Path, *, held: bool) -> None:
+        """`folder` is one that `puppets.bank` wrote; `held`: those that training must not see."""
         bank = np.load(folder / "bank.npz")
-        crops = np.load(folder / "crops.npz")
-        self._basis, self._rest = bank["basis"], bank["rest"]
-        self._images, self._landmarks = crops["images"], crops["landmarks"]
-        self._names = bank["names"]
+        crops = np.load(folder / CROPS_FILE)
         self.indices = np.flatnonzero((bank["split"] == "held") == held)
+        self._basis, self._rest = bank["basis"][self.indices], bank["rest"][self.indices]
+        self._names = bank["names"][self.indices]
+        self._images = crops["images"][self.indices]
+        self._landmarks = crops["landmarks"][self.indices]
         self._puppets: dict[int, Puppet] = {}
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Puppet:
-        index = int(self.indices[position])
-        if index not in self._puppets:
-            image, landmarks = self._images[index], self._landmarks[index]
-            self._puppets[index] = Puppet(
-                str(self._names[index]),
-                make_reference(Portrait(image, landmarks), torch.device("cpu")),
-                PuppetBasis(basis=self._basis[index], rest=self._rest[index]),
+        if position not in self._puppets:
+            portrait = self.portrait(position)
+            image, landmarks = portrait.image, portrait.landmarks
+            self._puppets[position] = Puppet(
+                str(self._names[position]),
+                make_reference(portrait, torch.device("cpu")),
+                PuppetBasis(basis=self._basis[position], rest=self._rest[position]),
                 mouth_look(image, measure_layout(image, landmarks)),
             )
-        return self._puppets[index]
+        return self._puppets[position]
+
+    def portrait(self, position: int) -> Portrait:
+        """The framed picture itself."""
+        return Portrait(self._images[position], self._landmarks[position])
+
+    def position(self, index: int) -> int:
+        """Where a crop of the whole bank stands here. Raises ValueError if it is of the others."""
+        position = int(np.searchsorted(self.indices, index))
+        if position == len(self.indices) or self.indices[position] != index:
+            raise ValueError(f"portrait {index} of the bank is not of this split")
+        return position
 
 
 def random_controls(rng: np.random.Generator, count: int) -> NDArray[np.float32]:

@@ -39,12 +39,12 @@ from visavis.training.distribution_matching import (
 )
 from visavis.training.dit_data import SequenceBatch
 from visavis.training.ema import Ema
-from visavis.training.hearing import Hearing
 from visavis.training.parallel import RunParts, Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, StudentRecipe
 from visavis.training.resumable_run import CHECKPOINT, AllowChanges, ResumableRun, resume_or_exit
 from visavis.training.rollout import ChunkHearing, leave_at, with_motion
+from visavis.training.run_loop import run_steps, validate
 from visavis.training.self_rollout import (
     LastChunk,
     MotionScene,
@@ -54,7 +54,7 @@ from visavis.training.self_rollout import (
     roll_to_last,
     sequence_frames,
 )
-from visavis.training.train_teacher import TrainingData
+from visavis.training.train_teacher import TrainingData, open_data
 
 app = App(help=__doc__)
 
@@ -261,6 +261,17 @@ def copy_model(model: FlashTalkDiT, *, causal: bool = False) -> FlashTalkDiT:
     return make_causal(copy, (GRID, GRID)) if causal else copy
 
 
+def teacher_or_exit(run: Path, model: str) -> FlashTalkDiT:
+    """`averaged_model` for a command: of the recipe's model, or the program ends saying why not."""
+    try:
+        teacher = averaged_model(run)
+    except FileNotFoundError:
+        raise SystemExit(f"teacher={run}: no {CHECKPOINT} there; train the teacher first") from None
+    if teacher.config != MODELS[model]:
+        raise SystemExit(f"model={model}: {run} is of another size; set its model")
+    return teacher
+
+
 def averaged_model(run: Path) -> FlashTalkDiT:
     """The averaged weights of a teacher's or a student's run.
 
@@ -277,41 +288,18 @@ def averaged_model(run: Path) -> FlashTalkDiT:
 def distil(job: Distillation, data: TrainingData, folder: Path) -> None:
     """Rounds until the recipe's time or step count is reached."""
     recipe = job.recipe
-    saved = validated = job.elapsed
-    samples = recipe.batch * (recipe.streams or job.workers.count)
-    with RunProgress(
+
+    def watch(progress: RunProgress) -> None:
+        validate(job, data, progress, folder, num_steps=recipe.num_steps)
+
+    run_steps(
+        job,
+        lambda: job.round(data.train),
         folder,
-        60 * recipe.minutes,
-        start=job.elapsed,
-        by_time=True,
-        every=recipe.log_every,
-        silent=not job.workers.leads,
-    ) as progress:
-        if job.workers.leads and job.step == 0:
-            _validate(job, data, progress, folder)
-        finished = False
-        while not finished:
-            losses = job.round(data.train)
-            # Agreed on by all ranks: it travelled with the last gradient.
-            finished = job.elapsed >= 60 * recipe.minutes or job.step >= recipe.steps
-            if job.workers.leads:
-                progress.step(job.step, samples, losses)
-                if finished or job.elapsed - validated > 60 * recipe.validate_minutes:
-                    validated = job.elapsed
-                    _validate(job, data, progress, folder)
-                if finished or job.elapsed - saved > 60 * recipe.save_minutes:
-                    saved = job.elapsed
-                    job.save(folder)
-            job.elapsed = progress.elapsed
-
-
-def _validate(job: Distillation, data: TrainingData, progress: RunProgress, folder: Path) -> None:
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=job.recipe.bf16):
-        sampled = data.validation.sample(job.averaged(), num_steps=job.recipe.num_steps)
-    metrics = data.validation.metrics(sampled)
-    progress.report(job.step, "validation", metrics)
-    title = f"step {job.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items())
-    data.validation.sheet(sampled, folder / f"sheet-{job.step:06d}.png", title)
+        samples=recipe.batch * (recipe.streams or job.workers.count),
+        watch=watch,
+        watch_minutes=recipe.validate_minutes,
+    )
 
 
 @app.default
@@ -345,15 +333,15 @@ def main(
         chosen = replace(chosen, minutes=minutes)
     with Workers() as workers:
         configure_logging(out / "log.txt" if workers.leads else None)
-        data = TrainingData(
+        data = open_data(
             speech,
             bank,
-            Hearing.load(encoder),
+            encoder,
             focus_weight=chosen.focus_weight,
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,
         )
-        job = Distillation(chosen, averaged_model(teacher), workers)
+        job = Distillation(chosen, teacher_or_exit(teacher, chosen.model), workers)
         if resume_or_exit(job, out, allow_changes=allow_changes):
             log.info("resumed at step %d", job.step)
         distil(job, data, out)

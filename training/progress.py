@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -94,6 +96,11 @@ class RunProgress:
         means["samples_per_s"] = self._samples / (now - self._since)
         self.report(step, "train", means)
         self._sums, self._steps, self._samples, self._since = {}, 0, 0, now
+
+    def picture(self, step: int, name: str, pixels_HW3: NDArray[np.uint8]) -> None:
+        """One TensorBoard image."""
+        if self._writer is not None:
+            self._writer.add_image(name, pixels_HW3, step, dataformats="HWC")
 
     def report(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """One log line and one TensorBoard point for each value."""

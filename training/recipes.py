@@ -89,6 +89,7 @@ class TeacherRecipe:
     validation_chunks: int = 3
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         check_length(self.steps, self.minutes)
         check_windows(self.frame_counts, self.frame_shares)
 
@@ -150,11 +151,18 @@ class StudentRecipe:
     validation_chunks: int = 3
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         check_length(self.steps, self.minutes)
         if self.chunk_frames % 4 != 1 or self.chunk_frames < 9:
             raise ValueError(f"chunk_frames={self.chunk_frames} must be 4 n + 1 and at least 9")
         if self.max_chunks < 1:
             raise ValueError(f"max_chunks={self.max_chunks}: a roll-out has at least one chunk")
+
+
+def check_model(model: str) -> None:
+    """Raises ValueError unless there is such a model."""
+    if model not in MODELS:
+        raise ValueError(f"model={model!r} must be one of {', '.join(sorted(MODELS))}")
 
 
 def check_length(steps: int, minutes: float) -> None:

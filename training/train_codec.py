@@ -1,24 +1,21 @@
 """Trains the embedded motion codec: the mouth's painter and the motion encoder.
 
-`python -m visavis.training.train_codec --bank runs/portraits --out runs/codec --minutes 40`
+    python -m visavis.training.train_codec --bank runs/portraits --out runs/codec
 
 Both see photo puppets in random poses. The painter learns the mouth's inside against the
 generator's; the encoder learns the exact motion codes, pass by pass. Losses of the cavity are
 normalised by its own area: a box around the mouth is mostly skin and hides a mouth that never
-opens.
+opens. Resumes from its folder's checkpoint.
 """
 
-import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
+from cyclopts import App
 from torch import Tensor
 
 from visavis.engine.codec.composition import Layers, Window, compose
@@ -27,28 +24,105 @@ from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import CODE_SCALE
 from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION
 from visavis.engine.codec.networks import ENCODER_SIZE, EncoderConfig, PainterConfig
-from visavis.training.checkpoints import load_checkpoint, save_checkpoint, step_seed
+from visavis.training.checkpoints import step_seed
 from visavis.training.codec_data import Puppet, PuppetShow, random_controls
-from visavis.training.ema import Ema
-from visavis.training.evaluation.statistics import mean_psnr
-from visavis.training.progress import RunProgress, configure_logging
+from visavis.training.codec_figures import FOCUS_MAPS, draw_round_trips, measure
+from visavis.training.config_files import Overrides, recipe_or_exit
+from visavis.training.parallel import Workers
+from visavis.training.progress import RunProgress, configure_logging, log
+from visavis.training.recipes import check_length
+from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit, warmth
+from visavis.training.run_loop import run_steps
 
-FOCUS_MAPS = (2, 7, 8)  # layout latents of mouth and eyes
-CHECKPOINT_MINUTES = 3.0
-SHEET_MINUTES = 8.0
+app = App(help=__doc__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecRecipe:
-    """How the codec is trained."""
+    """How the codec is trained; times are wall-clock, a run ends at `minutes` or `steps`.
 
-    painter: PainterConfig = PainterConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    The sizes of its networks are the file's tables [painter] and [encoder].
+    """
+
     portraits: int = 2  # a step
     frames: int = 6  # of each portrait
-    learning_rate: float = 1.5e-3
-    ema: float = 0.998
+    # With minutes = inf a run is the same anywhere.
+    steps: int = 1_000_000
+    minutes: float = 40.0
+    # Falls to `final_share` of itself as 1 - (1 - final_share) done ** fall_power.
+    rate: float = 1.5e-3
+    final_share: float = 0.03
+    fall_power: float = 1.5
+    warm_up_steps: int = 100
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
     seed: int = 0
+    log_every: int = 50
+    save_minutes: float = 3.0
+    validate_minutes: float = 8.0
+
+    def __post_init__(self) -> None:
+        check_length(self.steps, self.minutes)
+        if self.portraits < 1:
+            raise ValueError(f"portraits={self.portraits}: a step sees at least one")
+        if self.frames < 2:
+            raise ValueError(f"frames={self.frames}: the painter sees half of them; take 2 or more")
+
+
+class CodecRun(ResumableRun[MotionCodec]):
+    """The codec's run."""
+
+    recipe: CodecRecipe
+
+    def __init__(
+        self,
+        recipe: CodecRecipe,
+        painter: PainterConfig | None = None,
+        encoder: EncoderConfig | None = None,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.sizes = (painter or PainterConfig(), encoder or EncoderConfig())
+        model = MotionCodec(*self.sizes)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
+        )
+        super().__init__(recipe, model, optimizer, Workers())
+
+    def advance(self, show: PuppetShow) -> dict[str, float]:
+        """One optimiser step."""
+        recipe = self.recipe
+        fallen = 1 - (1 - recipe.final_share) * self.done**recipe.fall_power
+        self.set_rate(recipe.rate * fallen * warmth(self.step, recipe.warm_up_steps))
+        rng = np.random.default_rng(step_seed(recipe.seed, self.step))
+        sums = np.zeros(3)
+        for _ in range(recipe.portraits):
+            puppet = show[int(rng.integers(len(show)))]
+            codes = torch.from_numpy(puppet.basis.codes(random_controls(rng, recipe.frames)))
+            paint = painter_loss(self.model, puppet, codes[: recipe.frames // 2])
+            with torch.no_grad():
+                frames = half_frames(puppet, codes, rng)
+            motion, last = encoder_loss(self.model, puppet, codes, frames)
+            ((paint + motion) / recipe.portraits).backward()  # type: ignore[no-untyped-call]
+            sums += [paint.item(), motion.item(), last.item()]
+        norm = self.update()
+        means = dict(zip(("paint", "motion", "last_px"), sums / recipe.portraits, strict=True))
+        return {**means, "grad_norm": norm}
+
+    def averaged(self) -> MotionCodec:
+        """A copy of the codec with the averaged weights."""
+        return self.average_into(MotionCodec(*self.sizes))
+
+    def told(self) -> dict[str, Any]:
+        """The recipe, and the networks' sizes as its tables."""
+        painter, encoder = self.sizes
+        return {**super().told(), "painter": asdict(painter), "encoder": asdict(encoder)}
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint, and the averaged weights where the engine can load them."""
+        super().save(folder)
+        self.averaged().save(folder / "weights")
 
 
 def painter_loss(codec: MotionCodec, puppet: Puppet, codes: Tensor) -> Tensor:
@@ -99,166 +173,59 @@ def half_frames(puppet: Puppet, codes: Tensor, rng: np.random.Generator) -> Tens
     return (frames + 0.01 * float(rng.random()) * noise).clamp(0, 1)
 
 
-def train(bank: Path, out: Path, minutes: float, recipe: CodecRecipe) -> MotionCodec:
-    """Train for so many minutes in all, resuming where a checkpoint is; returns the EMA codec."""
-    torch.manual_seed(recipe.seed)
+def train(job: CodecRun, bank: Path, folder: Path) -> None:
+    """Steps until the recipe's time or step count is reached."""
+    recipe = job.recipe
     show, held = PuppetShow(bank, held=False), PuppetShow(bank, held=True)
-    codec = MotionCodec(recipe.painter, recipe.encoder)
-    codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(codec.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-    ema = Ema(codec, recipe.ema)
-    step, spent = 0, 0.0
-    path = out / "checkpoint.pt"
-    if path.exists():
-        state = load_checkpoint(path)
-        codec.load_state_dict(state["codec"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.load_state_dict(state["ema"])
-        step, spent = state["step"], state["spent"]
-    averaged = MotionCodec(recipe.painter, recipe.encoder).eval()
-    total = 60 * minutes
-    saved = sheet = spent
-    with RunProgress(out, total, start=spent, by_time=True, every=50) as progress:
-        while progress.elapsed < total:
-            done = progress.elapsed / total
-            rate = recipe.learning_rate * min(1, (step + 1) / 100) * (1 - 0.97 * done**1.5)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            losses = _step(codec, show, optimiser, recipe, step)
-            ema.update(codec)
-            step += 1
-            progress.step(step, recipe.portraits * recipe.frames, losses)
-            now = progress.elapsed
-            if now - saved > 60 * CHECKPOINT_MINUTES:
-                saved = now
-                _save(path, codec, optimiser, ema, step, now)
-            if now - sheet > 60 * SHEET_MINUTES:
-                sheet = now
-                ema.copy_to(averaged)
-                progress.report(step, "held_out", measure(averaged, held))
-                write_sheet(averaged, held, out / f"sheet_{step:06d}.png")
-                averaged.save(out / "weights")
-        _save(path, codec, optimiser, ema, step, progress.elapsed)
-        ema.copy_to(averaged)
-        progress.report(step, "held_out", measure(averaged, held))
-    write_sheet(averaged, held, out / "sheet_final.png")
-    averaged.save(out / "weights")
-    return averaged
+
+    def watch(progress: RunProgress) -> None:
+        averaged = job.averaged()
+        progress.report(job.step, "held_out", measure(averaged, held))
+        sheet = draw_round_trips(averaged, held, folder / f"sheet-{job.step:06d}.png")
+        progress.picture(job.step, "held_out/sheet", sheet)
+
+    run_steps(
+        job,
+        lambda: job.advance(show),
+        folder,
+        samples=recipe.portraits * recipe.frames,
+        watch=watch,
+        watch_minutes=recipe.validate_minutes,
+    )
 
 
-def _step(
-    codec: MotionCodec,
-    show: PuppetShow,
-    optimiser: torch.optim.Optimizer,
-    recipe: CodecRecipe,
-    step: int,
-) -> dict[str, float]:
-    rng = np.random.default_rng(step_seed(recipe.seed, step))
-    optimiser.zero_grad(set_to_none=True)
-    sums = np.zeros(3)
-    for _ in range(recipe.portraits):
-        puppet = show[int(rng.integers(len(show)))]
-        controls = random_controls(rng, recipe.frames)
-        codes = torch.from_numpy(puppet.basis.codes(controls))
-        paint = painter_loss(codec, puppet, codes[: recipe.frames // 2])
-        with torch.no_grad():
-            frames = half_frames(puppet, codes, rng)
-        motion, last = encoder_loss(codec, puppet, codes, frames)
-        ((paint + motion) / recipe.portraits).backward()  # type: ignore[no-untyped-call]
-        sums += [paint.item(), motion.item(), last.item()]
-    torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-    optimiser.step()
-    return dict(zip(("paint", "motion", "last_px"), sums / recipe.portraits, strict=True))
-
-
-def _save(
-    path: Path,
-    codec: MotionCodec,
-    optimiser: torch.optim.Optimizer,
-    ema: Ema,
-    step: int,
-    spent: float,
+@app.default
+def main(
+    *,
+    bank: Path = Path("runs/portraits"),
+    out: Path = Path("runs/codec"),
+    config: str = "codec",
+    overrides: Overrides = (),
+    minutes: float | None = None,
+    allow_changes: AllowChanges = False,
 ) -> None:
-    state: dict[str, Any] = {
-        "codec": codec.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "ema": ema.state_dict(),
-        "step": step,
-        "spent": spent,
-    }
-    save_checkpoint(path, state)
+    """Train the codec.
 
-
-def _poses(held: PuppetShow, portraits: int, frames: int) -> list[tuple[Puppet, Tensor, Tensor]]:
-    """Fixed poses of held-out puppets: puppet, codes, true frames."""
-    rng = np.random.default_rng(7)
-    poses = []
-    for i in range(portraits):
-        puppet = held[i * len(held) // portraits]
-        codes = torch.from_numpy(puppet.basis.codes(random_controls(rng, frames)))
-        poses.append((puppet, codes, puppet.render(codes)))
-    return poses
-
-
-@torch.no_grad()
-def measure(codec: MotionCodec, held: PuppetShow) -> dict[str, float]:
-    """Quick round-trip figures on held-out portraits, dB and pixels."""
-    outside, cavity, painted, error = [], [], [], []
-    for puppet, codes, truth in _poses(held, 8, 6):
-        reference = puppet.reference
-        found = codec.encode(truth, reference)
-        rebuilt = codec.render(found, reference)
-        given = codec.render(codes, reference)
-        layers = compose(
-            reference.portrait.expand(len(codes), -1, -1, -1),
-            reference.seams.expand(len(codes), -1, -1, -1),
-            codes,
-            reduction=PORTRAIT_REDUCTION,
-        )
-        face = F.interpolate(reference.layout[:, FOCUS_MAPS], size=truth.shape[2:]).amax(1, True)
-        away = (face < 0.15).float()
-        outside.append(mean_psnr(rebuilt, truth, away))
-        cavity.append(mean_psnr(rebuilt, truth, layers.gap))
-        painted.append(mean_psnr(given, truth, layers.gap))
-        pixels = codes.new_tensor(CODE_SCALE)[:, None, None]
-        error.append(float(((found - codes).abs() * pixels).mean()))
-    names = ("outside_db", "cavity_db", "painted_db", "code_px")
-    return {
-        n: float(np.mean(v)) for n, v in zip(names, (outside, cavity, painted, error), strict=True)
-    }
-
-
-@torch.no_grad()
-def write_sheet(codec: MotionCodec, held: PuppetShow, path: Path) -> None:
-    """Contact sheet: rows of truth, decoded from true codes, decoded from the encoder's codes."""
-    rows = []
-    for puppet, codes, truth in _poses(held, 5, 6):
-        given = codec.render(codes, puppet.reference)
-        rebuilt = codec.render(codec.encode(truth, puppet.reference), puppet.reference)
-        for frames in (truth, given, rebuilt):
-            rows.append(np.concatenate([_picture(frame) for frame in frames], axis=1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = np.concatenate(rows)
-    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-
-
-def _picture(frame_3HW: Tensor) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = (frame_3HW.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    return image[40:240, 30:226]
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bank", type=Path, default=Path("runs/portraits"))
-    parser.add_argument("--out", type=Path, default=Path("runs/codec"))
-    parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    Args:
+        bank: folder of the portrait bank.
+        out: folder of the run; goes on from its checkpoint, if there is one.
+        config: recipe, a TOML file or the name of one in `training/configs`.
+        overrides: field=value in place of the file's, as often as needed.
+        minutes: wall-clock length of the whole run, resumed parts included.
+        allow_changes: go on from a checkpoint that another recipe made.
+    """
+    recipe = recipe_or_exit(CodecRecipe, config, overrides, tables=["painter", "encoder"])
+    painter = recipe_or_exit(PainterConfig, config, overrides, table="painter")
+    encoder = recipe_or_exit(EncoderConfig, config, overrides, table="encoder")
+    if minutes is not None:
+        recipe = replace(recipe, minutes=minutes)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    configure_logging(arguments.out / "log.txt")
-    train(arguments.bank, arguments.out, arguments.minutes, CodecRecipe(seed=arguments.seed))
+    configure_logging(out / "log.txt")
+    job = CodecRun(recipe, painter, encoder)
+    resumed = resume_or_exit(job, out, allow_changes=allow_changes)
+    log.info("%s at step %d", "resumed" if resumed else "starting", job.step)
+    train(job, bank, out)
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -10,11 +10,10 @@ data comes from (`training.precompute`) and where the weights lie (`training.sha
 `--dry-run` says what a GPU would hold, without a GPU, weights or data.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from cyclopts import App, Parameter
 
@@ -32,6 +31,7 @@ from visavis.training.memory_plan import memory_table
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, StudentRecipe, TeacherRecipe
 from visavis.training.resumable_run import AllowChanges, resume_or_exit
+from visavis.training.run_loop import Watch, run_steps
 from visavis.training.sharding import (
     ReadWeight,
     ShardedWorkers,
@@ -65,54 +65,37 @@ def start_distillation(
     )
 
 
-def run_steps(
-    job: TeacherRun | Distillation,
-    clips: StoredClips,
-    folder: Path,
-    *,
-    show: Callable[[int], None] | None = None,
-) -> None:
-    """Steps up to the recipe's number, with checkpoints by the clock and at the end.
+def train(job: TeacherRun | Distillation, clips: StoredClips, folder: Path, *, chunks: int) -> None:
+    """Steps up to the recipe's end; contact sheets show so many chunks."""
+    recipe = job.recipe
 
-    `show` is called with the step where the recipe wants a sample; by all processes.
-    """
-    recipe, leads = job.recipe, job.workers.leads
-    saved = shown = job.elapsed
-    samples = recipe.batch * (recipe.streams or job.workers.count)
-    with RunProgress(
-        folder, recipe.steps, start=job.step, every=recipe.log_every, silent=not leads
-    ) as progress:
-        while job.step < recipe.steps:
-            began = time.monotonic()
-            losses = job.advance(clips) if isinstance(job, TeacherRun) else job.round(clips)
-            if leads:
-                progress.step(job.step, samples, losses)
-            # All decide alike: their clocks were averaged with the last gradient.
-            finished = job.step >= recipe.steps
-            if finished or job.elapsed - saved > 60 * recipe.save_minutes:
-                saved = job.elapsed
-                job.save(folder)
-            if show is not None and (
-                finished or job.elapsed - shown > 60 * recipe.validate_minutes
-            ):
-                shown = job.elapsed
-                show(job.step)
-            job.elapsed += time.monotonic() - began
+    def advance() -> dict[str, float]:
+        return job.advance(clips) if isinstance(job, TeacherRun) else job.round(clips)
+
+    run_steps(
+        job,
+        advance,
+        folder,
+        samples=recipe.batch * (recipe.streams or job.workers.count),
+        watch=show_samples(job, clips, folder, chunks),
+        watch_minutes=recipe.validate_minutes,
+    )
 
 
 def show_samples(
     job: TeacherRun | Distillation, clips: StoredClips, folder: Path, chunks: int
-) -> Callable[[int], None]:
-    """Writes a contact sheet of the averaged weights' own roll-out of the store's first clip."""
+) -> Watch:
+    """Shows a contact sheet of the averaged weights' own roll-out of the store's first clip."""
 
-    def show(step: int) -> None:
+    def show(progress: RunProgress) -> None:
         job.ema.swap(job.model)
         try:
             pixels = sheet(job.model, clips, job.workers.generator(7), chunks=chunks)
         finally:
             job.ema.swap(job.model)
         if job.workers.leads:
-            pixels.save(folder / f"sheet-{step:06d}.png")
+            pixels.save(folder / f"sheet-{job.step:06d}.png")
+            progress.picture(job.step, "validation/sheet", np.asarray(pixels))
 
     return show
 
@@ -174,7 +157,7 @@ def teacher(
         model = workers.build(sizes, released_weights(folder, sizes))
         job = TeacherRun(recipe, out, workers, model=model)
         _announce(job, resume_or_exit(job, out, allow_changes=allow_changes))
-        run_steps(job, clips, out, show=show_samples(job, clips, out, recipe.validation_chunks))
+        train(job, clips, out, chunks=recipe.validation_chunks)
 
 
 @app.command
@@ -220,7 +203,7 @@ def student(
         clips = _open_clips(store, workers, _codec(folder, workers), recipe.focus_weight)
         job = start_distillation(recipe, sizes, source, workers)
         _announce(job, resume_or_exit(job, out, allow_changes=allow_changes))
-        run_steps(job, clips, out, show=show_samples(job, clips, out, recipe.validation_chunks))
+        train(job, clips, out, chunks=recipe.validation_chunks)
 
 
 def log_table(lines: list[str]) -> None:

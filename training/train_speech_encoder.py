@@ -33,6 +33,7 @@ from visavis.training.resumable_run import (
     resume_or_exit,
     warmth,
 )
+from visavis.training.run_loop import run_steps
 from visavis.training.speech.visemes import MOUTH_CONTROLS
 from visavis.training.train_teacher import HELD_CLIPS
 
@@ -160,20 +161,18 @@ def write_speech_encoder(model: SpeechEncoder, folder: Path) -> None:
 def train(job: SpeechEncoderRun, clips: SpeechClips, folder: Path) -> None:
     """Steps until the recipe's time or step count is reached."""
     recipe = job.recipe
-    saved = job.elapsed
-    with RunProgress(
-        folder, 60 * recipe.minutes, start=job.elapsed, by_time=True, every=recipe.log_every
-    ) as progress:
-        finished = False
-        while not finished:
-            losses = job.advance(clips)
-            job.elapsed = progress.elapsed
-            finished = job.finished
-            progress.step(job.step, recipe.batch, losses)
-            if finished or job.elapsed - saved > 60 * recipe.save_minutes:
-                saved = job.elapsed
-                progress.report(job.step, "held-out clips", correlations(job.averaged(), clips))
-                job.save(folder)
+
+    def watch(progress: RunProgress) -> None:
+        progress.report(job.step, "held-out clips", correlations(job.averaged(), clips))
+
+    run_steps(
+        job,
+        lambda: job.advance(clips),
+        folder,
+        samples=recipe.batch,
+        watch=watch,
+        watch_minutes=recipe.save_minutes,
+    )
 
 
 @app.default

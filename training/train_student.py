@@ -23,17 +23,17 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import step_seed
 from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.control_probe import ControlProbe
-from visavis.training.distill import averaged_model
+from visavis.training.distill import teacher_or_exit
 from visavis.training.dit_data import WindowBatch
 from visavis.training.energy import EnergyWeights, energy_score
-from visavis.training.hearing import Hearing
 from visavis.training.own_history import own_history_batch
 from visavis.training.parallel import Workers, backward_share
 from visavis.training.progress import RunProgress, configure_logging, log
-from visavis.training.recipes import MODELS, check_length, check_shares, check_windows
+from visavis.training.recipes import MODELS, check_length, check_model, check_shares, check_windows
 from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit, warmth
 from visavis.training.rollout import ChunkConditions, exit_early
-from visavis.training.train_teacher import TrainingData
+from visavis.training.run_loop import run_steps, validate
+from visavis.training.train_teacher import TrainingData, open_data
 
 app = App(help=__doc__)
 
@@ -76,6 +76,7 @@ class EnergyRecipe:
     validation_chunks: int = 3
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         check_length(self.steps, self.minutes)
         check_windows(self.frame_counts, self.frame_shares)
         check_shares("exit_shares", self.exit_shares)
@@ -139,6 +140,7 @@ class StudentRun(ResumableRun[FlashTalkDiT]):
             )
         model = FlashTalkDiT(teacher.config, attention_impl="plain")
         model.load_state_dict(teacher.state_dict())
+        model = workers.place(model)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
@@ -210,40 +212,18 @@ class StudentRun(ResumableRun[FlashTalkDiT]):
 def train(job: StudentRun, data: TrainingData, folder: Path) -> None:
     """Steps until the recipe's time or step count is reached."""
     recipe = job.recipe
-    saved = validated = job.elapsed
-    samples = recipe.batch * (recipe.streams or job.workers.count)
-    with RunProgress(
+
+    def watch(progress: RunProgress) -> None:
+        validate(job, data, progress, folder, num_steps=recipe.num_steps)
+
+    run_steps(
+        job,
+        lambda: job.advance(data),
         folder,
-        60 * recipe.minutes,
-        start=job.elapsed,
-        by_time=True,
-        every=recipe.log_every,
-        silent=not job.workers.leads,
-    ) as progress:
-        finished = False
-        while not finished:
-            losses = job.advance(data)
-            # Agreed on by all ranks: the clock travelled with the gradient.
-            finished = job.finished
-            if job.workers.leads:
-                progress.step(job.step, samples, losses)
-                if finished or job.elapsed - validated > 60 * recipe.validate_minutes:
-                    validated = job.elapsed
-                    _validate(job, data, progress, folder)
-                if finished or job.elapsed - saved > 60 * recipe.save_minutes:
-                    saved = job.elapsed
-                    job.save(folder)
-            job.elapsed = progress.elapsed
-
-
-def _validate(job: StudentRun, data: TrainingData, progress: RunProgress, folder: Path) -> None:
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=job.recipe.bf16):
-        sampled = data.validation.sample(job.averaged(), num_steps=job.recipe.num_steps)
-    metrics = data.validation.metrics(sampled)
-    data.refresh()
-    progress.report(job.step, "validation", metrics)
-    title = f"step {job.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items())
-    data.validation.sheet(sampled, folder / f"sheet-{job.step:06d}.png", title)
+        samples=recipe.batch * (recipe.streams or job.workers.count),
+        watch=watch,
+        watch_minutes=recipe.validate_minutes,
+    )
 
 
 @app.default
@@ -278,14 +258,14 @@ def main(
         recipe = replace(recipe, minutes=minutes)
     with Workers() as workers:
         configure_logging(out / "log.txt" if workers.leads else None)
-        data = TrainingData(
+        data = open_data(
             speech,
             bank,
-            Hearing.load(encoder),
+            encoder,
             sequences=recipe.validation_sequences,
             chunks=recipe.validation_chunks,
         )
-        job = StudentRun(recipe, averaged_model(teacher), workers, weights)
+        job = StudentRun(recipe, teacher_or_exit(teacher, recipe.model), workers, weights)
         resumed = resume_or_exit(job, out, allow_changes=allow_changes)
         log.info(
             "%s at step %d: %d clips, %d processes",

@@ -7,7 +7,6 @@ Resumes by itself when the run's folder holds a checkpoint. Writes `checkpoint.p
 TensorBoard curves and contact sheets there.
 """
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import step_seed
+from visavis.training.codec_data import CROPS_FILE, PuppetShow
 from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import (
@@ -49,6 +49,7 @@ from visavis.training.resumable_run import (
     warmth,
 )
 from visavis.training.rollout import Conditions, Network
+from visavis.training.run_loop import run_steps, validate
 from visavis.training.validation import ValidationSet
 
 app = App(help=__doc__)
@@ -133,7 +134,7 @@ class TrainingData:
         held = MotionWindows(
             kept_back, self._portraits, control_weights, self._focus, hearing, held=True
         )
-        self.validation = ValidationSet.draw(held, sequences, chunks)
+        self.validation = ValidationSet.draw(held, sequences, chunks, puppets=_puppets(bank.parent))
 
     def _training_windows(self, clips: SpeechClips) -> MotionWindows:
         used = clips.subset(np.arange(HELD_CLIPS, len(clips.lengths)))
@@ -146,7 +147,41 @@ class TrainingData:
             return False
         self._shards = shards
         self.train = self._training_windows(SpeechClips.load(self._speech))
+        log.info("%d clips of speech now", len(self.train.clips.lengths))
         return True
+
+
+def open_data(
+    speech: Path,
+    bank: Path,
+    encoder: Path,
+    *,
+    focus_weight: float = 1.0,
+    sequences: int,
+    chunks: int,
+) -> TrainingData:
+    """`TrainingData` for a command: what is missing ends the program with its name."""
+    try:
+        return TrainingData(
+            speech,
+            bank,
+            Hearing.load(encoder),
+            focus_weight=focus_weight,
+            sequences=sequences,
+            chunks=chunks,
+        )
+    except FileNotFoundError as error:
+        raise SystemExit(f"{error.filename}: no such file; run the stage that makes it") from None
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _puppets(folder: Path) -> PuppetShow | None:
+    """The held-out portraits' pictures, for contact sheets."""
+    if (folder / CROPS_FILE).is_file():
+        return PuppetShow(folder, held=True)
+    log.warning("%s has no %s: contact sheets come without faces", folder, CROPS_FILE)
+    return None
 
 
 def count_shards(speech: Path) -> int:
@@ -249,58 +284,25 @@ class TeacherRun(ResumableRun[FlashTalkDiT]):
         return self.average_into(FlashTalkDiT(self.model.config))
 
 
-def sample_validation(run: TeacherRun, data: TrainingData, *, num_steps: int = 4) -> Tensor:
-    """Codes of the validation sequences from the averaged weights."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=run.recipe.bf16):
-        return data.validation.sample(run.averaged(), num_steps=num_steps)
-
-
 def train(run: TeacherRun, data: TrainingData) -> None:
     """Steps until the recipe's time or step count is reached."""
     recipe = run.recipe
-    minutes = {"save": run.elapsed, "validate": run.elapsed, "sheet": 0.0}
-    samples = recipe.batch * (recipe.streams or run.workers.count)
-    with RunProgress(
+    drawn = run.elapsed
+
+    def watch(progress: RunProgress) -> None:
+        nonlocal drawn
+        draws = run.finished or run.elapsed - drawn > 60 * recipe.sheet_minutes
+        drawn = run.elapsed if draws else drawn
+        validate(run, data, progress, run.folder, sheet=draws)
+
+    run_steps(
+        run,
+        lambda: run.advance(data),
         run.folder,
-        60 * recipe.minutes,
-        start=run.elapsed,
-        by_time=True,
-        every=recipe.log_every,
-        silent=not run.workers.leads,
-    ) as progress:
-        finished = False
-        while not finished:
-            began = time.monotonic()
-            losses = run.advance(data)
-            finished = run.elapsed >= 60 * recipe.minutes or run.step >= recipe.steps
-            if run.workers.leads:
-                progress.step(run.step, samples, losses)
-                _housekeeping(run, data, progress, minutes, finished)
-            run.elapsed += time.monotonic() - began
-
-
-def _housekeeping(
-    run: TeacherRun,
-    data: TrainingData,
-    progress: RunProgress,
-    last: dict[str, float],
-    finished: bool,
-) -> None:
-    recipe = run.recipe
-    if finished or run.elapsed - last["validate"] > 60 * recipe.validate_minutes:
-        last["validate"] = run.elapsed
-        sampled = sample_validation(run, data)
-        metrics = data.validation.metrics(sampled)
-        if data.refresh():
-            log.info("%d clips of speech now", len(data.train.clips.lengths))
-        progress.report(run.step, "validation", metrics)
-        if finished or run.elapsed - last["sheet"] > 60 * recipe.sheet_minutes:
-            last["sheet"] = run.elapsed
-            title = f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items())
-            data.validation.sheet(sampled, run.folder / f"sheet-{run.step:06d}.png", title)
-    if finished or run.elapsed - last["save"] > 60 * recipe.save_minutes:
-        last["save"] = run.elapsed
-        run.save(run.folder)
+        samples=recipe.batch * (recipe.streams or run.workers.count),
+        watch=watch,
+        watch_minutes=recipe.validate_minutes,
+    )
 
 
 @app.default
@@ -332,10 +334,10 @@ def main(
         chosen = replace(chosen, minutes=minutes)
     with Workers() as workers:
         configure_logging(out / "log.txt" if workers.leads else None)
-        data = TrainingData(
+        data = open_data(
             speech,
             bank,
-            Hearing.load(encoder),
+            encoder,
             focus_weight=chosen.focus_weight,
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,

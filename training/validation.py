@@ -1,4 +1,4 @@
-"""A validation set of unseen portraits and clips, rolled out as deployed, with a contact sheet.
+"""A validation set of unseen portraits and clips, rolled out as deployed.
 
 Legend: B sequences, N frames, L layers, C channels, h w control grid.
 """
@@ -6,31 +6,32 @@ Legend: B sequences, N frames, L layers, C channels, h w control grid.
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import pack_codes
 from visavis.engine.plan import MOTION_FRAMES
+from visavis.training.codec_data import PuppetShow
+from visavis.training.contact_sheet import Row, draw_sheet, face_strip
 from visavis.training.control_probe import ControlProbe
 from visavis.training.dit_data import MotionWindows
 from visavis.training.hearing import Hearing
 from visavis.training.motion_metrics import FaceProbe, control_metrics, motion_metrics
 from visavis.training.rollout import Network, roll_out
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 CHUNK_FRAMES = 33
 _NEW = CHUNK_FRAMES - MOTION_FRAMES
+FACES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
     """Sequences and their truth.
 
-    mel [B, lead + N, 4, 64]; layout [B, 16, h, w]; codes [B, N, 6, h, w].
+    mel [B, lead + N, 4, 64]; layout [B, 16, h, w]; codes [B, N, 6, h, w]. `portraits` are numbers
+    in the bank; `puppets` has their pictures, where there are any.
     """
 
     hearing: Hearing
@@ -40,10 +41,18 @@ class ValidationSet:
     probe: FaceProbe
     controls: ControlProbe
     chunks: int
+    portraits: tuple[int, ...]
+    puppets: PuppetShow | None = None
 
     @classmethod
     def draw(
-        cls, windows: MotionWindows, count: int, chunks: int, *, seed: int = 1234
+        cls,
+        windows: MotionWindows,
+        count: int,
+        chunks: int,
+        *,
+        seed: int = 1234,
+        puppets: PuppetShow | None = None,
     ) -> "ValidationSet":
         """`count` sequences of `chunks` chunks from the windows' clips and portraits."""
         rng = np.random.default_rng(seed)
@@ -66,6 +75,8 @@ class ValidationSet:
             probe=FaceProbe.from_basis(bank.basis[index]),
             controls=ControlProbe.from_basis(bank.basis[index]),
             chunks=chunks,
+            portraits=tuple(int(portrait) for portrait in portraits),
+            puppets=puppets,
         )
 
     def sample(self, network: Network, *, num_steps: int = 4, seed: int = 7) -> Tensor:
@@ -94,30 +105,34 @@ class ValidationSet:
             ),
         }
 
-    def sheet(self, sampled: Tensor, path: Path, title: str, *, rows: int = 6) -> None:
-        """A picture: curves of truth and sample, and the code of the widest opening (Dy | Ay)."""
-        rows = min(rows, len(sampled))
-        figure, axes = plt.subplots(rows, 5, figsize=(18, 2.2 * rows), squeeze=False)
-        curves = [
-            ("opening", self.probe.opening(self.codes), self.probe.opening(sampled)),
-            ("blink", self.probe.blink(self.codes), self.probe.blink(sampled)),
-            ("head dx", self.codes[:, :, 0].mean((2, 3)), sampled[:, :, 0].mean((2, 3))),
+    def sheet(self, sampled: Tensor, path: Path, title: str, *, rows: int = 6) -> NDArray[np.uint8]:
+        """A picture, written and returned [H, W, 3]: for each of the first sequences curves of
+        truth and sample, and both faces at moments spread over it, the widest opening among them.
+        """
+        both = (self.codes, sampled)
+        curves = {
+            "opening": [self.probe.opening(codes) for codes in both],
+            "blink": [self.probe.blink(codes) for codes in both],
+            "head dx": [codes[:, :, 0].mean(dim=(2, 3)) for codes in both],
+        }
+        widest = curves["opening"][0].argmax(dim=1)
+        drawn = [
+            Row(
+                {name: (truth[row], sample[row]) for name, (truth, sample) in curves.items()},
+                self._faces(row, sampled, int(widest[row])),
+            )
+            for row in range(min(rows, len(sampled)))
         ]
-        widest = self.probe.opening(self.codes).argmax(dim=1)
-        for row in range(rows):
-            for column, (name, truth, guess) in enumerate(curves):
-                axes[row, column].plot(truth[row], "k", lw=1)
-                axes[row, column].plot(guess[row], "r", lw=1)
-                axes[row, column].set_title(name, fontsize=7)
-                for border in range(MOTION_FRAMES, sampled.shape[1], _NEW):
-                    axes[row, column].axvline(border, color="0.85", zorder=0)
-            at = int(widest[row])
-            for column, codes in ((3, self.codes), (4, sampled)):
-                image = torch.cat([codes[row, at, 5], codes[row, at, 3]], dim=1)
-                axes[row, column].imshow(image, vmin=-4, vmax=4, cmap="RdBu")
-                axes[row, column].axis("off")
-        figure.suptitle(title)
-        figure.tight_layout()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=70)
-        plt.close(figure)
+        borders = range(MOTION_FRAMES, sampled.shape[1], _NEW)
+        return draw_sheet(drawn, path, title, borders=borders)
+
+    def _faces(self, row: int, sampled: Tensor, widest: int) -> NDArray[np.uint8] | None:
+        """The portrait as the truth moves it, above the same moments of the sample."""
+        if self.puppets is None:
+            return None
+        puppet = self.puppets[self.puppets.position(self.portraits[row])]
+        spread = np.linspace(MOTION_FRAMES, sampled.shape[1] - 1, FACES - 1).round().astype(int)
+        moments = sorted({*spread.tolist(), widest})
+        strips = [face_strip(puppet, codes[row, moments]) for codes in (self.codes, sampled)]
+        both: NDArray[np.uint8] = np.concatenate(strips)
+        return both

@@ -15,12 +15,13 @@ from visavis.training.sharding import ShardedWorkers, sharded_average
 
 TOLERANCE = 1e-5
 KINDS = ("replicated", "sharded")
+STAGES = [*two_processes.MAKERS, "large teacher", "large student"]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Both stages in this process, whole models."""
-    return dict(two_processes.both_stages(Workers(), tmp_path_factory.mktemp("alone")))
+    """All trainers in this process, whole models."""
+    return dict(two_processes.all_stages(Workers(), tmp_path_factory.mktemp("alone")))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -40,7 +41,7 @@ def results(pair: Path) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student", "large teacher", "large student"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_report_and_learn_what_one_does(
     alone: dict[str, Any], pair: Path, stage: str
 ) -> None:
@@ -54,7 +55,7 @@ def test_two_processes_report_and_learn_what_one_does(
             )
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student", "large teacher", "large student"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_parameters_have_moved_by_more_than_the_tolerance(
     alone: dict[str, Any], stage: str
 ) -> None:
@@ -69,10 +70,10 @@ def test_processes_that_draw_differently_are_stopped(pair: Path) -> None:
     assert "one recipe" in results(pair)["desync"]
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.parametrize("stage", list(two_processes.MAKERS))
 def test_a_checkpoint_of_two_processes_goes_on_in_one(pair: Path, stage: str) -> None:
     """For pieces: on another number of ranks than wrote them."""
-    make = two_processes.teacher_run if stage == "teacher" else two_processes.student_run
+    make = two_processes.MAKERS[stage]
     with two_processes.workers_of(pair.name.rstrip("0123456789")) as workers:
         run = make(workers)
         assert run.resume(pair / stage)
@@ -90,11 +91,11 @@ def close(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.parametrize("stage", list(two_processes.MAKERS))
 def test_a_stopped_run_ends_bit_for_bit_where_an_unbroken_one_does(
     kind: str, stage: str, tmp_path: Path
 ) -> None:
-    make = two_processes.teacher_run if stage == "teacher" else two_processes.student_run
+    make = two_processes.MAKERS[stage]
     with two_processes.workers_of(kind) as workers:
         unbroken = make(workers)
         expected = two_processes.outcome(unbroken, two_processes.steps(unbroken, 4))

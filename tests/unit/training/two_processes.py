@@ -4,6 +4,7 @@ A step has two micro-batches, so that one process computes both and two compute 
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,14 +16,17 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.training.control_probe import ControlProbe
 from visavis.training.distill import Distillation
 from visavis.training.dit_data import SequenceBatch, WindowBatch
 from visavis.training.hearing import Hearing
 from visavis.training.parallel import DesyncError, Workers
+from visavis.training.puppets.basis import WEIGHTS
 from visavis.training.recipes import MODELS, smoke_student, smoke_teacher
 from visavis.training.resumable_run import ResumableRun
 from visavis.training.sharding import ShardedWorkers, ShardingPlan
 from visavis.training.stored_clips import StoredClips
+from visavis.training.train_student import EnergyRecipe, StudentRun
 from visavis.training.train_teacher import TeacherRun
 
 PLAN = ShardingPlan(bf16=False)
@@ -48,23 +52,51 @@ STUDENT = replace(
     rate=1e-3,
     critic_rate=1e-3,
 )
+# The second step is on history of the student's own making.
+ENERGY = replace(
+    EnergyRecipe(),
+    model="smoke",
+    batch=2,
+    streams=2,
+    bf16=False,
+    minutes=float("inf"),
+    steps=1000,
+    warm_up_steps=2,
+    num_steps=2,
+    exit_shares=(0.5, 0.5),
+    frame_counts=(9, 13),
+    frame_shares=(0.5, 0.5),
+    own_history_share=0.25,
+    max_chunks=2,
+    seed=79,
+)
 LARGE_TEACHER = replace(TEACHER, batch=1, frame_counts=(9,), frame_shares=(1.0,), drop_text=0.3)
 LARGE_STUDENT = replace(STUDENT, batch=1, audio_guidance=4.0, text_guidance=3.0)
 Result = dict[str, object]
-Run = TypeVar("Run", TeacherRun, Distillation)
+Run = TypeVar("Run", TeacherRun, Distillation, StudentRun)
+AnyRun = TeacherRun | Distillation | StudentRun
 
 
 class RandomMotion:
     """Windows and sequences of noise: what is drawn is told by the generator alone."""
 
     hearing = Hearing()
+    probe = ControlProbe.from_basis(
+        torch.randn(1, len(WEIGHTS), 6, 16, 16, generator=torch.Generator().manual_seed(1))
+    )
 
     @property
     def train(self) -> "RandomMotion":
         return self
 
     def draw(
-        self, rng: np.random.Generator, batch: int, frames: int, *, first_chunk_share: float = 0.5
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        frames: int,
+        *,
+        first_chunk_share: float = 0.5,
+        more_blinks: bool = False,
     ) -> WindowBatch:
         first = rng.random(batch) < first_chunk_share
         return WindowBatch(
@@ -122,6 +154,10 @@ def student_run(workers: Workers) -> Distillation:
     return smooth(Distillation(STUDENT, random_model(), workers))
 
 
+def energy_run(workers: Workers) -> StudentRun:
+    return smooth(StudentRun(ENERGY, random_model(), workers))
+
+
 def large_teacher(workers: Workers) -> TeacherRun:
     model = workers.place(tiny_clips.tiny_model())
     return smooth(TeacherRun(LARGE_TEACHER, Path("unused"), workers, model=model))
@@ -132,10 +168,12 @@ def large_student(workers: Workers) -> Distillation:
 
 
 def steps(
-    run: TeacherRun | Distillation, count: int, data: RandomMotion | StoredClips | None = None
+    run: AnyRun, count: int, data: RandomMotion | StoredClips | None = None
 ) -> list[dict[str, float]]:
     """So many steps; what each of them reports."""
     data = data or RandomMotion()
+    if isinstance(run, StudentRun):
+        return [run.advance(data) for _ in range(count)]  # type: ignore[arg-type]
     if isinstance(run, TeacherRun):
         return [run.advance(data) for _ in range(count)]
     return [run.round(data) for _ in range(count)]
@@ -163,10 +201,18 @@ def workers_of(kind: str) -> Workers:
     return ShardedWorkers(PLAN) if kind == "sharded" else Workers()
 
 
-def both_stages(workers: Workers, folder: Path) -> dict[str, Result]:
-    """A few steps of each stage, a checkpoint after the first of them."""
+MAKERS: dict[str, Callable[[Workers], AnyRun]] = {
+    "teacher": teacher_run,
+    "student": student_run,
+    "energy student": energy_run,
+}
+
+
+def all_stages(workers: Workers, folder: Path) -> dict[str, Result]:
+    """A few steps of each trainer, a checkpoint after the first of them."""
     results = {}
-    for name, run in (("teacher", teacher_run(workers)), ("student", student_run(workers))):
+    for name, make in MAKERS.items():
+        run = make(workers)
         reports = steps(run, 1)
         run.save(folder / name)
         results[name] = outcome(run, reports + steps(run, 1))
@@ -187,7 +233,7 @@ def main(kind: str, folder: Path) -> None:
     """One of the processes: `kind` is "replicated" or "sharded"."""
     torch.set_num_threads(1)
     with workers_of(kind) as workers:
-        results: dict[str, object] = dict(both_stages(workers, folder))
+        results: dict[str, object] = dict(all_stages(workers, folder))
         try:
             workers.agree(("exit step", workers.rank))
         except DesyncError as error:

@@ -1,0 +1,184 @@
+"""Every trainer's command, run to its end on a tiny world: what it writes, and that a killed run
+ends where an unbroken one does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cyclopts import App
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_world import same, write_portraits, write_speech
+
+from visavis.training import (
+    distill,
+    train_codec,
+    train_speech_encoder,
+    train_student,
+    train_teacher,
+)
+from visavis.training.checkpoints import read_checkpoint
+from visavis.training.resumable_run import ResumableRun
+
+STEPS = 4
+WATCHED = ["validation_sequences=2", "validation_chunks=1"]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A command, the class of its run, and what makes it small."""
+
+    app: App
+    run: type[ResumableRun[Any]]
+    step: str
+    overrides: tuple[str, ...]
+    needs: tuple[str, ...]
+    scalar: str
+    picture: str | None
+
+
+TRAINERS = {
+    "speech-encoder": Trainer(
+        train_speech_encoder.app,
+        train_speech_encoder.SpeechEncoderRun,
+        "advance",
+        ("batch=2", "frames=[24, 40]"),
+        ("speech",),
+        "held-out clips/jaw_r",
+        None,
+    ),
+    "codec": Trainer(
+        train_codec.app,
+        train_codec.CodecRun,
+        "advance",
+        ("portraits=1", "frames=2", "painter.width=8", "encoder.width=16"),
+        ("bank",),
+        "held_out/code_px",
+        "held_out/sheet",
+    ),
+    "teacher": Trainer(
+        train_teacher.app,
+        train_teacher.TeacherRun,
+        "advance",
+        ("model=smoke", "batch=2", "bf16=false", *WATCHED),
+        ("speech", "bank_file", "encoder"),
+        "validation/opening_r",
+        "validation/sheet",
+    ),
+    "student": Trainer(
+        train_student.app,
+        train_student.StudentRun,
+        "advance",
+        ("model=smoke", "batch=1", "streams=2", "max_chunks=2", *WATCHED),
+        ("speech", "bank_file", "encoder", "teacher"),
+        "validation/opening_r",
+        "validation/sheet",
+    ),
+    "distill": Trainer(
+        distill.app,
+        distill.Distillation,
+        "round",
+        ("model=smoke", "batch=1", "max_chunks=2", "critic_updates=2", *WATCHED),
+        ("speech", "bank_file", "encoder", "teacher"),
+        "validation/opening_r",
+        "validation/sheet",
+    ),
+}
+
+
+def call(app: App, options: Mapping[str, object], overrides: tuple[str, ...] = ()) -> None:
+    """Run a command as from the shell, errors raised."""
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += [word for override in overrides for word in ("--set", override)]
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    command(*bound.args, **bound.kwargs)
+
+
+def train(name: str, world: Mapping[str, Path], out: Path, *overrides: str) -> None:
+    trainer = TRAINERS[name]
+    options = {"out": out} | {need.removesuffix("_file"): world[need] for need in trainer.needs}
+    fixed = (f"steps={STEPS}", "minutes=inf", "log_every=1")
+    call(trainer.app, options, fixed + trainer.overrides + overrides)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Portraits, speech, and one unbroken run of every trainer, in the order of the stages."""
+    root = tmp_path_factory.mktemp("world")
+    bank = write_portraits(root)
+    world = {"bank": bank, "bank_file": bank / "bank.npz", "speech": write_speech(root)}
+    for name in TRAINERS:
+        train(name, world, root / name)
+        world[name] = root / name
+        world["encoder"] = root / "speech-encoder" / "weights"
+    return world
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_run_ends_at_its_last_step_with_curves_and_pictures(
+    name: str, world: dict[str, Path]
+) -> None:
+    folder, trainer = world[name], TRAINERS[name]
+    assert read_checkpoint(folder / "checkpoint.pt")["step"] == STEPS
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/grad_norm")] == [1, 2, 3, 4]
+    (figure,) = events.Scalars(trainer.scalar)
+    assert figure.step == STEPS
+    if trainer.picture is None:
+        return
+    (shown,) = events.Images(trainer.picture)
+    sheet = np.asarray(Image.open(folder / f"sheet-{STEPS:06d}.png"))
+    assert (shown.step, shown.height, shown.width) == (STEPS, *sheet.shape[:2])
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_does(
+    name: str, world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = TRAINERS[name]
+    step, taken = getattr(trainer.run, trainer.step), 0
+
+    def dying(job: Any, data: Any) -> Any:
+        nonlocal taken
+        if taken == 2:
+            raise KeyboardInterrupt
+        taken += 1
+        return step(job, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.run, trainer.step, dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(name, world, tmp_path, "save_minutes=0")
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+    train(name, world, tmp_path)
+    unbroken, resumed = (read_checkpoint(f / "checkpoint.pt") for f in (world[name], tmp_path))
+    for apart in ("elapsed", "recipe", "torch_rng"):
+        del unbroken[apart], resumed[apart]
+    assert same(resumed, unbroken)
+
+
+def test_a_finished_run_is_left_as_it_is(world: dict[str, Path]) -> None:
+    before = (world["teacher"] / "checkpoint.pt").stat().st_mtime_ns
+    train("teacher", world, world["teacher"])
+    assert (world["teacher"] / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_a_changed_recipe_ends_the_command_with_the_remedy(
+    world: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=r"seed=8 \(was 3\).*--allow-changes"):
+        train("student", world, world["student"], "seed=8")
+    with pytest.raises(SystemExit, match="model=small: .* is of another size; set its model"):
+        train("student", world, tmp_path, "model=small")
+    with pytest.raises(SystemExit, match="teacher=.*nowhere: no checkpoint.pt there"):
+        train("student", world | {"teacher": tmp_path / "nowhere"}, tmp_path)
+    with pytest.raises(SystemExit, match="speech=.* has no shard"):
+        train("student", world | {"speech": tmp_path}, tmp_path)
+    with pytest.raises(SystemExit, match="bank.npz: no such file"):
+        train("student", world | {"bank_file": tmp_path / "bank.npz"}, tmp_path)
+    with pytest.raises(SystemExit, match="no table .wieghts."):
+        train("student", world, tmp_path, "wieghts.lids=1")
