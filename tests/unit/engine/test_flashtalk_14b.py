@@ -2,7 +2,6 @@
 
 import json
 import weakref
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity_fixtures import (
-    assert_within,
-    clip_sizes,
-    randomized,
-    read_json,
-    tensors,
-    umt5_sizes,
-    vae_config,
-)
+from parity_fixtures import assert_within, randomized, read_json, tensors
 from PIL import Image
 from tiny_model import TinyCodec, TinyReference, noise
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import Tensor
+from tiny_released import FRAME, dit_config, encoder_sizes, write_released
 
 from visavis.engine import flashtalk_14b, registry
 from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.audio.window import audio_windows
 from visavis.engine.avatar_engine import AvatarEngine
-from visavis.engine.dit.checkpoint import export_original
-from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
+from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.flashtalk_14b import EncoderSizes, check_layout, load_flashtalk_14b
 from visavis.engine.model_parts import ModelParts
@@ -40,71 +29,22 @@ from visavis.engine.weight_memory import OffloadError, WeightMemory
 from visavis.engine.weights import WeightsError
 
 CPU = torch.device("cpu")
-FRAME = (64, 48)
 LIMIT = 2e-5
-
-
-def _weights(fixtures: Path, name: str) -> dict[str, Tensor]:
-    stored = tensors(fixtures, name)
-    return {k.removeprefix("w."): v for k, v in stored.items() if k.startswith("w.")}
 
 
 @pytest.fixture(scope="module")
 def sizes(fixtures_dir: Path) -> EncoderSizes:
-    return EncoderSizes(
-        text=umt5_sizes(fixtures_dir),
-        image=clip_sizes(fixtures_dir),
-        vae=vae_config(fixtures_dir),
-        frame_size=FRAME,
-    )
+    return encoder_sizes(fixtures_dir)
 
 
 @pytest.fixture(scope="module")
 def dit(fixtures_dir: Path, sizes: EncoderSizes) -> FlashTalkDiT:
-    config = replace(
-        DiTConfig.from_original(read_json(fixtures_dir, "dit_tiny.config")),
-        text_dim=sizes.text["d_model"],
-        image_dim=sizes.image["hidden_size"],
-        image_tokens=17,
-        audio_layers=3,
-        audio_channels=48,
-    )
-    return randomized(FlashTalkDiT(config))
+    return randomized(FlashTalkDiT(dit_config(fixtures_dir, sizes)))
 
 
 @pytest.fixture(scope="module")
 def folder(fixtures_dir: Path, dit: FlashTalkDiT, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("released")
-    (root / "config.json").write_text(json.dumps(read_json(fixtures_dir, "dit_tiny.config")))
-    export_original(dit, root, shard_bytes=2**22)
-    torch.save(_weights(fixtures_dir, "t5_tiny"), root / flashtalk_14b.TEXT_FILE)
-    # The file holds CLIP's text tower, too.
-    clip = _weights(fixtures_dir, "clip_tiny") | {"log_scale": torch.zeros(1)}
-    torch.save(clip, root / flashtalk_14b.IMAGE_FILE)
-    torch.save(tensors(fixtures_dir, "vae_tiny.weights"), root / flashtalk_14b.VAE_FILE)
-    _write_tokenizer(root / flashtalk_14b.TOKENIZER_FILE)
-    speech = root / flashtalk_14b.SPEECH_FOLDER
-    speech.mkdir()
-    config = read_json(fixtures_dir, "audio_tiny.config")["config"]
-    config |= {"architectures": ["Wav2Vec2ForPreTraining"], "model_type": "wav2vec2"}
-    (speech / "config.json").write_text(json.dumps(config))
-    encoder = tensors(fixtures_dir, "audio_tiny.weights")
-    stored = {f"wav2vec2.{name}": tensor for name, tensor in encoder.items()}
-    torch.save(stored | {"quantizer.codevectors": torch.zeros(1)}, speech / "pytorch_model.bin")
-    return root
-
-
-def _write_tokenizer(path: Path) -> None:
-    """Words to ids, with T5's end token after them."""
-    words = ["<pad>", "</s>", "<unk>", "background", "foreground", "static"]
-    ids = {word: i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", ids["</s>"])]
-    )
-    path.parent.mkdir(parents=True)
-    tokenizer.save(str(path))
+    return write_released(fixtures_dir, tmp_path_factory.mktemp("released"), dit)
 
 
 @pytest.fixture(scope="module")
