@@ -2,7 +2,7 @@
 # make setup  .venv with the `visavis` command, and the web page
 # make test   formatting, lint, types, import rules, tests, browser tests
 # make bench  what this machine can do;  make eval  how good the model is
-# make adapters  the LiveKit and Pipecat adapters against the real packages
+# make adapters  the LiveKit and Pipecat adapters against the real packages, as make test does too
 # make lint   the checks without the tests;  make clean  undo it all
 # make gpu-check  kernels, the 14B model's parts and the embedded model on the GPU here
 
@@ -29,6 +29,7 @@ WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/*.json $(WEB)/*.ts $
 NPM := $(BIN)/python scripts/web.py
 RUNTIME := $(VENV)/.done-runtime
 DEV := $(VENV)/.done-dev
+ADAPTERS := .venv-adapters/.done
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
@@ -71,7 +72,7 @@ lint: $(DEV) $(MODULES)
 	$(NPM) run check
 
 # Chromium only matters to the browser tests, which say so and skip without it.
-test: setup $(DEV) lint
+test: setup $(DEV) $(ADAPTERS) lint
 	$(NPM) test
 	$(BIN)/python scripts/setup_venv.py $(VENV) --apt chromium=chromium
 	$(BIN)/python -m pytest $(PYTEST)
@@ -80,19 +81,21 @@ bench: $(RUNTIME)
 	$(BIN)/visavis bench $(BENCH)
 
 # The LiveKit and Pipecat adapters of the Python client against the real packages.
-adapters: $(DEV) .venv-adapters/.done
+adapters: $(DEV) $(ADAPTERS)
 	$(BIN)/python -m pytest -q tests/e2e/test_adapters.py
 
-.venv-adapters/.done: requirements/adapters.txt clients/python/pyproject.toml
+$(ADAPTERS): requirements/adapters.txt clients/python/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "adapters: no Python 3.11 or newer found" >&2; exit 1; }
 	$(PYTHON) scripts/setup_venv.py .venv-adapters requirements/adapters.txt \
 		--editable clients/python --check "livekit.agents, pipecat, visavis_client, pytest"
 	@touch $@
 
-# Needs a CUDA build of PyTorch in the environment, and Triton (requirements/gpu.txt); says so and
-# fails without a GPU.
-gpu-check: $(RUNTIME)
-	$(BIN)/python scripts/gpu_check.py
+# Says so and fails without a GPU. The lock has PyTorch for CPUs: name a Python whose PyTorch has CUDA,
+# which needs nothing of this project installed: make gpu-check GPU_PYTHON=python3 GPU_CHECK="--minutes 5"
+GPU_PYTHON ?= $(BIN)/python
+GPU_CHECK ?=
+gpu-check: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(RUNTIME))
+	$(GPU_PYTHON) scripts/gpu_check.py $(GPU_CHECK)
 
 # What the training stages need besides Python packages: a synthesiser and word lists.
 train-setup: $(DEV)

@@ -18,7 +18,7 @@ PYTHON = ROOT / ".venv-adapters" / "bin" / "python"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PYTHON.exists(), reason="`make adapters` makes the environment for this")
+@pytest.mark.skipif(not PYTHON.exists(), reason="`make test` makes the environment for this")
 @pytest.mark.parametrize("adapter", ["livekit", "pipecat"])
 def test_adapter(live: LiveServer, adapter: str) -> None:
     tests = ROOT / "tests" / "adapters" / f"test_{adapter}_adapter.py"
