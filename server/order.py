@@ -44,7 +44,9 @@ class Outcome:
 
     `longest_chunk`: that can be made next, given the audio; `ask_again_s`: when a shorter chunk
     than was hoped for will do. `chunk_frames`: the chunk that was made, 0 for none; `busy_s`: the
-    model's time for it, encoding included; `wait_s`: from its start to its first frame.
+    model's time for it, encoding included; `wait_s`: from its start to its first frame. `prepare_s`
+    (audio features and all else before the first step), `denoise_s`, `decode_s` and `encode_s` are
+    its parts.
     """
 
     buffered_samples: int
@@ -58,6 +60,9 @@ class Outcome:
     busy_s: float
     encode_s: float
     wait_s: float | None
+    prepare_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ one frame at a time. An exception belongs to the piece that raised it and to nob
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -112,8 +114,10 @@ class EngineWorker:
             self._condition.notify()
 
     async def run(self, run: Callable[[], T], *, deadline_s: float) -> T:
-        """Await `run` on the engine thread."""
-        return await asyncio.wrap_future(self.submit(run, deadline_s=deadline_s))
+        """Await `run` on the engine thread, in the caller's context: what it logs names the
+        session."""
+        within = partial(contextvars.copy_context().run, run)
+        return await asyncio.wrap_future(self.submit(within, deadline_s=deadline_s))
 
     def _loop(self) -> None:
         while True:
