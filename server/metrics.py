@@ -18,7 +18,7 @@ from prometheus_client import (
 from visavis.server.tracing import Tracing
 
 _FAST = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_CHUNK = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
+_STAGE = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
 _RATIO = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 4.0)
 _SESSION = (1, 5, 15, 60, 300, 600, 1800, 3600, 7200)
 ENGINE_STATES = ("loading", "ready", "restarting", "failed", "draining")
@@ -57,7 +57,12 @@ class Metrics:
             "first_frame_seconds", "First audio byte of a response to its first frame sent.", _FAST
         )
         self.chunk_generate = histogram(
-            "chunk_generate_seconds", "Time to generate one chunk by stage.", _CHUNK, ("stage",)
+            "chunk_generate_seconds",
+            "Seconds of work for one chunk by stage: audio (features and all else before the first "
+            "step), dit (denoising, its share of batches), vae (decoding; on a GPU also the wait "
+            "for steps that were launched), encode (its pictures).",
+            _STAGE,
+            ("stage",),
         )
         self.chunk_realtime_factor = histogram(
             "chunk_realtime_factor", "Time to make a chunk over the time that it plays.", _RATIO

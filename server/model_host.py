@@ -123,6 +123,7 @@ class ModelHost:
             self._loading.cancel()
         self.recovery.stop()
         await asyncio.to_thread(self.worker.stop)
+        self._picture_threads.shutdown(wait=False)
 
     async def wait_loaded(self) -> None:
         """Wait for the model; returns also when it failed (see `state`)."""
@@ -301,9 +302,17 @@ class ModelHost:
         return avatar, pixels
 
     async def upload(
-        self, name: str, data: bytes, *, owner: str | None = None, consent: bool | None = None
+        self,
+        name: str,
+        data: bytes,
+        *,
+        owner: str | None = None,
+        share: int | None = None,
+        consent: bool | None = None,
     ) -> StoredAvatar:
-        """Store a picture as an avatar. Raises ProtocolError `invalid_image`."""
+        """Store a picture as an avatar. Raises ProtocolError `invalid_image`, or as
+        AvatarStore.add."""
+        await asyncio.to_thread(self._store.check_room, owner, share)
         avatar, pixels = await self._prepare(data)
         stored = await asyncio.to_thread(
             self._store.add,
@@ -312,6 +321,7 @@ class ModelHost:
             avatar.portrait.image,
             tuple(avatar.warnings),
             owner=owner,
+            share=share,
             consent=consent,
         )
         self._remember(stored.meta.id, avatar)

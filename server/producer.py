@@ -229,16 +229,22 @@ class Producer:
     def _account(self, outcome: Outcome, now_s: float) -> None:
         self.stats.add(outcome)
         played_s = outcome.frames * FRAME_S
-        generate_s = outcome.busy_s - outcome.encode_s
-        self._metrics.chunk_generate.labels(stage="engine").observe(max(0.0, generate_s))
-        self._metrics.chunk_generate.labels(stage="encode").observe(outcome.encode_s)
+        stages = {"encode": outcome.encode_s}
+        if outcome.chunk_frames:
+            stages |= {
+                "audio": outcome.prepare_s,
+                "dit": outcome.denoise_s,
+                "vae": outcome.decode_s,
+            }
+        for stage, seconds in stages.items():
+            self._metrics.chunk_generate.labels(stage=stage).observe(seconds)
         self._metrics.tracing.record(
             "visavis.chunk",
             outcome.busy_s,
             {
                 "visavis.speech": outcome.speech,
                 "visavis.frames": outcome.frames,
-                "visavis.encode_s": outcome.encode_s,
+                **{f"visavis.{stage}_s": seconds for stage, seconds in stages.items()},
                 "visavis.wait_s": outcome.wait_s or 0.0,
                 "visavis.realtime_factor": outcome.busy_s / played_s,
                 "gen_ai.server.time_per_output_chunk": outcome.busy_s / outcome.frames,

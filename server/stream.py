@@ -84,6 +84,7 @@ class EngineStream:
         It ends with the chunk, at once if there is none to make.
         """
         self._line.check()
+        started_s = time.monotonic()
         self._take(order)
         ended: Future[Outcome] = Future()
         session = self._session
@@ -105,6 +106,7 @@ class EngineStream:
             chunk = session.begin_idle(
                 order.idle_chunk_frames, listening=order.listening, should_stop=should_stop
             )
+        prepare_s = time.monotonic() - started_s
 
         def on_frame(frame: AvatarFrame) -> None:
             if idle:
@@ -116,7 +118,9 @@ class EngineStream:
                 ended.set_exception(end.error)
                 return
             length = chunk.job.chunk_frames
-            ended.set_result(self._outcome(order, end, length, speech=not idle))
+            ended.set_result(
+                self._outcome(order, end, length, speech=not idle, prepare_s=prepare_s)
+            )
 
         scheduler.add(
             chunk,
@@ -238,6 +242,7 @@ class EngineStream:
         *,
         speech: bool,
         repeated: int = 0,
+        prepare_s: float = 0.0,
     ) -> Outcome:
         session = self._session
         ready, longest = session.ready_frames, session.longest_chunk
@@ -249,6 +254,7 @@ class EngineStream:
         if order.speech is not None and end is None:
             ask_again_s = order.speech.wait_s(ready=ready, longest=longest)
         work = self._work.take()
+        chunk_s = 0.0 if end is None else prepare_s + end.busy_s - work.waited_s
         return Outcome(
             buffered_samples=session.buffered_samples,
             longest_chunk=longest,
@@ -258,9 +264,12 @@ class EngineStream:
             chunk_frames=chunk_frames,
             frames=end.frames if end is not None else repeated,
             speech=speech,
-            busy_s=work.beside_s + (end.busy_s - work.waited_s if end is not None else work.here_s),
+            busy_s=work.beside_s + (work.here_s if end is None else chunk_s),
             encode_s=work.beside_s + work.here_s,
             wait_s=None if end is None else end.wait_s,
+            prepare_s=prepare_s,
+            denoise_s=0.0 if end is None else end.denoise_s,
+            decode_s=0.0 if end is None else end.decode_s,
         )
 
     def _repeat(self, order: Order, emit: Callable[[MediaFrame], None]) -> int:
