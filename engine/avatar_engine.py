@@ -181,7 +181,7 @@ class AvatarEngine:
         )
         if group is not None:
             engine.group = group
-            engine.pipeline.fetch = group.fetch
+            engine.pipeline.copies = group.watched(engine.pipeline.copies)
         return engine
 
     @property

@@ -21,15 +21,31 @@ Pictures = NDArray[np.uint8]
 
 
 class HostCopies(Protocol):
-    """Copies that run beside the host."""
+    """Copies of decoded pictures to the host."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether they run beside the host: then the next batch is ordered before one is taken."""
+        ...
 
     def begin(self, pixels: Tensor) -> Callable[[], Pictures]:
         """Order a copy of uint8 [n, H, W, 3]; what is returned waits for it, once."""
         ...
 
 
+class CopiesAtOnce:
+    """What a CPU has made is there already; what a GPU has is waited for."""
+
+    ahead = False
+
+    def begin(self, pixels: Tensor) -> Callable[[], Pictures]:
+        return lambda: pixels.cpu().numpy()
+
+
 class PinnedCopies:
     """From a GPU into pinned memory, in the order of its work."""
+
+    ahead = True
 
     def begin(self, pixels: Tensor) -> Callable[[], Pictures]:
         host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
@@ -42,6 +58,17 @@ class PinnedCopies:
             return host.numpy()
 
         return wait
+
+
+def on_host(
+    batches: Iterator[DecodedFrames], copies: HostCopies
+) -> Iterator[tuple[Pictures, Tensor]]:
+    """Pixels on the host and `exact` of each batch, one batch ahead if the copies are."""
+    if copies.ahead:
+        yield from one_ahead(batches, copies)
+        return
+    for batch in batches:
+        yield copies.begin(batch.pixels)(), batch.exact
 
 
 def one_ahead(

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from visavis.engine.audio.front_end import WINDOW_REACH, AudioFrontEnd
 from visavis.engine.audio.window import audio_windows
-from visavis.engine.codec.base import DecodedFrames, EarlyDecoder, LatentCodec
+from visavis.engine.codec.base import EarlyDecoder, LatentCodec
 from visavis.engine.dit.conditioning import TimeConstants
 from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
 from visavis.engine.dit.sampler import ChunkAbandoned, Denoising, RenoisingSampler, timesteps
-from visavis.engine.host_copies import HostCopies, PinnedCopies, one_ahead
+from visavis.engine.host_copies import CopiesAtOnce, HostCopies, PinnedCopies, on_host
 from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
 
 
@@ -111,8 +111,7 @@ class FlashTalkPipeline:
         self.text = text
         self.sampler = RenoisingSampler()
         # Where the host waits for the device: a group of processes looks at this moment.
-        self.fetch: Callable[[Tensor], NDArray[np.uint8]] = _to_host
-        self.copies: HostCopies | None = PinnedCopies() if device.type == "cuda" else None
+        self.copies: HostCopies = PinnedCopies() if device.type == "cuda" else CopiesAtOnce()
         self._schedules: dict[int, tuple[TimeConstants, ...]] = {}
 
     @torch.inference_mode()
@@ -209,7 +208,7 @@ class FlashTalkPipeline:
         decoded = self.codec.decode(
             latents, job.conditions.reference, skip_frames=MOTION_FRAMES - hidden, **early
         )
-        for pictures, exacts in self._on_host(decoded):
+        for pictures, exacts in on_host(decoded, self.copies):
             for pixels, exact in zip(pictures, exacts, strict=True):
                 recent.append(exact)
                 count += 1
@@ -223,16 +222,6 @@ class FlashTalkPipeline:
                 yield ChunkFrame(pixels, exact, next_state)
                 if count == job.shown:
                     return
-
-    def _on_host(
-        self, decoded: Iterator[DecodedFrames]
-    ) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
-        """Pixels on the host and `exact`, batch by batch."""
-        if self.copies is not None and self.fetch is _to_host:
-            yield from one_ahead(decoded, self.copies)
-            return
-        for batch in decoded:
-            yield self.fetch(batch.pixels), batch.exact
 
     @torch.inference_mode()
     def hand_over(self, poses: Sequence[Tensor], conditions: Conditions) -> Tensor:
@@ -274,10 +263,6 @@ class FlashTalkPipeline:
                 for level in timesteps(num_steps)[:-1]
             )
         return self._schedules[num_steps]
-
-
-def _to_host(pixels: Tensor) -> NDArray[np.uint8]:
-    return pixels.cpu().numpy()
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

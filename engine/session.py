@@ -31,7 +31,7 @@ from visavis.engine.plan import (
 )
 from visavis.engine.timeline import Chunk, Sound, Timeline
 from visavis.engine.utterance import AudioFormatError as AudioFormatError
-from visavis.engine.utterance import SpeechQueue, UtteranceState
+from visavis.engine.utterance import SpeechQueue, Utterance, UtteranceState
 
 # The first chunk after silence is short, so that the face answers soon; 12 frames are enough to
 # play while the next, long chunk is made.
@@ -237,7 +237,23 @@ class AvatarSession:
             return ended
 
         sound = Sound(utterance.engine_audio(wanted), utterance.caller_audio(shown), True, consume)
-        return self._timeline.begin(sound, num_steps=self._num_steps, should_stop=should_stop)
+        upcoming = None
+        following = self._chunk_after(utterance, wanted)
+        if following is not None and self._timeline.foresees:
+            upcoming = utterance.engine_audio(new_frames(following), after=wanted)
+        return self._timeline.begin(
+            sound, num_steps=self._num_steps, should_stop=should_stop, upcoming=upcoming
+        )
+
+    @staticmethod
+    def _chunk_after(utterance: Utterance, frames: int) -> int | None:
+        """What `next_chunk` will be after a chunk of so many new frames, by what is there now."""
+        ready = utterance.ready_frames - frames
+        if ready <= 0:
+            return None
+        if utterance.committed and ready <= new_frames(CHUNK_LENGTHS[-1]):
+            return covering_chunk(ready)
+        return largest_chunk(ready)
 
     def begin_idle(
         self,

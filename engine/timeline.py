@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from visavis.engine.avatar_frame import AvatarFrame
 from visavis.engine.dit.sampler import ChunkAbandoned
+from visavis.engine.foresight import Foresight
 from visavis.engine.history import History, HistoryState, Moment
 from visavis.engine.pipeline import ChunkJob, ChunkState, Conditions, FlashTalkPipeline
 from visavis.engine.plan import ENGINE_SAMPLES_PER_FRAME, MOTION_FRAMES
@@ -63,12 +64,19 @@ class Timeline:
         self._chunk = pipeline.first_state(conditions, seed)
         self._history = History(pipeline.front_end.past_samples)
         self._under_way: tuple[ChunkJob, Sound] | None = None
+        self._foresight = Foresight(pipeline.front_end)
         self._epoch = 0  # raised by whatever makes a chunk under way obsolete
         self._motion_due = False  # what the next chunk begins with is to be made from the history
 
     def abandon(self) -> None:
         """Whatever is under way is obsolete."""
         self._epoch += 1
+        self._foresight.forget()
+
+    @property
+    def foresees(self) -> bool:
+        """Whether `begin` makes use of `upcoming`."""
+        return self._foresight.possible
 
     def begin(
         self,
@@ -77,8 +85,12 @@ class Timeline:
         num_steps: int,
         should_stop: Callable[[], bool] | None,
         temperature: float = 1.0,
+        upcoming: NDArray[np.float32] | None = None,
     ) -> Chunk:
-        """Prepare the next chunk; from here on, earlier ones are obsolete."""
+        """Prepare the next chunk; from here on, earlier ones are obsolete.
+
+        `upcoming`: the 16 kHz sound of the chunk after it, if that is known: it may be heard early.
+        """
         self._epoch += 1
         epoch = self._epoch
         self._forget_unfinished()
@@ -88,14 +100,17 @@ class Timeline:
         def obsolete() -> bool:
             return self._epoch != epoch or (should_stop is not None and should_stop())
 
+        past = self._history.past()
         job = self._pipeline.start_chunk(
             self._chunk,
-            self._pipeline.front_end.features(self._history.past(), sound.engine),
+            self._foresight.features(past, sound.engine),
             self._conditions,
             shown=len(sound.caller),
             num_steps=num_steps,
             temperature=temperature,
         )
+        if upcoming is not None:
+            self._foresight.begin(past, sound.engine, upcoming)
         return Chunk(job, self._frames(job, sound, obsolete), obsolete)
 
     def play(self, chunk: Chunk) -> Iterator[AvatarFrame]:
@@ -135,6 +150,7 @@ class Timeline:
             return
         self._history.rewind(index + 1)
         self._epoch += 1
+        self._foresight.forget()
         seen = max(0, index + 1 - self.next_index)
         under_way, self._under_way = self._under_way, None
         self.next_index = index + 1
@@ -160,6 +176,7 @@ class Timeline:
         self._under_way = None
         self._motion_due = False
         self._epoch += 1
+        self._foresight.forget()
 
     def _forget_unfinished(self) -> None:
         """A chunk that did not come to its end never happened."""

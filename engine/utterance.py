@@ -72,10 +72,14 @@ class Utterance:
         for start in range(0, len(pcm), _PIECE_SAMPLES):
             self._pieces.append(pcm[start : start + _PIECE_SAMPLES].copy())
 
-    def engine_audio(self, frames: int) -> NDArray[np.float32]:
-        """The next `frames` frames at 16 kHz, float32 [640 * frames]; silence after the end."""
+    def engine_audio(self, frames: int, *, after: int = 0) -> NDArray[np.float32]:
+        """`frames` frames at 16 kHz, float32 [640 * frames]; silence after the end.
+
+        They are the next ones, or those that come `after` so many.
+        """
         audio = np.empty(frames * ENGINE_SAMPLES_PER_FRAME, np.float32)
-        first, last = self.next_frame, self.next_frame + frames - 1
+        first = self.next_frame + after
+        last = first + frames - 1
         start = self._resampler.first_sample(first)
         pcm = self._samples(start, self._resampler.end_sample(last))
         for frame, out in zip(range(first, last + 1), audio.reshape(frames, -1), strict=True):

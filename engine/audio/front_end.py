@@ -4,7 +4,8 @@ A front end holds no session state: it is a function of the new samples and a fi
 past, so that the past (plain samples) is all a session has to carry, copy and rewind.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,20 @@ class AudioFrontEnd(Protocol):
 
         `past` holds `past_samples`, `new` 640 * n samples in -1..1. The 7 are the chunk's five
         motion frames and the two before them, which their windows reach back to.
+        """
+        ...
+
+
+@runtime_checkable
+class EarlyFrontEnd(Protocol):
+    """A front end that can hear a chunk's sound while an earlier chunk is made."""
+
+    def begin(
+        self, past: NDArray[np.float32], new: NDArray[np.float32]
+    ) -> Callable[[], NDArray[np.float32]] | None:
+        """Start on `features(past, new)`; what is returned waits for the same numbers, to the bit.
+
+        None: there is nothing to gain.
         """
         ...
 

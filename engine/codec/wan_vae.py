@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visavis.engine.codec.side_stream import SideStream
 from visavis.engine.codec.wan_network import TEMPORAL_STRIDE, WanConfig, WanNetwork
 from visavis.engine.codec.wan_stream import Border, VideoStream
+from visavis.engine.side_stream import SideStream
 from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
 
 SPATIAL_STRIDE = 8

@@ -22,16 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.dit.compilation import record_steps, speed_up
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.host_copies import HostCopies
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.parallel.commands import LEADER, STOP, CommandChannel
 from visavis.engine.parallel.following import Follower, Handler
@@ -43,6 +41,7 @@ from visavis.engine.parallel.sequence import parallelize
 from visavis.engine.parallel.side_channel import Lookout, Phase, Tether
 from visavis.engine.parallel.spawning import FollowerProcesses, Summons
 from visavis.engine.parallel.watchdog import StepWatch
+from visavis.engine.parallel.watched_copies import WatchedCopies
 from visavis.engine.registry import model_spec
 from visavis.engine.runtime import choose_device
 from visavis.engine.weight_memory import WeightMemory
@@ -271,16 +270,10 @@ class WorkerGroup:
         if self._lookout is not None:
             self._lookout.report(Loss("died", 0, "the leader stops"))
 
-    def fetch(self, pixels: Tensor) -> NDArray[np.uint8]:
-        """Leader: pixels of a finished frame in host memory.
-
-        Here the host waits for the GPUs, and sees whether what they made counts.
-
-        Raises:
-            GroupLostError: it does not.
-        """
-        with self.channel.together("frames", tuple(pixels.shape)):
-            return pixels.cpu().numpy()
+    def watched(self, copies: HostCopies) -> HostCopies:
+        """Leader: the same copies to host memory, each of which raises GroupLostError in the end
+        if what the group made does not count."""
+        return WatchedCopies(copies, self.channel)
 
     def follow(self) -> None:
         """Follower: load what the leader announces, then compute with it until it stops.

@@ -29,14 +29,23 @@ class SideStream:
         if self._device.type != "cuda":
             yield
             return
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+        stream = self._made()
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             yield
         for tensor in read:
             if tensor.is_cuda:
-                tensor.record_stream(self._stream)
+                tensor.record_stream(stream)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """The block, on another thread, reads nothing that the usual stream still makes, and
+        gives nothing to it: neither waits for the other."""
+        if self._device.type != "cuda":
+            yield
+            return
+        with torch.cuda.stream(self._made()):
+            yield
 
     def mark(self) -> torch.cuda.Event | None:
         """A point after all blocks so far, for `join`."""
@@ -46,3 +55,8 @@ class SideStream:
         """What is ordered next on the usual stream comes after `mark`."""
         if mark is not None:
             torch.cuda.current_stream(self._device).wait_event(mark)
+
+    def _made(self) -> torch.cuda.Stream:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        return self._stream
