@@ -35,7 +35,13 @@ FAREWELL_S = 1.0
 # Numbers kept for what is still said here to a client whose session goes on elsewhere.
 FAREWELL_EVENTS = 8
 # Told again or worthless later: not kept for a client that comes back.
-_PASSING = (ev.SessionStats, ev.SessionPong, ev.AudioAppended, ev.SessionLoading)
+_PASSING = (
+    ev.SessionStats,
+    ev.SessionPong,
+    ev.AudioAppended,
+    ev.SessionLoading,
+    ev.SessionResumed,
+)
 # Said also to a client that is closed for what it does not read.
 _OWED = (ev.ResponseCreated, ev.ResponseStarted, ev.ResponseDone, ev.ErrorEvent)
 
@@ -74,6 +80,7 @@ class Outbound:
         self._admission = admission
         self._on_slow = on_slow or self.close_with
         self._overflowed = False
+        self._had: int | None = None
         self._unsent: str | None = None
         self._events: deque[ev.ServerEvent] = deque()
         self._replay: deque[SentEvent | SentMedia] = deque()
@@ -116,13 +123,24 @@ class Outbound:
         self._fmp4 = fmp4
 
     def rebind(
-        self, socket: WebSocket, first: ev.ServerEvent, replay: list[SentEvent | SentMedia]
+        self,
+        socket: WebSocket,
+        first: ev.SessionResumed,
+        replay: list[SentEvent | SentMedia],
+        *,
+        had: int | None,
     ) -> None:
-        """Go on on another socket: `first` is said at once, then `replay`, then what waits."""
+        """Go on on another socket: `first` is said at once, then `replay`, then what waits.
+
+        had: the number of the last event that the client has, None when nobody knows.
+        """
         self._socket = socket
         self._released = self._held = False
         self._parting = None
-        self._events.appendleft(first)
+        self._had = had
+        # One of an earlier connection, which was lost before it could be said, is no longer true.
+        waiting = [event for event in self._events if not isinstance(event, ev.SessionResumed)]
+        self._events = deque([first, *waiting])
         self._replay.clear()
         self._replay.extend(replay)
         if self._fmp4 is not None:
@@ -325,6 +343,10 @@ class Outbound:
     def _number(self, event: ev.ServerEvent) -> str:
         self.num_events += 1
         event.event_id = f"evt_{self.num_events}"
+        if isinstance(event, ev.SessionResumed):
+            # Whoever has this one, and then loses the connection, has none of what follows.
+            had = "resumed" if self._had is None else self._had
+            event.event_id = f"evt_{had}_{self.num_events}"
         return ev.encode_event(event)
 
     async def _send_event(self, event: ev.ServerEvent) -> None:
@@ -369,8 +391,7 @@ class Outbound:
             await self._send_text(text)
         await self._send_picture(header, stamped.frame.audio, video)
         if header.flags & Flag.FIRST and header.response in self._audio_since_s:
-            since_s = self._audio_since_s.pop(header.response)
-            self._admission.observe_first_frame(time.monotonic() - since_s)
+            self._first_frame(header.response)
         kind = "idle" if header.flags & Flag.IDLE else "speech"
         self._metrics.frames_sent.labels(kind=kind).inc()
         if stamped.frame.late or (stamped.frame.video and not header.video_len):
@@ -378,6 +399,16 @@ class Outbound:
             self._metrics.frames_dropped.labels(reason=reason).inc()
         if self._producer is not None:
             self._producer.wake()
+
+    def _first_frame(self, response: int) -> None:
+        """It went out."""
+        took_s = time.monotonic() - self._audio_since_s.pop(response)
+        self._admission.observe_first_frame(took_s)
+        self._metrics.tracing.record(
+            "visavis.first_frame",
+            took_s,
+            {"visavis.response": response, "gen_ai.server.time_to_first_chunk": took_s},
+        )
 
     def _tick(self, now_s: float) -> None:
         if self._conversation is None or self._producer is None or self._media is None:

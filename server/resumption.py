@@ -40,9 +40,10 @@ async def resume(live: LiveSession, request: ev.SessionResume, socket: WebSocket
             param="last_seq",
             event_id=request.event_id,
         )
+    had = _event_number(request.last_event_id)
     missed = ring.after(
         seq,
-        _event_number(request.last_event_id),
+        had,
         epoch=timeline.epoch,
         played_pts_us=conversation.played_pts_us,
     )
@@ -70,7 +71,7 @@ async def resume(live: LiveSession, request: ev.SessionResume, socket: WebSocket
         resumed.source_event_id = request.event_id
     media.restart(first_us // FRAME_US, time.monotonic(), recoder)
     live.deadlines.active(time.monotonic())
-    live.out.rebind(socket, resumed, missed)
+    live.out.rebind(socket, resumed, missed, had=had)
     live.wake()
 
 
@@ -103,7 +104,9 @@ async def _with_keyframe(
 
 
 def _event_number(event_id: str | None) -> int | None:
-    """The number in one of our event ids; None for anything else."""
-    if event_id is None or not event_id.removeprefix("evt_").isdecimal():
-        return None
-    return int(event_id.removeprefix("evt_"))
+    """The number in one of our event ids; None for anything else.
+
+    That of `session.resumed` begins with the number of the event that it follows.
+    """
+    number = "" if event_id is None else event_id.removeprefix("evt_").partition("_")[0]
+    return int(number) if number.isdecimal() else None
