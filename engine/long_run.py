@@ -1,13 +1,15 @@
 """Whole sessions without a clock or sound output: chunk after chunk as deployed, for measurements.
 
-Chunks are batched over sessions, and pixels are rendered only where somebody looks at them.
+Chunks are batched over sessions, and pixels are drawn only where somebody looks at them. A session
+may also hand its chunks over as the paper does, through pixels (method section 1.7).
 
 Legend: S sessions, N frames of a chunk, H W pixels, h w control grid.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -17,21 +19,31 @@ from torch import Tensor
 from visavis.engine.avatar_engine import Avatar
 from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import unpack_codes
+from visavis.engine.color import ColorMatcher
 from visavis.engine.pipeline import ChunkState, Conditions, FlashTalkPipeline
 from visavis.engine.plan import ENGINE_SAMPLES_PER_FRAME, MOTION_FRAMES
 
 CHUNK_FRAMES: Final = 33
 NEW_FRAMES: Final = CHUNK_FRAMES - MOTION_FRAMES
 
+HandOver = Literal["exact", "reencoded", "corrected"]
+"""How a chunk goes over to the next: its codes as they are (as deployed); its last pictures encoded
+again; or these after their colours were matched to the portrait's (`engine/color.py`)."""
+
 
 @dataclass(slots=True)
 class LongSession:
-    """A session without a clock: its avatar's conditions, its state, and where its audio is."""
+    """A session without a clock: its avatar's conditions, its state, and where its audio is.
+
+    `colours` matches what is shown to the portrait; None: colours stay as they are drawn.
+    """
 
     conditions: Conditions
     state: ChunkState
     pcm: NDArray[np.float32]
     position: int = 0
+    hand_over: HandOver = "exact"
+    colours: ColorMatcher | None = field(default=None, repr=False)
 
     def hear(self, past: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The last `past` samples and the next chunk's; the recording goes round and round."""
@@ -50,11 +62,25 @@ class LongRun:
         if not isinstance(pipeline.codec, MotionCodec):
             raise ValueError("codec: long runs read motion codes, so they need the MotionCodec")
         self.pipeline, self.codec, self.num_steps = pipeline, pipeline.codec, num_steps
+        # The same weights, which draw what they are to read again.
+        self._reencoding = copy.copy(self.codec)
+        self._reencoding.reencode = True
 
-    def open(self, avatar: Avatar, pcm: NDArray[np.float32], seed: int) -> LongSession:
+    def open(
+        self,
+        avatar: Avatar,
+        pcm: NDArray[np.float32],
+        seed: int,
+        *,
+        hand_over: HandOver = "exact",
+    ) -> LongSession:
         """A session at rest; `pcm` float32 at 16 kHz."""
         state = self.pipeline.first_state(avatar.conditions, seed)
-        return LongSession(avatar.conditions, state, pcm)
+        session = LongSession(avatar.conditions, state, pcm, hand_over=hand_over)
+        if hand_over == "corrected":
+            portrait = torch.from_numpy(self.portrait(session))
+            session.colours = ColorMatcher(_symmetric(portrait[None])[0, :, 0])
+        return session
 
     @torch.inference_mode()
     def advance(self, sessions: Sequence[LongSession]) -> list[Tensor]:
@@ -76,18 +102,50 @@ class LongRun:
         for job, session in zip(jobs, sessions, strict=True):
             latents = self.codec.join(job.denoising.latents[0], job.start.motion)
             codes = unpack_codes(latents[None])[0]
-            motion = self.pipeline.hand_over(tuple(codes[-MOTION_FRAMES:]), session.conditions)
-            session.state = ChunkState(
-                motion, job.generator.get_state(), tuple(codes[-MOTION_FRAMES:])
+            session.state = self._next_state(
+                codes[-MOTION_FRAMES:], session, job.generator.get_state()
             )
             made.append(codes[MOTION_FRAMES:])
         return made
 
+    def _next_state(self, last_56hw: Tensor, session: LongSession, random: Tensor) -> ChunkState:
+        if session.hand_over == "exact":
+            poses = tuple(last_56hw)
+            return ChunkState(self.pipeline.hand_over(poses, session.conditions), random, poses)
+        shown = self._draw(last_56hw, session)
+        motion = self._reencoding.motion_latents(shown, session.conditions.reference)
+        return ChunkState(motion, random, tuple(shown))
+
+    def draw(self, codes_N6hw: Tensor, session: LongSession) -> NDArray[np.uint8]:
+        """Pictures uint8 [N, S, S, 3] as the session shows them."""
+        pictures: NDArray[np.uint8] = self._draw(codes_N6hw, session).cpu().numpy()
+        return pictures
+
+    def portrait(self, session: LongSession) -> NDArray[np.uint8]:
+        """The portrait as the session shows it at rest, uint8 [S, S, 3]."""
+        rest = session.conditions.initial_motion
+        (picture,) = self.draw(unpack_codes(rest[None])[0], session)
+        return np.asarray(picture, np.uint8)
+
+    @torch.inference_mode()
+    def _draw(self, codes_N6hw: Tensor, session: LongSession) -> Tensor:
+        codec = self.codec if session.hand_over == "exact" else self._reencoding
+        pictures = codec.draw(codes_N6hw, session.conditions.reference)
+        if session.colours is None:
+            return pictures
+        matched = session.colours(_symmetric(pictures))[0].permute(1, 2, 3, 0)
+        return ((matched + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
     @torch.inference_mode()
     def render(self, codes_N6hw: Tensor, session: LongSession) -> NDArray[np.uint8]:
-        """Pictures uint8 [N, H, W, 3] of codes."""
+        """Pictures uint8 [N, H, W, 3] of codes by the codec's own painter, whatever is shown."""
         frames = self.codec.render(codes_N6hw, session.conditions.reference)
         pictures: NDArray[np.uint8] = (
             (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         )
         return pictures
+
+
+def _symmetric(pictures_NHW3: Tensor) -> Tensor:
+    """Video [1, 3, N, H, W] in -1..1 of bytes."""
+    return pictures_NHW3.permute(3, 0, 1, 2)[None].float() / 127.5 - 1

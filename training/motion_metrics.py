@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visavis.engine.codec.motion_latents import CODE_SCALE, TEMPORAL_STRIDE
 from visavis.training.control_probe import FACE, LIPS, Controls
 from visavis.training.puppets.basis import WEIGHTS
 
@@ -57,9 +58,10 @@ def motion_metrics(
     """The numbers a run is judged by.
 
     opening_r (mean Pearson r over sequences that speak), opening_error (relative RMS),
-    opening_dynamics / blink_dynamics / head_dynamics (variance ratios sampled : truth), and
-    boundary_jump: mean change of the code across chunk borders (`borders`: first frame of each new
-    chunk) over that elsewhere.
+    opening_dynamics / blink_dynamics / head_dynamics (variance ratios sampled : truth),
+    slot_jump (see `slot_jump_ratio`; chunks are whole), head_acceleration (see there, sampled :
+    truth), and boundary_jump: mean change of the code across chunk borders (`borders`: first frame
+    of each new chunk) over that elsewhere.
     """
     opening, true_opening = probe.opening(sampled_BN6hw), probe.opening(truth_BN6hw)
     speaks = true_opening.std(dim=1) > 0.03
@@ -74,6 +76,11 @@ def motion_metrics(
         "opening_dynamics": _variance_ratio(opening, true_opening),
         "blink_dynamics": _variance_ratio(probe.blink(sampled_BN6hw), probe.blink(truth_BN6hw)),
         "head_dynamics": _variance_ratio(_head(sampled_BN6hw), _head(truth_BN6hw)),
+        "slot_jump": slot_jump_ratio(sampled_BN6hw, borders),
+        "head_acceleration": float(
+            head_acceleration(sampled_BN6hw).square().mean().sqrt()
+            / head_acceleration(truth_BN6hw).square().mean().sqrt().clamp_min(1e-8)
+        ),
     }
     if len(borders):
         metrics["boundary_jump"] = boundary_jump(sampled_BN6hw, borders)
@@ -111,6 +118,46 @@ def boundary_jump(codes_BN6hw: Tensor, borders: NDArray[np.int64]) -> float:
     at_border = torch.zeros(len(change), dtype=torch.bool)
     at_border[torch.from_numpy(borders) - 1] = True
     return float(change[at_border].mean() / change[~at_border].mean().clamp_min(1e-8))
+
+
+def head_speed(codes_BN6hw: Tensor) -> Tensor:
+    """How far the head's flow moves into each frame [B, N - 1], root mean square over the grid in
+    pixels of the 256-pixel frame."""
+    return _head_pixels(codes_BN6hw).diff(dim=1).square().mean(dim=(2, 3, 4)).sqrt()
+
+
+def head_acceleration(codes_BN6hw: Tensor) -> Tensor:
+    """Second difference of the head's flow in each sequence [B], root mean square over frames and
+    grid, in pixels of the 256-pixel frame."""
+    second = _head_pixels(codes_BN6hw).diff(n=2, dim=1)
+    return second.square().mean(dim=(1, 2, 3, 4)).sqrt()
+
+
+def slot_jump_ratio(codes_BN6hw: Tensor, borders: NDArray[np.int64]) -> float:
+    """How much faster the head moves into a latent's first frame than into the others.
+
+    A latent codes four frames; what does not fit from one to the next judders six times a second.
+    Mean speed there over the median of the frames within latents, averaged over sequences. Latents
+    are counted from frame 0 and from every chunk's first frame in `borders`, whose own jump is
+    `boundary_jump`'s; 1 if there is no border of latents.
+    """
+    frames = codes_BN6hw.shape[1]
+    starts = [0, *(int(border) for border in borders), frames]
+    first = np.zeros(frames, bool)
+    for start, end in zip(starts, starts[1:], strict=False):
+        first[start + TEMPORAL_STRIDE : end : TEMPORAL_STRIDE] = True
+    within = ~first
+    within[borders] = False
+    speed = head_speed(codes_BN6hw)
+    if not first.any():
+        return 1.0
+    usual = speed[:, torch.from_numpy(within[1:])].median(dim=1).values.clamp_min(1e-6)
+    return float((speed[:, torch.from_numpy(first[1:])].mean(dim=1) / usual).mean())
+
+
+def _head_pixels(codes_BN6hw: Tensor) -> Tensor:
+    scale = codes_BN6hw.new_tensor(CODE_SCALE[:2])[:, None, None]
+    return codes_BN6hw[:, :, :2] * scale
 
 
 def _head(codes_BN6hw: Tensor) -> Tensor:

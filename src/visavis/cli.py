@@ -40,10 +40,13 @@ def evaluate(
     *,
     portraits: Path | None = None,
     recordings: Path | None = None,
+    photographs: Path | None = None,
     weights: Path | None = None,
     out: Path = Path("runs/eval"),
     json: Path | None = None,
     steps: int = 4,
+    seeds: int | None = None,
+    parts: str | None = None,
     quantize: Precision | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -55,6 +58,8 @@ def evaluate(
         Folder of the held-out pictures. [default: $VISAVIS_PORTRAITS]
     recordings
         Folder of recorded speech, to see how the mouth answers. [default: $VISAVIS_RECORDINGS]
+    photographs
+        Folder of further pictures, to be looked at speaking.
     weights
         Folder of the model's weights, if not the bundled one.
     out
@@ -63,20 +68,31 @@ def evaluate(
         Also write the figures to this file.
     steps
         Denoising steps a chunk.
+    seeds
+        How often each talk is made, with noise of its own. [default: 3; with --quick: 2]
+    parts
+        What to measure, by commas: speed, autoencoder, talking, recordings, photographs, endurance,
+        stability. [default: all]
     quantize
         Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic.
         [default: as they are]
     quick
         A few clips only.
     """
-    from visavis.training.evaluation.run import QUICK, EvaluationPlan
+    from visavis.training.evaluation.plan import FULL, QUICK, parse_parts
     from visavis.training.evaluation.run import evaluate as run
     from visavis.training.frame_judge import JudgeError
 
     try:
-        plan = replace(QUICK if quick else EvaluationPlan(), num_steps=steps)
+        plan = replace(QUICK if quick else FULL, num_steps=steps)
+        if seeds is not None:
+            plan = replace(plan, seeds=seeds)
+        if parts is not None:
+            plan = replace(plan, parts=parse_parts(parts))
         run(
             portraits=portraits,
+            recordings=recordings,
+            photographs=photographs,
             weights=weights,
             out=out,
             json_file=json,

@@ -6,16 +6,22 @@ It is averaged over five chunks from n on, so that one pose or one word does not
 Legend: N frames, H W pixels, F factors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from visavis.engine.long_run import LongRun, LongSession
-from visavis.training.evaluation.statistics import sharpness
+from visavis.engine.long_run import NEW_FRAMES, LongRun, LongSession
+from visavis.training.evaluation.statistics import (
+    boundary_jump_ratio,
+    frame_differences,
+    sharpness,
+)
 from visavis.training.landmarks import IndependentLandmarker, Landmarks, head_pose
 
 AVERAGED_CHUNKS: Final = 5
@@ -31,24 +37,43 @@ COLLAPSED: Final = 4.0  # drift beyond which a chunk counts as collapsed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Per checkpoint: `factors` [sessions, F] in units of what is noticeable, `film` one frame
-    [H, W, 3] of the first session."""
+    """One session at its checkpoints.
+
+    `factors` [F] in units of what is noticeable, of what is shown; `painted_border`: the border's
+    factor as the codec's painter has it, who moves what lies behind the head; `jumps`:
+    boundary-jump ratio of the chunks looked at; `film` one frame [H, W, 3].
+    """
 
     factors: dict[int, NDArray[np.float64]]
+    painted_border: dict[int, float]
+    jumps: dict[int, float]
     film: dict[int, NDArray[np.uint8]]
 
-    def value(self, chunk: int) -> NDArray[np.float64]:
-        """DRIFT(chunk) of every session."""
-        drift: NDArray[np.float64] = np.sqrt(np.mean(self.factors[chunk] ** 2, axis=1))
-        return drift
+    def value(self, chunk: int) -> float:
+        """DRIFT(chunk)."""
+        return float(np.sqrt(np.mean(self.factors[chunk] ** 2)))
 
-    def ratio(self, chunk: int) -> float:
-        """DRIFT(chunk) over DRIFT(1), both averaged over sessions."""
-        return float(np.mean(self.value(chunk)) / max(float(np.mean(self.value(1))), 1e-9))
 
-    def collapsed(self, chunk: int) -> float:
-        """Share of sessions beyond `COLLAPSED` at a checkpoint."""
-        return float(np.mean(self.value(chunk) > COLLAPSED))
+def drift_figures(drifts: Sequence[Drift]) -> dict[str, float]:
+    """DRIFT at every checkpoint and over the first (both averaged over sessions), the factors of
+    the last, COLLAPSE (share of sessions beyond `COLLAPSED` there) and the boundary-jump ratio."""
+    first, *later = drifts[0].factors
+    values = {n: np.array([drift.value(n) for drift in drifts]) for n in (first, *later)}
+    last = later[-1] if later else first
+    figures = {f"drift_{n}": float(value.mean()) for n, value in values.items()}
+    figures |= {
+        f"drift_ratio_{n}": float(values[n].mean() / max(values[first].mean(), 1e-9)) for n in later
+    }
+    for column, name in enumerate(NOTICEABLE):
+        figures[f"drift_{name}_{last}"] = float(
+            np.mean([drift.factors[last][column] for drift in drifts])
+        )
+    figures[f"drift_border_painter_{last}"] = float(
+        np.mean([drift.painted_border[last] for drift in drifts])
+    )
+    figures["collapsed"] = float(np.mean(values[last] > COLLAPSED))
+    figures[f"drift_boundary_jump_{last}"] = float(np.mean([drift.jumps[last] for drift in drifts]))
+    return figures
 
 
 def drift(
@@ -56,39 +81,53 @@ def drift(
     sessions: Sequence[LongSession],
     checkpoints: Sequence[int],
     landmarker: IndependentLandmarker,
-) -> Drift:
+    advanced: Callable[[int], None] = lambda _: None,
+) -> list[Drift]:
     """Advance the sessions past the last checkpoint and look at them at each.
 
-    A checkpoint n stands for chunks n .. n + 4; the last for the five that end with it.
+    A checkpoint n stands for chunks n .. n + 4; the last for the five that end with it. `advanced`
+    is told the number of every chunk that was made.
     """
-    portraits = [
-        run.render(session.state.motion.new_zeros(1, 6, 16, 16), session)[0] for session in sessions
-    ]
     spans = {
         n: range(n, n + AVERAGED_CHUNKS)
-        if n != checkpoints[-1] or n == 1
+        if n != checkpoints[-1] or n < AVERAGED_CHUNKS
         else range(n - AVERAGED_CHUNKS + 1, n + 1)
         for n in checkpoints
     }
-    seen: dict[int, list[list[NDArray[np.uint8]]]] = {n: [[] for _ in sessions] for n in spans}
+    seen: dict[int, list[list[Tensor]]] = {n: [[] for _ in sessions] for n in spans}
     for chunk in range(1, max(span[-1] for span in spans.values()) + 1):
         made = run.advance(sessions)
+        advanced(chunk)
         for n, span in spans.items():
             if chunk in span:
-                for clip, codes, session in zip(seen[n], made, sessions, strict=True):
-                    some = codes[:: len(codes) // FRAMES_LOOKED_AT][:FRAMES_LOOKED_AT]
-                    clip.append(run.render(some, session))
-    factors, film = {}, {}
-    for n, pictures in seen.items():
-        clips = [np.concatenate(list(parts)) for parts in pictures]
-        factors[n] = np.stack(
-            [
-                measure(frames, portrait, landmarker)
-                for frames, portrait in zip(clips, portraits, strict=True)
-            ]
-        )
-        film[n] = clips[0][-1]
-    return Drift(factors=factors, film=film)
+                for kept, codes in zip(seen[n], made, strict=True):
+                    kept.append(codes)
+    found = []
+    for number, session in enumerate(sessions):
+        kept_codes = {n: torch.cat(chunks[number]) for n, chunks in seen.items()}
+        found.append(_look(run, session, kept_codes, landmarker))
+    return found
+
+
+def _look(
+    run: LongRun,
+    session: LongSession,
+    codes: dict[int, Tensor],
+    landmarker: IndependentLandmarker,
+) -> Drift:
+    """Draw what was kept of a session, a checkpoint at a time."""
+    portrait = run.portrait(session)
+    rest = run.render(codes[min(codes)].new_zeros(1, *codes[min(codes)].shape[1:]), session)
+    every = NEW_FRAMES // FRAMES_LOOKED_AT
+    factors, painted, jumps, film = {}, {}, {}, {}
+    for n, kept in codes.items():
+        frames = run.draw(kept, session)
+        factors[n] = measure(frames[::every], portrait, landmarker)
+        painted[n] = border_distance(run.render(kept[::every], session), rest[0])
+        borders = range(NEW_FRAMES, len(frames), NEW_FRAMES)
+        jumps[n] = boundary_jump_ratio(frame_differences(frames), borders)
+        film[n] = frames[-1]
+    return Drift(factors=factors, painted_border=painted, jumps=jumps, film=film)
 
 
 def measure(
@@ -99,19 +138,23 @@ def measure(
     """The five factors of frames against their portrait, in units of what is noticeable."""
     points = landmarker.detect(np.concatenate([portrait_HWC[None], frames_NHWC]))
     colour = np.array([_mean_colour(frame) for frame in frames_NHWC]).mean(axis=0)
-    border = _border(frames_NHWC.astype(np.float64)) - _border(
-        portrait_HWC[None].astype(np.float64)
-    )
     place = head_pose(points)[:, :2]
     detail = sharpness(frames_NHWC).mean() / sharpness(portrait_HWC[None]).mean()
     found = {
         "colour": float(np.linalg.norm(colour - _mean_colour(portrait_HWC))),
-        "border": float(np.abs(border).mean()),
+        "border": NOTICEABLE["border"] * border_distance(frames_NHWC, portrait_HWC),
         "shape": _shape_distance(points),
         "place": float(np.linalg.norm(place[1:].mean(axis=0) - place[0])),
         "sharpness": abs(float(np.log(detail))),
     }
     return np.array([found[name] / scale for name, scale in NOTICEABLE.items()])
+
+
+def border_distance(frames_NHWC: NDArray[np.uint8], portrait_HWC: NDArray[np.uint8]) -> float:
+    """Mean change of the top corners, in units of what is noticeable."""
+    corners = _border(portrait_HWC[None].astype(np.float64))
+    change = np.abs(_border(frames_NHWC.astype(np.float64)) - corners)
+    return float(change.mean()) / NOTICEABLE["border"]
 
 
 def _mean_colour(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float64]:

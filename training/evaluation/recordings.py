@@ -4,7 +4,7 @@ Legend: N frames, H W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from scipy import signal  # type: ignore[import-untyped]
 
 from visavis.engine.avatar_engine import Avatar, AvatarEngine
 from visavis.training.evaluation.statistics import Series, synchrony
-from visavis.training.evaluation.talking import drain
+from visavis.training.evaluation.talking import as_int16, play
 from visavis.training.landmarks import IndependentLandmarker, mouth_opening
 from visavis.training.speech.audio_files import read_recording
 from visavis.training.speech.phonemes import SAMPLE_RATE
@@ -42,6 +42,10 @@ class Response:
     loudness: Series
     opening: Series
 
+    def without_frames(self) -> "Response":
+        """The same for the figures alone."""
+        return replace(self, frames=self.frames[:0])
+
 
 def find_recordings(folder: Path) -> list[Path]:
     """The folder's recordings by name; none if there is no such folder."""
@@ -58,13 +62,11 @@ def respond(
     *,
     seconds: float,
     seed: int,
+    num_steps: int,
 ) -> Response:
     """Let the avatar speak the recording's first `seconds`."""
     pcm = read_recording(path, SAMPLE_RATE)[: int(seconds * SAMPLE_RATE)]
-    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed)
-    session.push_audio(np.round(np.clip(pcm, -1, 1) * 32767).astype(np.int16))
-    session.commit()
-    frames, _ = drain(session)
+    frames = play(engine, avatar, as_int16(pcm), seed=seed, num_steps=num_steps).frames
     return Response(
         name=path.stem,
         frames=frames,
@@ -91,12 +93,17 @@ def loudness(pcm: NDArray[np.float32]) -> Series:
 
 
 def pauses(level: Series) -> NDArray[np.bool_]:
-    """Frames [N] inside pauses, their first and last two left out: lips open before a sound."""
-    quiet = level <= PAUSE_DB
-    inside = np.zeros(len(level), bool)
+    """Frames [N] inside pauses of the sound, see `inside_pauses`."""
+    return inside_pauses(level <= PAUSE_DB)
+
+
+def inside_pauses(quiet: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Frames [N] inside quiet stretches of at least `SHORTEST_PAUSE` frames, their first and last
+    two left out: lips open before a sound."""
+    inside = np.zeros(len(quiet), bool)
     start = 0
-    for end in range(len(level) + 1):
-        if end < len(level) and quiet[end]:
+    for end in range(len(quiet) + 1):
+        if end < len(quiet) and quiet[end]:
             continue
         if end - start >= SHORTEST_PAUSE:
             inside[start + 2 : end - 2] = True

@@ -1,7 +1,7 @@
 """Tables, JSON and contact sheets of an evaluation."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+
+from visavis.training.evaluation.bootstrap import Interval, Measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +36,63 @@ class Bar:
         return f"<= {self.most:g}" if self.most is not None else ""
 
 
+def _drift_bars(prefix: str = "", *, bounded: bool = False) -> dict[str, Bar]:
+    """Of one way of handing over; only the deployed one is bound to anything."""
+    counts, ends = (1, 10, 100, 1000), (10, 1000)
+    bars = {f"{prefix}drift_{n}": Bar("noticeable") for n in counts}
+    bars |= {f"{prefix}drift_ratio_{n}": Bar("") for n in counts[1:]}
+    for end in ends:
+        for factor in ("colour", "border", "shape", "place", "sharpness", "border_painter"):
+            bars[f"{prefix}drift_{factor}_{end}"] = Bar("noticeable")
+        bars[f"{prefix}drift_boundary_jump_{end}"] = Bar("")
+    bars[f"{prefix}collapsed"] = Bar("of sessions", most=0 if bounded else None)
+    if bounded:
+        bars["drift_ratio_1000"] = Bar("", most=1.2)
+    return bars
+
+
 BARS: Final = {
     "sync_r": Bar("", least=0.8),
     "sync_lag_frames": Bar("frames", least=-1, most=1),
     "face_found": Bar("", least=0.99),
     "psnr_outside_db": Bar("dB", least=36),
     "psnr_cavity_db": Bar("dB", least=23),
+    "psnr_outside_still_db": Bar("dB"),
+    "psnr_outside_painter_db": Bar("dB"),
+    "psnr_cavity_painter_db": Bar("dB"),
     "autoencoder_aperture_r": Bar("", least=0.95),
     "autoencoder_eyelid_r": Bar("", least=0.95),
+    "autoencoder_code_error_px": Bar("code units"),
     "boundary_jump_ratio": Bar("", most=1.15),
+    "boundary_jump_ratio_truth": Bar(""),
+    "slot_jump_ratio": Bar(""),
+    "slot_jump_ratio_truth": Bar(""),
+    "head_acceleration_ratio": Bar(""),
     "silence_opening": Bar("of range", most=0.05),
+    "silence_opening_truth": Bar("of range"),
+    "silence_opening_p95": Bar("of range"),
+    "silence_opening_p95_truth": Bar("of range"),
+    "closure_opening": Bar("of range"),
+    "closure_opening_truth": Bar("of range"),
+    "wordless_opening": Bar("of range", most=0.05),
+    "wordless_opening_p95": Bar("of range"),
+    "onset_jump_ratio": Bar(""),
+    "onset_jump_ratio_truth": Bar(""),
     "dyn": Bar("", least=0.8, most=1.2),
     "dyn_mouth": Bar("", least=0.8, most=1.2),
     "dyn_pose": Bar("", least=0.8, most=1.2),
     "dyn_lids": Bar(""),
     "dyn_high_band": Bar(""),
     "identity_ratio": Bar("", least=0.9),
+    "sharpness_ratio": Bar(""),
     "winks": Bar("of shut-eye frames"),
     "frechet_distance": Bar(""),
-    "drift_1": Bar("noticeable"),
-    "drift_10": Bar("noticeable"),
-    "drift_100": Bar("noticeable"),
-    "drift_1000": Bar("noticeable"),
-    "drift_ratio_10": Bar(""),
-    "drift_ratio_100": Bar(""),
-    "drift_ratio_1000": Bar("", most=1.2),
-    "collapsed": Bar("of sessions", most=0),
+    "frechet_distance_early": Bar(""),
+    "frechet_distance_middle": Bar(""),
+    "frechet_distance_late": Bar(""),
+    **_drift_bars(bounded=True),
+    **_drift_bars("reencoded_"),
+    **_drift_bars("corrected_"),
     "recover_1": Bar(""),
     "recover_2": Bar(""),
     "recover_5": Bar("", most=0.1),
@@ -67,7 +100,11 @@ BARS: Final = {
     "recordings_r": Bar(""),
     "recordings_lag_frames": Bar("frames", least=-1, most=2),
     "recordings_pause_opening": Bar("of range"),
+    "photographs_face_found": Bar("", least=0.99),
+    "photographs_same_person": Bar("of frames"),
+    "photographs_similarity": Bar(""),
     "blinks_per_minute": Bar("1/min"),
+    "blinks_per_minute_truth": Bar("1/min"),
     "endurance_chunks": Bar(""),
     "endurance_sharpness_ratio": Bar(""),
     "endurance_motion_ratio": Bar(""),
@@ -76,7 +113,13 @@ BARS: Final = {
 }
 
 
-Interval = tuple[float, float]
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How figures came about: denoising steps a chunk, number of seeds, seconds of each part."""
+
+    num_steps: int
+    seeds: int
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def print_table(
@@ -87,10 +130,12 @@ def print_table(
 ) -> None:
     """One row a figure, with its 95 % interval, its bar and whether it is met."""
     table = Table(title="visavis eval")
-    for heading in ("figure", "value", "95 %", "bar", ""):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    longest = max((len(name) for name in figures), default=0)
+    table.add_column("figure", min_width=longest)
+    for heading in ("value", "95 %", "bar", ""):
+        table.add_column(heading, justify="right")
     for name, value in figures.items():
-        bar = BARS[name]
+        bar = BARS.get(name, Bar(""))
         verdict = "" if not bar.text else "[green]met[/]" if bar.met(value) else "[red]missed[/]"
         between = (intervals or {}).get(name)
         spread = f"{between[0]:.3f} .. {between[1]:.3f}" if between else ""
@@ -98,17 +143,25 @@ def print_table(
     (console or Console()).print(table)
 
 
-def write_json(
-    figures: dict[str, float], path: Path, *, intervals: dict[str, Interval] | None = None
-) -> None:
-    """The figures, rounded to four places, and their 95 % intervals under "intervals"."""
-    rounded: dict[str, object] = {name: round(value, 4) for name, value in figures.items()}
-    if intervals:
-        rounded["intervals"] = {
-            name: [round(low, 4), round(high, 4)] for name, (low, high) in intervals.items()
-        }
+def write_json(found: Measured, path: Path, record: RunRecord) -> None:
+    """The figures by name, rounded to four places; under "intervals" their 95 % intervals, under
+    "seeds" the figures of every seed alone, under "run" how they came about."""
+    content: dict[str, object] = dict(_rounded(found.figures))
+    content["intervals"] = {
+        name: [round(low, 4), round(high, 4)] for name, (low, high) in found.intervals.items()
+    }
+    content["seeds"] = {str(seed): _rounded(own) for seed, own in found.seeds.items()}
+    content["run"] = {
+        "steps": record.num_steps,
+        "seeds": record.seeds,
+        "seconds": {part: round(seconds, 1) for part, seconds in record.seconds.items()},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def write_sheet(rows: list[NDArray[np.uint8]], path: Path, *, every: int = 1) -> None:

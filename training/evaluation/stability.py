@@ -2,7 +2,7 @@
 
 Chunks are made as deployed, batched over sessions; pixels are rendered where they are looked at.
 
-Legend: S sessions, N frames of a chunk, H W pixels.
+Legend: N frames of a chunk, H W pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,8 +60,8 @@ DISTURBANCES: Final[dict[str, Disturbance]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """Residual after chunks 1, 2, 5, 10 over what the disturbance did to the hand-over, by kind:
-    [S, 4]."""
+    """One session's residual after chunks 1, 2, 5, 10 over what the disturbance did to the
+    hand-over, by kind [4]."""
 
     residual: dict[str, NDArray[np.float64]]
 
@@ -69,29 +69,36 @@ class Recovery:
 RECOVERY_CHUNKS: Final = (1, 2, 5, 10)
 
 
-def recover(run: LongRun, sessions: Sequence[Callable[[], LongSession]]) -> Recovery:
+def recover(run: LongRun, make: Callable[[], LongSession]) -> Recovery:
     """Disturb the motion frames after two chunks; twins with the same noise go on undisturbed."""
-    residual: dict[str, list[list[float]]] = {name: [] for name in DISTURBANCES}
-    for make in sessions:
-        group = [make() for _ in range(len(DISTURBANCES) + 1)]
+    group = [make() for _ in range(len(DISTURBANCES) + 1)]
+    run.advance(group)
+    codes = run.advance(group)
+    undisturbed, *disturbed = group
+    push(run, undisturbed, codes[0], lambda frames: frames)
+    pushed = []
+    for disturb, session in zip(DISTURBANCES.values(), disturbed, strict=True):
+        push(run, session, codes[0], disturb)
+        pushed.append(_distance(undisturbed.state.poses, session.state.poses))
+    left: dict[str, list[float]] = {name: [] for name in DISTURBANCES}
+    for chunk in range(1, RECOVERY_CHUNKS[-1] + 1):
         run.advance(group)
-        codes = run.advance(group)
-        undisturbed, *disturbed = group
-        push(run, undisturbed, codes[0], lambda frames: frames)
-        pushed = []
-        for disturb, session in zip(DISTURBANCES.values(), disturbed, strict=True):
-            push(run, session, codes[0], disturb)
-            pushed.append(_distance(undisturbed.state.poses, session.state.poses))
-        left: dict[str, list[float]] = {name: [] for name in DISTURBANCES}
-        for chunk in range(1, RECOVERY_CHUNKS[-1] + 1):
-            run.advance(group)
-            if chunk in RECOVERY_CHUNKS:
-                for name, session, start in zip(left, disturbed, pushed, strict=True):
-                    distance = _distance(undisturbed.state.poses, session.state.poses)
-                    left[name].append(distance / max(start, 1e-6))
-        for name, shares in left.items():
-            residual[name].append(shares)
-    return Recovery(residual={name: np.array(rows) for name, rows in residual.items()})
+        if chunk in RECOVERY_CHUNKS:
+            for name, session, start in zip(left, disturbed, pushed, strict=True):
+                distance = _distance(undisturbed.state.poses, session.state.poses)
+                left[name].append(distance / max(start, 1e-6))
+    return Recovery(residual={name: np.array(shares) for name, shares in left.items()})
+
+
+def recovery_figures(recoveries: Sequence[Recovery]) -> dict[str, float]:
+    """RECOVER: the share left after each number of chunks, of the disturbance that is worst on
+    average over the sessions."""
+    return {
+        f"recover_{chunk}": max(
+            float(np.mean([r.residual[name][column] for r in recoveries])) for name in DISTURBANCES
+        )
+        for column, chunk in enumerate(RECOVERY_CHUNKS)
+    }
 
 
 def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:

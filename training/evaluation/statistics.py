@@ -3,8 +3,9 @@
 Legend: N frames, H W pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -36,23 +37,34 @@ class Sync:
     lag_frames: int
 
 
-def synchrony(pairs: list[tuple[Series, Series]], reach: int = 8) -> Sync:
-    """Best common lag of (measured, true) openings and the mean correlation there.
+REACH: Final = 8
+
+
+def lag_correlations(measured: Series, true: Series) -> NDArray[np.float64]:
+    """Correlation of the openings [N] with the measured one shifted by -8 .. 8 frames [17]."""
+    count = min(len(measured), len(true))
+    m, t = measured[:count], true[:count]
+    return np.array(
+        [
+            pearson(m[lag:], t[: count - lag]) if lag >= 0 else pearson(m[:lag], t[-lag:])
+            for lag in range(-REACH, REACH + 1)
+        ]
+    )
+
+
+def best_lag(correlations: Sequence[NDArray[np.float64]]) -> Sync:
+    """Best common lag of several `lag_correlations` and the mean correlation there.
 
     One lag for all clips: searching it clip by clip would flatter the result.
     """
-    means = {}
-    for lag in range(-reach, reach + 1):
-        rs = []
-        for measured, true in pairs:
-            count = min(len(measured), len(true))
-            m, t = measured[:count], true[:count]
-            rs.append(
-                pearson(m[lag:], t[: count - lag]) if lag >= 0 else pearson(m[:lag], t[-lag:])
-            )
-        means[lag] = float(np.mean(rs))
-    best = max(means, key=lambda lag: means[lag])
-    return Sync(means[best], best)
+    means = np.mean(correlations, axis=0)
+    best = int(np.argmax(means))
+    return Sync(float(means[best]), best - REACH)
+
+
+def synchrony(pairs: Sequence[tuple[Series, Series]]) -> Sync:
+    """`best_lag` of (measured, true) openings."""
+    return best_lag([lag_correlations(measured, true) for measured, true in pairs])
 
 
 def frame_differences(frames_NHWC: NDArray[np.uint8]) -> Series:
@@ -61,13 +73,15 @@ def frame_differences(frames_NHWC: NDArray[np.uint8]) -> Series:
     return np.array([float(np.abs(b - a).mean()) for a, b in zip(small, small[1:], strict=False)])
 
 
-def boundary_jump_ratio(frames_NHWC: NDArray[np.uint8], borders: list[int]) -> float:
-    """Mean difference across chunk borders over the median difference within chunks (3.1, BJR).
+def boundary_jump_ratio(differences: Series, borders: Sequence[int]) -> float:
+    """Mean change across chunk borders over the median change within chunks (3.1, BJR).
 
-    `borders` are the indices of the frames that begin a chunk, without the first.
+    `differences` [N - 1] is the change into frames 1 .. N - 1; `borders` are the indices of the
+    frames that begin a chunk, without the first. NaN without borders.
     """
-    differences = frame_differences(frames_NHWC)
-    at_border = np.isin(np.arange(1, len(frames_NHWC)), borders)
+    at_border = np.isin(np.arange(1, len(differences) + 1), borders)
+    if not at_border.any():
+        return float("nan")
     within = float(np.median(differences[~at_border]))
     return float(differences[at_border].mean()) / max(within, 1e-6)
 

@@ -1,17 +1,21 @@
-"""The whole engine on held-out portraits and voices, judged from its frames."""
+"""The whole engine on held-out portraits and voices, as a session shows them.
+
+Legend: N frames, H W pixels, h w control grid.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from visavis.engine.avatar_engine import Avatar, AvatarEngine
 from visavis.engine.session import AvatarSession
-from visavis.training.evaluation.statistics import boundary_jump_ratio, sharpness
+from visavis.training.evaluation.statistics import sharpness
 from visavis.training.landmarks import (
     IndependentLandmarker,
     Landmarks,
-    eye_opening,
     face_found,
     mouth_opening,
 )
@@ -20,18 +24,28 @@ from visavis.training.speech.phonemes import SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """What a session showed: frames uint8 [N, H, W, 3], their codes [N, 6, h, w], and the indices
+    of the frames that begin a chunk, without the first."""
+
+    frames: NDArray[np.uint8]
+    codes: Tensor
+    borders: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
-    """One portrait speaking one clip; openings [N], frames uint8 [N, H, W, 3], their landmarks
-    `points` [N, 478, 2]."""
+    """One portrait speaking one clip, with the landmarks `points` [N, 478, 2] of its frames."""
 
     portrait: str
     clip: EvalClip
-    frames: NDArray[np.uint8]
+    film: Film
     points: Landmarks
-    opening: NDArray[np.float64]
-    eyes: NDArray[np.float64]
-    face_found: float
-    boundary_jump_ratio: float
+
+    @property
+    def opening(self) -> NDArray[np.float64]:
+        """Of the mouth [N], in eye distances."""
+        return mouth_opening(self.points)
 
 
 def speak(
@@ -42,45 +56,56 @@ def speak(
     landmarker: IndependentLandmarker,
     *,
     seed: int,
-    num_steps: int = 4,
+    num_steps: int,
 ) -> Talk:
     """Stream the clip through a fresh session and look at the result."""
+    film = play(engine, avatar, as_int16(clip.pcm), seed=seed, num_steps=num_steps)
+    return Talk(portrait=portrait, clip=clip, film=film, points=landmarker.detect(film.frames))
+
+
+def play(
+    engine: AvatarEngine,
+    avatar: Avatar,
+    pcm: NDArray[np.int16],
+    *,
+    seed: int,
+    num_steps: int,
+) -> Film:
+    """A fresh session speaks the samples (16 kHz) to their end."""
     session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed, num_steps=num_steps)
-    session.push_audio(as_int16(clip))
+    session.push_audio(pcm)
     session.commit()
-    frames, borders = drain(session)
-    points = landmarker.detect(frames)
-    return Talk(
-        portrait=portrait,
-        clip=clip,
-        frames=frames,
-        points=points,
-        opening=mouth_opening(points),
-        eyes=eye_opening(points),
-        face_found=face_found(points),
-        boundary_jump_ratio=boundary_jump_ratio(frames, borders),
-    )
+    return drain(session)
 
 
-def as_int16(clip: EvalClip) -> NDArray[np.int16]:
-    """The clip's samples as a session takes them."""
-    samples: NDArray[np.int16] = np.round(np.clip(clip.pcm, -1, 1) * 32767).astype(np.int16)
+def as_int16(pcm: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Samples in -1..1 as a session takes them."""
+    samples: NDArray[np.int16] = np.round(np.clip(pcm, -1, 1) * 32767).astype(np.int16)
     return samples
 
 
-def drain(session: AvatarSession) -> tuple[NDArray[np.uint8], list[int]]:
-    """All frames of the committed audio [N, H, W, 3], and where chunks after the first begin."""
+def drain(session: AvatarSession) -> Film:
+    """All frames of the committed audio."""
     frames: list[NDArray[np.uint8]] = []
+    codes: list[Tensor] = []
     borders = []
     while session.next_chunk() is not None:
         borders.append(len(frames))
-        frames += [frame.pixels for frame in session.generate()]
-    return np.stack(frames), borders[1:]
+        for frame in session.generate():
+            frames.append(frame.pixels)
+            if frame.pose is not None:
+                codes.append(frame.pose)
+    return Film(frames=np.stack(frames), codes=torch.stack(codes), borders=tuple(borders[1:]))
+
+
+def speaks(clip: EvalClip) -> bool:
+    """Whether there is speech in it; one clip has only noise."""
+    return clip.voice != "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endurance:
-    """A hundred chunks on end; ratios compare the last tenth with the first.
+    """Many chunks on end; ratios compare the last tenth with the first.
 
     `film` holds one frame of chunk 1, 10, 50 and the last.
     """
@@ -100,13 +125,14 @@ def endure(
     *,
     chunks: int,
     seed: int,
+    num_steps: int,
 ) -> Endurance:
     """Repeat the clip until so many chunks are made; frames are judged and dropped as they come."""
-    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed)
+    session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed, num_steps=num_steps)
     sharp, motion, found, film = [], [], [], []
     for number in range(chunks):
         if session.buffered_samples < 2 * SAMPLE_RATE:
-            session.push_audio(as_int16(clip))
+            session.push_audio(as_int16(clip.pcm))
         frames = np.stack([frame.pixels for frame in session.generate()])
         sharp.append(float(sharpness(frames).mean()))
         motion.append(float(frames.astype(np.float32).std(axis=0).mean()))

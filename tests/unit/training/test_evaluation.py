@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from visavis.training.evaluation.report import BARS, Bar, print_table, write_json, write_sheet
+from visavis.training.evaluation.bootstrap import Measured
+from visavis.training.evaluation.report import (
+    BARS,
+    Bar,
+    RunRecord,
+    print_table,
+    write_json,
+    write_sheet,
+)
 from visavis.training.evaluation.statistics import (
     boundary_jump_ratio,
     frame_differences,
@@ -69,8 +77,9 @@ def film(steps: list[int]) -> NDArray[np.uint8]:
 def test_a_jump_at_the_border_is_measured_against_the_usual_change() -> None:
     frames = film([2, 2, 6, 2, 2])
     assert frame_differences(frames).tolist() == [2, 2, 6, 2, 2]
-    assert boundary_jump_ratio(frames, [3]) == pytest.approx(3)
-    assert boundary_jump_ratio(frames, [2]) == pytest.approx(1)
+    assert boundary_jump_ratio(frame_differences(frames), [3]) == pytest.approx(3)
+    assert boundary_jump_ratio(frame_differences(frames), [2]) == pytest.approx(1)
+    assert np.isnan(boundary_jump_ratio(frame_differences(frames), []))
 
 
 def test_a_darker_frame_differs_as_much_as_a_brighter_one() -> None:
@@ -128,8 +137,18 @@ def test_every_bar_can_be_printed() -> None:
 
 def test_figures_are_written_as_json(tmp_path: Path) -> None:
     path = tmp_path / "new" / "figures.json"
-    write_json({"sync_r": 0.123456, "lag": 1.0}, path)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"sync_r": 0.1235, "lag": 1.0}
+    found = Measured(
+        figures={"sync_r": 0.123456},
+        intervals={"sync_r": (0.1, 0.200001)},
+        seeds={1: {"sync_r": 0.1}, 2: {"sync_r": 0.15}},
+    )
+    write_json(found, path, RunRecord(2, 3, {"talking": 61.23}))
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "sync_r": 0.1235,
+        "intervals": {"sync_r": [0.1, 0.2]},
+        "seeds": {"1": {"sync_r": 0.1}, "2": {"sync_r": 0.15}},
+        "run": {"steps": 2, "seeds": 3, "seconds": {"talking": 61.2}},
+    }
 
 
 def test_a_sheet_has_a_row_for_every_film_and_keeps_colours(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from visavis.training.evaluation.against_truth import Comparison, frechet_distance, wink_share
-from visavis.training.evaluation.drift import NOTICEABLE, Drift, measure
-from visavis.training.evaluation.figures import (
-    comparison_figures,
-    comparison_intervals,
-    stability_figures,
+from visavis.training.evaluation.against_truth import Comparison, wink_share
+from visavis.training.evaluation.drift import NOTICEABLE, Drift, drift_figures, measure
+from visavis.training.evaluation.frechet import Moments, frechet_distance
+from visavis.training.evaluation.stability import (
+    DISTURBANCES,
+    RECOVERY_CHUNKS,
+    Recovery,
+    recovery_figures,
 )
-from visavis.training.evaluation.stability import DISTURBANCES, RECOVERY_CHUNKS, Recovery
+from visavis.training.evaluation.talk_figures import talk_figures
 from visavis.training.identity import similarity
 
 
@@ -66,18 +68,35 @@ def test_each_factor_notices_its_own_fault() -> None:
     assert drift_of(soft, points)["sharpness"] > 1
 
 
-def test_ratios_and_collapse_come_from_the_factors() -> None:
-    factors = {1: np.full((2, 5), 1.0), 10: np.array([[1.5] * 5, [6.0] * 5])}
-    drift = Drift(factors=factors, film={})
-    assert drift.ratio(10) == pytest.approx(3.75)
-    assert drift.collapsed(10) == 0.5
-    recovery = Recovery(
-        residual={name: np.full((2, 4), 0.05 * i) for i, name in enumerate(DISTURBANCES)}
+def drift_with(*factors: float) -> Drift:
+    """A session with these drifts at chunks 1, 10, ..."""
+    chunks = [10**place for place in range(len(factors))]
+    return Drift(
+        factors={n: np.full(5, value) for n, value in zip(chunks, factors, strict=True)},
+        painted_border=dict.fromkeys(chunks, 0.5),
+        jumps=dict.fromkeys(chunks, 1.1),
+        film={},
     )
-    figures = stability_figures(drift, recovery)
+
+
+def test_ratios_and_collapse_come_from_the_factors() -> None:
+    figures = drift_figures([drift_with(1.0, 1.5), drift_with(1.0, 6.0)])
+    assert figures["drift_1"] == pytest.approx(1.0)
+    assert figures["drift_10"] == pytest.approx(3.75)
     assert figures["drift_ratio_10"] == pytest.approx(3.75)
-    assert figures["recover_5"] == pytest.approx(0.15)  # the worst disturbance
-    assert {f"recover_{n}" for n in RECOVERY_CHUNKS} <= set(figures)
+    assert figures["collapsed"] == 0.5
+    assert figures["drift_border_painter_10"] == pytest.approx(0.5)
+    assert figures["drift_boundary_jump_10"] == pytest.approx(1.1)
+
+
+def test_recovery_is_that_of_the_worst_disturbance() -> None:
+    sessions = [
+        Recovery(residual={name: np.full(4, scale * i) for i, name in enumerate(DISTURBANCES)})
+        for scale in (0.04, 0.06)
+    ]
+    figures = recovery_figures(sessions)
+    assert figures["recover_5"] == pytest.approx(0.15)
+    assert set(figures) == {f"recover_{n}" for n in RECOVERY_CHUNKS}
 
 
 def test_one_eye_shut_is_a_wink_and_two_are_not() -> None:
@@ -92,10 +111,25 @@ def test_one_eye_shut_is_a_wink_and_two_are_not() -> None:
 def test_frechet_distance_is_nought_for_the_same_and_grows() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(4000, 3)).cumsum(axis=0) * 0.01 + rng.normal(size=(4000, 3))
-    assert frechet_distance(truth, truth) == pytest.approx(0, abs=1e-6)
-    near, far = frechet_distance(truth + 0.2, truth), frechet_distance(truth + 1.0, truth)
-    assert 0 < near < far
-    assert frechet_distance(0.5 * truth, truth) > 0.05
+
+    def distance(generated: NDArray[np.float64]) -> float:
+        return frechet_distance(Moments.of(generated), Moments.of(truth))
+
+    assert distance(truth) == pytest.approx(0, abs=1e-6)
+    assert 0 < distance(truth + 0.2) < distance(truth + 1.0)
+    assert distance(0.5 * truth) > 0.05
+    # A shift by one deviation of three measures, whose changes it leaves alone.
+    shift = truth.std(axis=0)
+    assert distance(truth + shift) == pytest.approx(0.5, rel=1e-2)
+
+
+def test_pooled_moments_are_those_of_all_frames() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(30, 2)), rng.normal(size=(20, 2)) + 1
+    pooled = Moments.pooled([Moments.of(first), Moments.of(second)])
+    rows = np.concatenate([np.column_stack([m[1:], np.diff(m, axis=0)]) for m in (first, second)])
+    np.testing.assert_allclose(pooled.mean, rows.mean(axis=0))
+    np.testing.assert_allclose(pooled.covariance, np.cov(rows, rowvar=False))
 
 
 def test_similarity_is_over_the_frames_with_a_face() -> None:
@@ -107,23 +141,30 @@ def test_similarity_is_over_the_frames_with_a_face() -> None:
 
 
 def comparison(mouth: float, pose: float) -> Comparison:
-    measures = np.random.default_rng(0).normal(size=(50, 3))
+    moments = Moments.of(np.random.default_rng(0).normal(size=(50, 3)))
+    lags = np.zeros(17)
+    lags[9] = 0.8  # one frame late
     return Comparison(
-        mouth_dynamics=mouth,
-        pose_dynamics=pose,
-        lid_dynamics=1.0,
-        high_band=1.0,
-        measures=measures,
-        true_measures=measures,
-        identity_ratio=0.95,
-        winks=0.0,
+        scalars={"dyn_mouth": mouth, "dyn_pose": pose, "winks": mouth},
+        lags=lags,
+        measures={"": (moments, moments), "late": (moments, moments)},
     )
 
 
 def test_half_and_double_motion_average_to_the_truth() -> None:
-    figures = comparison_figures([comparison(0.5, 1.0), comparison(2.0, 1.0)])
+    figures = talk_figures([comparison(0.5, 1.0), comparison(2.0, 1.0)])
     assert figures["dyn_mouth"] == pytest.approx(1.0)
     assert figures["dyn"] == pytest.approx(1.0)
+    assert figures["winks"] == pytest.approx(1.25)
     assert figures["frechet_distance"] == pytest.approx(0, abs=1e-6)
-    low, high = comparison_intervals([comparison(0.5, 1.0), comparison(2.0, 1.0)], 0)["dyn_mouth"]
-    assert low <= 1.0 <= high
+    assert figures["frechet_distance_late"] == pytest.approx(0, abs=1e-6)
+    assert figures["sync_r"] == pytest.approx(0.8)
+    assert figures["sync_lag_frames"] == 1
+
+
+def test_a_clip_without_speech_has_no_say_in_what_speech_is_judged_by() -> None:
+    wordless = Comparison(scalars={"wordless_opening": 0.02}, lags=None, measures={})
+    assert talk_figures([wordless]) == {"wordless_opening": 0.02}
+    both = talk_figures([comparison(1.0, 1.0), wordless])
+    assert both["dyn_mouth"] == pytest.approx(1.0)
+    assert both["wordless_opening"] == pytest.approx(0.02)
