@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from inspect import signature
 from pathlib import Path
+
+import torch
 
 from visavis.engine.dit.block import Block
 from visavis.engine.dit.model import FlashTalkDiT
@@ -13,6 +16,9 @@ from visavis.engine.dit.step_graph import StepGraphs
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+# Three lengths of chunks, four batches, and the last block another one: 24 shapes of one code,
+# where torch gives up after eight (with an error, as breaks are not allowed).
+SHAPES_OF_ONE_CODE = 64
 
 
 def speed_up(model: FlashTalkDiT, *, compiled: bool, recorded: bool) -> None:
@@ -35,9 +41,22 @@ def compile_blocks(model: FlashTalkDiT) -> None:
     """
     keep_compiled_code()
     alone = model.exchange is None
+    limit = room_for_shapes()
     for block in model.blocks:
         assert isinstance(block, Block)
-        block.compile(fullgraph=alone, dynamic=False)
+        block.compile(fullgraph=alone, dynamic=False, **limit)
+
+
+def room_for_shapes() -> dict[str, int]:
+    """Arguments of `torch.compile` that let one function have the code of every shape.
+
+    Torch's setting of that name holds for the thread that sets it, and the engine has its own; a
+    torch that has no such argument has that setting alone.
+    """
+    if "recompile_limit" in signature(torch.compile).parameters:
+        return {"recompile_limit": SHAPES_OF_ONE_CODE}
+    torch._dynamo.config.recompile_limit = SHAPES_OF_ONE_CODE
+    return {}
 
 
 def keep_compiled_code() -> None:

@@ -70,6 +70,22 @@ def test_compiled_blocks_equal_plain_ones_and_share_their_code(
     assert len(graphs) == 1  # two blocks
 
 
+@torch.inference_mode()
+def test_every_shape_of_a_server_has_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunk lengths times batches are more than torch's limit, above which it raises."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compiled(self, backend="eager", **how)
+    )
+    model, plain = small_model(dtype=torch.float32), small_model(dtype=torch.float32)
+    compile_blocks(model)
+    inputs = small_inputs(dtype=torch.float32)
+    for batch in range(1, 5):
+        several = {name: torch.cat([x[:1]] * batch) for name, x in inputs.items()}
+        torch.testing.assert_close(model(**several), plain(**several))
+
+
 def repeat(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """A recording that computes anew from where its arguments lay, as a CUDA graph does."""
     result = call().clone()
