@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 
@@ -136,3 +136,8 @@ def read_rates(path: Path) -> CardRates:
             f"unknown {sorted(unknown) or 'nothing'}"
         )
     return CardRates(**given)
+
+
+def write_rates(path: Path, rates: CardRates) -> None:
+    """Keep measured rates in a file that `read_rates` reads."""
+    path.write_text(json.dumps(asdict(rates), indent=2) + "\n", encoding="utf-8")

@@ -1,19 +1,27 @@
-"""The kernels' part of `gpu_check.py`: right first, then how fast."""
+"""The kernels' sections of `gpu_check.py`: right first, then how fast. Torch and Triton will do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from gpu_check_report import Report
+from gpu_check_sections import Context
 from torch import Tensor
 
 from visavis.kernels.attention.backends import BACKENDS
 from visavis.kernels.attention.call import AttentionCall, attention_call
 from visavis.kernels.attention.reference import plain_attention
-from visavis.kernels.bench import SHAPES, attention_timings, row_timings
-from visavis.kernels.bench import TINY as TINY_SHAPES
+from visavis.kernels.bench import (
+    OPTION_SHAPES,
+    SHAPES,
+    TINY,
+    TINY_OPTIONS,
+    Shape,
+    attention_timings,
+    row_timings,
+)
 from visavis.kernels.modulate import gated_residual, gated_residual_layer_norm, layer_norm
 from visavis.kernels.modulate.reference import plain_gated_residual, plain_layer_norm
 from visavis.kernels.norm_rope import rms_norm, rms_norm_rope
@@ -26,6 +34,11 @@ EPS = 1e-6
 # of the unit of the dtype.
 BOUNDS = {torch.bfloat16: 6e-3, torch.float16: 8e-4}
 FP8_BOUND = 0.06
+ABOUT = (
+    "bfloat16. Median of runs with the L2 cache emptied between them; FLOPs of the scores that "
+    "count, bytes that must be moved at least."
+)
+COLUMNS = ("operation", "implementation", "shape", "median ms", "p90 ms", "TFLOP/s", "GB/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +55,26 @@ class Error:
         return self.found <= self.bound
 
 
-def kernel_sections(report: Report, device: torch.device, *, dry_run: bool) -> None:
-    """Correctness, then speed."""
+def correctness(report: Report, context: Context) -> None:
+    """Every kernel, and every backend of attention, against the float32 references."""
     report.section(
         "Kernels: correctness",
         "Relative error (Euclidean norm) of random tensors against the float32 reference.",
     )
-    errors = [*attention_errors(device, dry_run=dry_run), *row_errors(device, dry_run=dry_run)]
-    report.table(
-        ("operation", "error", "bound", ""),
-        [(e.name, f"{e.found:.1e}", f"{e.bound:.1e}", "" if e.right else "wrong") for e in errors],
-    )
-    for error in errors:
-        if not error.right:
-            report.fail(f"{error.name}: error {error.found:.1e} above {error.bound:.1e}")
-    _speed(report, device, dry_run=dry_run)
+    report.header(("operation", "error", "bound", ""))
+    # the rows first: they take a moment
+    wrong = []
+    for errors in (row_errors, attention_errors):
+        for error in errors(context.device, dry_run=context.dry_run):
+            right = "" if error.right else "wrong"
+            report.row(error.name, f"{error.found:.1e}", f"{error.bound:.1e}", right)
+            if not error.right:
+                wrong.append(error)
+            if context.budget.left() <= 0:
+                break
+    for error in wrong:
+        report.fail(f"{error.name}: error {error.found:.1e} above {error.bound:.1e}")
+    context.budget.allows("operations that are missing above", report)
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -180,42 +198,67 @@ def row_errors(device: torch.device, *, dry_run: bool) -> Iterator[Error]:
             yield Error(f"{operation}, {name}", relative(found, wanted), bound)
 
 
-def _speed(report: Report, device: torch.device, *, dry_run: bool) -> None:
-    plan = Plan(least_runs=1, seconds=0.0) if dry_run else Plan()
-    shapes = TINY_SHAPES if dry_run else SHAPES
-    report.section(
-        "Kernels: speed",
-        "Median of runs with the L2 cache emptied between them; bytes are the least that must be "
-        "moved.",
+def attention_speed(report: Report, context: Context) -> None:
+    """Attention at the 14B model's shapes, and whether Triton's is near the best."""
+    shapes = TINY if context.dry_run else SHAPES
+    report.section("Attention: speed", ABOUT)
+    found = _time_attention(report, context, shapes)
+    judge_attention(
+        report,
+        [x for x in found if x.shape == shapes[0].words],
+        required=context.device.type == "cuda",
     )
+
+
+def option_speed(report: Report, context: Context) -> None:
+    """Attention with what a ring, a batch, a causal model and the other head size ask for."""
+    report.section("Attention with options: speed", ABOUT)
+    _time_attention(report, context, TINY_OPTIONS if context.dry_run else OPTION_SHAPES)
+
+
+def row_speed(report: Report, context: Context) -> None:
+    """The kernels between the products."""
+    report.section("Kernels between the products: speed", ABOUT)
+    report.header(COLUMNS)
+    rows = (24, 2, 64) if context.dry_run else (12096, 40, 128)
+    for timed in row_timings(*rows, context.device, torch.bfloat16, _plan(context)):
+        report.row(*_cells(timed))
+
+
+def _plan(context: Context) -> Plan:
+    return Plan(least_runs=1, seconds=0.0) if context.dry_run else Plan()
+
+
+def _time_attention(report: Report, context: Context, shapes: Sequence[Shape]) -> list[Timing]:
+    """Row by row; reasons of those that cannot serve below the table."""
+    report.header(COLUMNS)
     found: list[Timing] = []
     refused: list[str] = []
-    for entry in attention_timings(shapes, device, torch.bfloat16, plan):
-        if isinstance(entry, Timing):
-            found.append(entry)
-        else:
-            refused.append(entry)
-    rows = (24, 2, 64) if dry_run else (12096, 40, 128)
-    found += row_timings(*rows, device, torch.bfloat16, plan)
-    report.table(
-        ("operation", "implementation", "shape", "median ms", "p90 ms", "TFLOP/s", "GB/s"),
-        [
-            (
-                x.name,
-                x.implementation,
-                x.shape,
-                f"{x.median_s * 1e3:.3f}",
-                f"{x.p90_s * 1e3:.3f}",
-                f"{x.tflops:.1f}" if x.flops else "",
-                f"{x.gbytes:.0f}",
-            )
-            for x in found
-        ],
-    )
+    for number, shape in enumerate(shapes):
+        if context.budget.left() <= 0:
+            refused += [f"{late.words}: the section's time was up" for late in shapes[number:]]
+            break
+        for entry in attention_timings((shape,), context.device, torch.bfloat16, _plan(context)):
+            if isinstance(entry, Timing):
+                found.append(entry)
+                report.row(*_cells(entry))
+            else:
+                refused.append(entry)
     report.say("")
-    report.lines += [f"- {line}" for line in refused]
-    judge_attention(
-        report, [x for x in found if x.shape == shapes[0].words], required=device.type == "cuda"
+    for line in refused:
+        report.say(f"- {line}")
+    return found
+
+
+def _cells(x: Timing) -> tuple[str, ...]:
+    return (
+        x.name,
+        x.implementation,
+        x.shape,
+        f"{x.median_s * 1e3:.3f}",
+        f"{x.p90_s * 1e3:.3f}",
+        f"{x.tflops:.1f}" if x.flops else "",
+        f"{x.gbytes:.0f}",
     )
 
 
