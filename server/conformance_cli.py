@@ -6,12 +6,10 @@ import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
 
 from cyclopts import App, Parameter
 
 from visavis.server.cli_errors import fail
-from visavis.server.protocol import ENDPOINT
 
 
 def conformance(
@@ -45,7 +43,7 @@ def conformance(
     """
     from rich.console import Console
 
-    from visavis.server.bench_client import first_avatar
+    from visavis.server.conformance.address import first_avatar, socket_url
     from visavis.server.conformance.peer import Target
     from visavis.server.conformance.runner import (
         not_ready,
@@ -67,7 +65,7 @@ def conformance(
     except ValueError as error:
         fail(error)
     why = asyncio.run(not_ready(target))
-    if why is not None:
+    if why is not None and not all(check.while_loading for check in checks):
         fail(f"{target.url} cannot be checked now: {why}")
     console = Console()
     results = asyncio.run(run_checks(checks, target, lambda r: print_result(console, r)))
@@ -79,16 +77,13 @@ def conformance(
     raise SystemExit(1 if failed else 0)
 
 
-def socket_url(url: str) -> str:
-    """The address of the socket. Raises ValueError for anything but ws, wss, http and https."""
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.netloc:
-        raise ValueError(f"url={url!r}: write ws://HOST:PORT or wss://HOST")
-    path = parts.path if parts.path.strip("/") else ENDPOINT
-    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
-
-
 def register(app: App) -> None:
     """Add the command to the program."""
     app.command(conformance)
+
+
+def main() -> None:
+    """The program `visavis-conformance`, for environments without the rest of visavis."""
+    app = App(name="visavis-conformance")
+    app.default(conformance)
+    app()

@@ -113,6 +113,13 @@ async def mutable(target: Target) -> None:
         require(idle == "freeze", f"idle is {idle!r} after the change")
 
 
+async def unsupported(target: Target) -> None:
+    async with connected(target, subprotocols=("avatar.v999",)) as peer:
+        await peer.error("unsupported_protocol")
+        code = await peer.end()
+        require(code == 4400, f"the close code is {code}")
+
+
 async def close(target: Target) -> None:
     async with session(target) as peer:
         await peer.send("session.close")
@@ -130,6 +137,7 @@ async def silent_client(target: Target) -> None:
 
 CHECKS = (
     Check("handshake.subprotocol", CONNECTING, "avatar.v1 is selected", subprotocol),
+    Check("handshake.unsupported", "Errors", "without avatar.v1: told, then 4400", unsupported),
     Check("handshake.token", CONNECTING, "a token is never selected", token_not_echoed),
     Check("handshake.compression", CONNECTING, "compression is off", no_compression),
     Check("handshake.greeting", CONNECTING, "session.created comes first, whole", greeting),

@@ -67,6 +67,23 @@ async def late_audio(target: Target) -> None:
         require(len(created) == 1, f"late audio made a new response: {created}")
 
 
+async def one_of_two(target: Target) -> None:
+    first, second = noise(1.5, 1), noise(1.0, 2)
+    async with session(target) as peer:
+        for name, pcm in (("first", first), ("second", second)):
+            await peer.send("input_audio_buffer.append", audio=_base64(pcm), response_id=name)
+            await peer.send("input_audio_buffer.commit", response_id=name)
+        await peer.frame(lambda m: not m.idle, "speech")
+        await peer.send("response.cancel", response_id="second")
+        done = [await peer.event("response.done") for _ in range(2)]
+        ends = {e["response_id"]: e["status"] for e in done}
+        require(ends == {"first": "completed", "second": "cancelled"}, f"they ended as {ends}")
+        require(not peer.of_type("output.cleared"), "the one that plays was cleared as well")
+        sound = b"".join(m.audio for m in peer.media if not m.idle)
+        require(sound == first, "the sound is not that of the first one, whole and alone")
+        check_timeline(peer)
+
+
 async def again_and_again(target: Target) -> None:
     async with session(target) as peer:
         for turn in range(3):
@@ -110,6 +127,7 @@ CHECKS = (
     Check("cancel.speaking", RESPONSES, "the epoch grows, nothing of the old one", while_speaking),
     Check("cancel.twice", RESPONSES, "two cancels make one done", twice),
     Check("cancel.late_audio", RESPONSES, "late audio of a cancelled id is dropped", late_audio),
+    Check("cancel.by_id", RESPONSES, "one that waits is cancelled by its id alone", one_of_two),
     Check("cancel.again", RESPONSES, "speech works after several cancels", again_and_again),
     Check("cancel.prompt", RESPONSES, "output.cleared overtakes queued media", prompt),
 )

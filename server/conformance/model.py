@@ -23,13 +23,14 @@ class CheckSkippedError(Exception):
 @dataclass(frozen=True, slots=True)
 class Check:
     """One law of the protocol. `section` names the heading of docs/protocol.md; `slow` ones wait
-    for time limits of the server."""
+    for time limits of the server; `while_loading`: can be run before the server is ready."""
 
     name: str
     section: str
     text: str
     run: Callable[[Target], Awaitable[None]]
     slow: bool = False
+    while_loading: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import json
 import math
+import random
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from visavis.server import protocol
 from visavis.server.conformance.model import CheckFailedError, require
@@ -115,16 +117,25 @@ class Peer:
     def _closed(self) -> None:
         self.close_code = self.socket.close_code or 1006
 
-    async def until(self, accept: Callable[[Event | Media], bool], what: str) -> Event | Media:
-        """Read up to a message. Raises CheckFailedError when it does not come."""
+    async def until(
+        self,
+        accept: Callable[[Event | Media], bool],
+        what: str,
+        timeout_s: float | None = None,
+    ) -> Event | Media:
+        """Read up to a message, for `timeout_s` or the target's.
+
+        Raises CheckFailedError when it does not come.
+        """
+        limit_s = self.target.timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(self.target.timeout_s):
+            async with asyncio.timeout(limit_s):
                 while (item := await self.read()) is not None:
                     if accept(item):
                         return item
         except TimeoutError:
             raise CheckFailedError(
-                f"{what} did not come within {self.target.timeout_s:g} s; {self._seen()}"
+                f"{what} did not come within {limit_s:g} s; {self._seen()}"
             ) from None
         raise CheckFailedError(
             f"the socket was closed ({self.close_code}) before {what} came; {self._seen()}"
@@ -135,9 +146,11 @@ class Peer:
         errors = [e["error"].get("code") for e in self.of_type("error")[-2:]]
         return f"last events: {kinds}, errors: {errors}, {len(self.media)} media messages"
 
-    async def event(self, kind: str) -> Event:
+    async def event(self, kind: str, timeout_s: float | None = None) -> Event:
         """Read up to the next event of that type."""
-        found = await self.until(lambda i: isinstance(i, dict) and i["type"] == kind, kind)
+        found = await self.until(
+            lambda i: isinstance(i, dict) and i["type"] == kind, kind, timeout_s
+        )
         assert isinstance(found, dict)
         return found
 
@@ -236,8 +249,16 @@ def audio_in(pcm: bytes, seq: int = 0) -> bytes:
 
 def noise(seconds: float, seed: int = 1) -> bytes:
     """pcm16 in which every sample counts, like a voice in loudness and no other respect."""
-    samples = np.random.default_rng(seed).normal(0, 3000, math.ceil(seconds * RATE))
-    return np.clip(samples, -20_000, 20_000).astype("<i2").tobytes()
+    generator = random.Random(seed)  # a sound, no secret
+    count = math.ceil(seconds * RATE)
+    samples = array.array("h", (_clipped(generator.gauss(0, 3_000)) for _ in range(count)))
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return samples.tobytes()
+
+
+def _clipped(sample: float) -> int:
+    return round(max(-20_000.0, min(20_000.0, sample)))
 
 
 @asynccontextmanager
@@ -246,14 +267,18 @@ async def connected(
     *,
     subprotocols: Sequence[str] = (protocol.SUBPROTOCOL,),
     compression: str | None = None,
+    token: str | None = None,
+    origin: str | None = None,
 ) -> AsyncIterator[Peer]:
-    """A connection; the greeting is not read yet."""
-    headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
+    """A connection; the greeting is not read yet. `token`: instead of the target's; "" for none."""
+    secret = target.token if token is None else token
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     try:
         async with connect(
             target.url,
             subprotocols=[Subprotocol(name) for name in subprotocols],
             additional_headers=headers,
+            origin=None if origin is None else Origin(origin),
             compression=compression,
             max_size=None,
             open_timeout=target.timeout_s,

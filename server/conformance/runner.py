@@ -12,10 +12,14 @@ from rich.markup import escape
 from websockets.exceptions import WebSocketException
 
 from visavis.server.conformance import (
+    access,
     flow,
     handshake,
     interruption,
+    limits,
     messages,
+    output,
+    queueing,
     resuming,
     speech,
 )
@@ -32,9 +36,13 @@ CHECKS: tuple[Check, ...] = (
     *handshake.CHECKS,
     *messages.CHECKS,
     *speech.CHECKS,
+    *output.CHECKS,
     *interruption.CHECKS,
     *flow.CHECKS,
     *resuming.CHECKS,
+    *access.CHECKS,
+    *queueing.CHECKS,
+    *limits.CHECKS,
 )
 # A check reads many answers, each with a limit of its own.
 MAX_ANSWERS = 6

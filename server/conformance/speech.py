@@ -7,7 +7,7 @@ import math
 
 from visavis.server.conformance.model import Check, CheckFailedError, require
 from visavis.server.conformance.peer import FRAMES, RATE, Event, Media, Peer, Target, noise, session
-from visavis.server.encoder import codec_string
+from visavis.server.h264_stream import codec_string
 from visavis.server.protocol import Flag
 
 RESPONSES = "Responses"

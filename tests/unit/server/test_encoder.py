@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from visavis.server.encoder import H264Encoder, JpegEncoder, codec_string, open_encoder
+from visavis.server.encoder import H264Encoder, JpegEncoder, open_encoder
 from visavis.server.events import OutputMedia
+from visavis.server.h264_stream import codec_string
 
 
 def picture(number: int, size: tuple[int, int] = (64, 96)) -> NDArray[np.uint8]:
