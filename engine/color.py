@@ -9,6 +9,8 @@ falls short of it needs no choice by pixel; where they meet they are apart by le
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -76,8 +78,7 @@ def _lab_planes(rgb: Tensor) -> Tensor:
     """Planes in 0..1 -> planes of L, a, b."""
     above = rgb.clamp(min=_LINEAR_BELOW).add_(0.055).div_(1.055).pow_(2.4)
     linear = above.add_(rgb.clamp(max=_LINEAR_BELOW).sub_(_LINEAR_BELOW), alpha=1 / 12.92)
-    white = rgb.new_tensor(WHITE_D65, dtype=torch.float64)[:, None]
-    xyz = _mixed(rgb.new_tensor(RGB_TO_XYZ, dtype=torch.float64) / white, linear)
+    xyz = _mixed(_matrices(rgb.device, rgb.dtype)[0], linear)
     below = xyz.clamp(max=_ROOT_BELOW).sub_(_ROOT_BELOW)
     f = xyz.clamp_(min=_ROOT_BELOW).pow_(1 / 3).add_(below, alpha=_ROOT_SLOPE)
     lab = torch.empty_like(f)
@@ -95,17 +96,25 @@ def _rgb_planes(lab: Tensor) -> Tensor:
     torch.sub(f[1], lab[2], alpha=1 / 200, out=f[2])
     below = f.clamp(max=_CUBE_BELOW).sub_(_CUBE_BELOW)
     xyz = f.clamp_(min=_CUBE_BELOW).pow_(3).add_(below, alpha=1 / _ROOT_SLOPE)
-    inverse = torch.linalg.inv(torch.tensor(RGB_TO_XYZ, dtype=torch.float64))
-    white = torch.tensor(WHITE_D65, dtype=torch.float64)
-    linear = _mixed((inverse * white).to(lab.device), xyz)
+    linear = _mixed(_matrices(lab.device, lab.dtype)[1], xyz)
     below = linear.clamp(max=_CURVED_BELOW).sub_(_CURVED_BELOW)
     curved = linear.clamp_(min=_CURVED_BELOW).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
     return curved.add_(below, alpha=12.92).clamp_(0, 1)
 
 
+@cache
+def _matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Linear RGB to XYZ over white, and back. Once: a copy to a GPU would wait for its work."""
+    with torch.inference_mode(False):
+        to_xyz = torch.tensor(RGB_TO_XYZ, dtype=torch.float64)
+        white = torch.tensor(WHITE_D65, dtype=torch.float64)
+        there, back = to_xyz / white[:, None], torch.linalg.inv(to_xyz) * white
+        return there.to(device, dtype), back.to(device, dtype)
+
+
 def _mixed(matrix_33: Tensor, planes: Tensor) -> Tensor:
     """Each new plane as a sum of the three old ones."""
-    return (matrix_33.to(planes.dtype) @ planes.reshape(3, -1)).view(planes.shape)
+    return (matrix_33 @ planes.reshape(3, -1)).view(planes.shape)
 
 
 def _statistics(lab_CBFHW: Tensor, flat_BF11: Tensor) -> tuple[Tensor, Tensor]:

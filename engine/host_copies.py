@@ -1,4 +1,4 @@
-"""Decoded pictures on their way to the host, one batch ahead of whoever takes them.
+"""Copies between host and device: decoded pictures one batch ahead of whoever takes them.
 
 A device works on what was ordered while the host does something else. So the next batch is ordered
 before the last one is taken: encoding pictures then runs beside decoding the following ones. Every
@@ -83,3 +83,11 @@ def one_ahead(
         waiting = ordered
     if waiting is not None:
         yield waiting[0](), waiting[1]
+
+
+def to_device(values: NDArray[np.float32], device: torch.device) -> Tensor:
+    """A copy in the order of the device's work, which the host does not wait for."""
+    tensor = torch.from_numpy(values)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

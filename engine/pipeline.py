@@ -24,7 +24,7 @@ from visavis.engine.codec.base import EarlyDecoder, LatentCodec
 from visavis.engine.dit.conditioning import TimeConstants
 from visavis.engine.dit.model import AudioCache, ContextCache, FlashTalkDiT
 from visavis.engine.dit.sampler import ChunkAbandoned, Denoising, RenoisingSampler, timesteps
-from visavis.engine.host_copies import CopiesAtOnce, HostCopies, PinnedCopies, on_host
+from visavis.engine.host_copies import CopiesAtOnce, HostCopies, PinnedCopies, on_host, to_device
 from visavis.engine.plan import CHUNK_LENGTHS, MOTION_FRAMES, latent_frames
 
 
@@ -158,7 +158,7 @@ class FlashTalkPipeline:
         chunk_frames = len(features) - WINDOW_REACH
         generator = torch.Generator(self.device)
         generator.set_state(state.random)
-        windows = audio_windows(torch.from_numpy(features).to(self.device), start=WINDOW_REACH)
+        windows = audio_windows(to_device(features, self.device), start=WINDOW_REACH)
         shape = (self.codec.latent_channels, latent_frames(chunk_frames), *self.codec.latent_size)
         return ChunkJob(
             chunk_frames,

@@ -27,6 +27,31 @@ def model() -> FlashTalkDiT:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_is_kept_of_the_conditions_serves_every_step_of_a_chunk(
+    model: FlashTalkDiT, folded: bool
+) -> None:
+    """Text, image, audio and noise levels made once equal those made anew for each step."""
+    inputs = small_inputs()
+    windows, size = inputs["audio_BFWLC"], (16, 16) if folded else None
+
+    def context() -> ContextCache:
+        return model.prepare_context(inputs["text"], inputs["image"])
+
+    kept = context(), model.prepare_audio(windows, latent_size=size)
+    levels = [torch.tensor([level]) for level in (1.0, 0.75, 0.5, 0.25)]
+    times = [model.prepare_time(level) for level in levels]
+    for _ in range(2):  # chunks: an avatar's context outlives them
+        latents = anew = inputs["latents_BCTHW"]
+        for level, time in zip(levels, times, strict=True):
+            cond = inputs["cond_latents_BCTHW"]
+            latents = latents - 0.25 * model.velocity(latents, time, cond, kept[1], kept[0])
+            fresh = model.prepare_time(level), model.prepare_audio(windows, latent_size=size)
+            anew = anew - 0.25 * model.velocity(anew, fresh[0], cond, fresh[1], context())
+            torch.testing.assert_close(latents, anew, **EXACT)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("tokens", [1, 11, 12])
 def test_merged_padding_equals_text_padded_with_zeros(model: FlashTalkDiT, tokens: int) -> None:
     inputs = small_inputs(text_tokens=tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from dit_exactness import small_inputs, small_model
 from gloo_group import run_group
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_step_waits import NoReads
 from torch import Tensor
 
 from visavis.engine.dit.attention import AttentionImpl, attend
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.layout import TokenLayout
+from visavis.engine.parallel import ring
 from visavis.engine.parallel.lse import attend_with_lse
 from visavis.engine.parallel.plan import ParallelError, SequencePlan
 from visavis.engine.parallel.ring import merge
@@ -44,7 +47,18 @@ def differences(rank: int, plan: SequencePlan, impl: str) -> list[float]:
             inputs = small_inputs(CONFIG, torch.float32, frames=frames, size=size, **options)
             model.exchange = None
             alone = model(**inputs)
-            together = parallelize(model, plan)(**inputs)
+            parallelize(model, plan)
+            prepared = (
+                inputs["latents_BCTHW"],
+                model.prepare_time(inputs["timesteps_B"]),
+                inputs["cond_latents_BCTHW"],
+                model.prepare_audio(
+                    inputs["audio_BFWLC"], people=options.get("people", 1), latent_size=size
+                ),
+                model.prepare_context(inputs["text"], inputs["image"]),
+            )
+            with NoReads():  # no exchange needs values on the host
+                together = model.velocity(*prepared, target_masks=inputs.get("target_masks"))
             worst.append((together - alone).abs().max().item() / alone.abs().max().item())
     return worst
 
@@ -107,6 +121,39 @@ def test_merged_runs_equal_attention_over_all_keys(splits: list[int], seed: int)
         parts = merge(parts, attend_with_lse(q, keys, values, "plain"))
     assert parts is not None
     torch.testing.assert_close(parts[0].flatten(2), attend(q, k, v, "sdpa"))
+
+
+def test_a_run_is_on_its_way_while_the_one_before_is_attended_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    diary: list[str] = []
+
+    class Transfer:
+        def wait(self) -> None:
+            diary.append("arrived")
+
+    def begin(operations: list[tuple[str, int]]) -> list[Transfer]:
+        diary.append(" and ".join(f"{kind} {peer}" for kind, peer in operations))
+        return [Transfer()]
+
+    def attend_to(q: Tensor, k: Tensor, v: Tensor, impl: AttentionImpl) -> tuple[Tensor, Tensor]:
+        diary.append("attend")
+        return attend_with_lse(q, k, v, impl)
+
+    stand_in = SimpleNamespace(
+        P2POp=lambda kind, tensor, peer, group: (kind, peer),
+        isend="send to",
+        irecv="receive from",
+        batch_isend_irecv=begin,
+    )
+    monkeypatch.setattr(ring, "dist", stand_in)
+    monkeypatch.setattr(ring, "attend_with_lse", attend_to)
+    group: Any = None
+    place = ring.Ring(group=group, index=1, size=3, next_rank=2, previous_rank=0)
+    q, kv = torch.randn(1, 2, 1, 4), torch.randn(2, 1, 2, 1, 4)
+    place.attend(q, kv, (2, 2, 2), "plain")
+    turn = ["send to 2 and receive from 0", "attend", "arrived"]
+    assert diary == [*turn, *turn, "attend"]
 
 
 @pytest.mark.parametrize("impl", ["plain", "sdpa"])

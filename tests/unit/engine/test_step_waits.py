@@ -16,6 +16,10 @@ from dit_counting import meta_model, meta_step, run_step
 from tiny_model import tiny_pipeline, tiny_session
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from visavis.engine.codec.wan import WanCodec, WanReference
+from visavis.engine.codec.wan_network import WanConfig, WanNetwork
+from visavis.engine.codec.wan_vae import WanVAE
+from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.sampler import Denoising, timesteps
 from visavis.engine.dit.step_graph import StepGraphs
@@ -59,11 +63,51 @@ def test_no_step_of_a_chunk_or_of_a_batch_reads_a_value() -> None:
     chunks = [tiny_session(pipeline, seed=seed).begin_idle(9) for seed in (1, 2)]
     jobs = [chunk.job for chunk in chunks]
     pipeline.denoise(jobs[:1])  # what is made once, such as tables, may be made here
-    with NoReads() as mode:
+    with NoWaits() as mode:
         pipeline.denoise(jobs[1:])
         pipeline.denoise(jobs)
         while not jobs[0].denoised:
             pipeline.denoise(jobs)
+    assert mode.seen > 100
+
+
+class NoWaits(NoReads):
+    """Fails at data from the host as well: such a copy waits for all that was ordered before."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.rpartition("::")[2]
+        if name == "lift_fresh" and args[0].ndim:  # a number is an argument of the kernel
+            raise AssertionError("values of the host are copied to the device")
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def test_data_from_the_host_is_seen() -> None:
+    with NoWaits(), pytest.raises(AssertionError, match="values of the host"):
+        torch.ones(2).new_tensor([1.0, 2.0])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_decoding_colours_and_the_hand_over_wait_for_nothing(device: str) -> None:
+    """From denoised latents to bytes and to the next motion latents; on meta, values do not
+    exist at all, not even for copies to the host."""
+    torch.manual_seed(0)
+    vae = WanVAE(WanNetwork(WanConfig(base_dim=4, num_res_blocks=1)).to(device))
+    codec = WanCodec(vae, None, (32, 16), decodes_early=True)
+    picture = torch.rand(3, 32, 16, device=device) * 2 - 1
+    reference = WanReference(picture, ColorMatcher(picture), None)
+    latents = torch.randn(16, 3, 4, 2, device=device)
+
+    def chunk() -> torch.Tensor:
+        begun = codec.begin_decode(latents[:, :2])
+        decoded = list(codec.decode(latents, reference, begun=begun))
+        assert [part.pixels.dtype for part in decoded] == [torch.uint8] * 3
+        return codec.motion_latents(torch.cat([part.exact for part in decoded])[-5:], reference)
+
+    chunk()  # what is made once, such as tables, may be made here
+    with NoWaits() as mode:
+        motion = chunk()
+    assert motion.shape == (16, 2, 4, 2)
     assert mode.seen > 100
 
 
