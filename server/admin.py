@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 
 from visavis.server.components import Server
 from visavis.server.health import health_routes
-from visavis.server.http_errors import BodyLimit, install_error_handlers
-from visavis.server.session_list import end_session, list_sessions
+from visavis.server.http_errors import REFUSALS, BodyLimit, install_error_handlers
+from visavis.server.session_list import SessionList, end_session, list_sessions
 
 
 def admin_routes(server: Server) -> APIRouter:
     """/metrics, and the live sessions: for callers whose key has the scope `admin`."""
     router = APIRouter(tags=["admin"])
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """The Prometheus text format; no key is needed, so keep the port inside."""
         return Response(server.metrics.render(), media_type="text/plain; version=0.0.4")
 
     @router.get("/v1/realtime/sessions")
-    async def sessions(request: Request) -> dict[str, object]:
+    async def sessions(request: Request) -> SessionList:
         """The live sessions."""
         server.caller(request, "admin")
         return {"object": "list", "data": list_sessions(server.desk)}
@@ -37,7 +37,7 @@ def admin_routes(server: Server) -> APIRouter:
 
 def create_admin_app(server: Server) -> FastAPI:
     """The application of the administration's port; health is there, too."""
-    app = FastAPI(title="visavis administration", docs_url=None, redoc_url=None)
+    app = FastAPI(title="visavis administration", docs_url=None, redoc_url=None, responses=REFUSALS)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, limits={})
     app.include_router(health_routes(server))

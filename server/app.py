@@ -17,7 +17,12 @@ from visavis.server.avatar_routes import avatar_routes
 from visavis.server.components import Server
 from visavis.server.config import ServerConfig
 from visavis.server.health import health_routes
-from visavis.server.http_errors import FORM_OVERHEAD_BYTES, BodyLimit, install_error_handlers
+from visavis.server.http_errors import (
+    FORM_OVERHEAD_BYTES,
+    REFUSALS,
+    BodyLimit,
+    install_error_handlers,
+)
 from visavis.server.model_host import EngineLoader, load_engine
 from visavis.server.model_routes import model_routes
 from visavis.server.realtime_routes import realtime_routes
@@ -50,7 +55,9 @@ def create_app(config: ServerConfig, *, load: EngineLoader = load_engine) -> Fas
             await server.host.stop()
             server.tracing.shutdown()
 
-    app = FastAPI(title="visavis", version=version("visavis"), lifespan=lifespan)
+    app = FastAPI(
+        title="visavis", version=version("visavis"), lifespan=lifespan, responses=REFUSALS
+    )
     app.state.server = server
     install_error_handlers(app)
     _add_middleware(app, config)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
+from typing_extensions import TypedDict
 
 from visavis.server.avatars import StoredAvatar
 from visavis.server.components import Server
@@ -19,19 +21,40 @@ _UPLOAD = form_schema(
 )
 
 
+class AvatarJson(TypedDict):
+    """An avatar as the API shows it."""
+
+    id: str
+    object: Literal["avatar"]
+    name: str
+    builtin: bool
+    created_at: float
+    warnings: list[str]
+    credit: str | None
+    consent: bool | None
+    image_url: str
+
+
+class AvatarList(TypedDict):
+    """Built-in ones first."""
+
+    object: Literal["list"]
+    data: list[AvatarJson]
+
+
 def avatar_routes(server: Server) -> APIRouter:
     """/v1/avatars. A caller sees built-in avatars, its own uploads and those that nobody owns."""
     router = APIRouter(tags=["avatars"])
 
     @router.get("/v1/avatars")
-    async def list_avatars(request: Request) -> dict[str, object]:
+    async def list_avatars(request: Request) -> AvatarList:
         """Built-in ones first."""
         caller = server.caller(request)
         avatars = await asyncio.to_thread(server.store.list, caller)
         return {"object": "list", "data": [avatar_json(a) for a in avatars]}
 
     @router.post("/v1/avatars", status_code=201, openapi_extra=_UPLOAD)
-    async def upload(request: Request) -> dict[str, object]:
+    async def upload(request: Request) -> AvatarJson:
         """Make an avatar of a picture."""
         caller = server.caller(request, "avatars")
         limit = server.config.max_image_bytes
@@ -58,7 +81,7 @@ def avatar_routes(server: Server) -> APIRouter:
         return avatar_json(stored)
 
     @router.get("/v1/avatars/{avatar_id}")
-    async def get_avatar(request: Request, avatar_id: str) -> dict[str, object]:
+    async def get_avatar(request: Request, avatar_id: str) -> AvatarJson:
         """One avatar."""
         caller = server.caller(request)
         return avatar_json(await asyncio.to_thread(server.store.get, avatar_id, caller))
@@ -81,7 +104,7 @@ def avatar_routes(server: Server) -> APIRouter:
     return router
 
 
-def avatar_json(avatar: StoredAvatar) -> dict[str, object]:
+def avatar_json(avatar: StoredAvatar) -> AvatarJson:
     """An avatar as the API shows it."""
     meta = avatar.meta
     return {

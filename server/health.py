@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from visavis.server.components import Server
+
+_STATUS = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+# What 200 and 503 say alike.
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {"schema": _STATUS}}}
+    for status, text in ((200, "Yes"), (503, "No, or not yet"))
+}
 
 
 def health_routes(server: Server) -> APIRouter:
     """/health/{startup,live,ready}, also under /v1; no key is needed."""
     router = APIRouter(tags=["health"])
 
-    @router.get("/health/live")
+    @router.get("/health/live", responses=_ANSWERS)
     @router.get("/v1/health/live", include_in_schema=False)
     async def live() -> Response:
         """200 while the process can serve at all; never depends on loading."""
@@ -22,7 +31,7 @@ def health_routes(server: Server) -> APIRouter:
             status_code=503 if failed else 200,
         )
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", responses=_ANSWERS)
     @router.get("/v1/health/ready", include_in_schema=False)
     async def ready() -> Response:
         """200 once the model has made a chunk, until the server drains."""
@@ -33,7 +42,7 @@ def health_routes(server: Server) -> APIRouter:
             body["reason"] = server.host.interruption
         return JSONResponse(body, status_code=200 if ok else 503)
 
-    @router.get("/health/startup")
+    @router.get("/health/startup", responses=_ANSWERS)
     @router.get("/v1/health/startup", include_in_schema=False)
     async def startup() -> Response:
         """200 once loading is over."""

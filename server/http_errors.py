@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +24,36 @@ _CODES = {
     409: "conflict",
     413: str(ErrorCode.MESSAGE_TOO_LARGE),
     426: "upgrade_required",
+}
+
+
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "enum": [str(kind) for kind in ErrorType]},
+        "code": {"type": "string"},
+        "message": {"type": "string", "minLength": 1},
+        "param": {"type": ["string", "null"]},
+        "retryable": {"type": "boolean"},
+    },
+    "required": ["type", "code", "message", "param", "retryable"],
+    "additionalProperties": False,
+}
+# For the OpenAPI document: what any route may answer besides what it says itself.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A refusal: why, and what to do about it",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"error": _ERROR},
+                    "required": ["error"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
 }
 
 

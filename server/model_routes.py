@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from typing_extensions import TypedDict
 
 from visavis.server.components import Server
 from visavis.server.conversation import FPS
+from visavis.server.model_host import HostState
 from visavis.server.schema.asyncapi import asyncapi_document
+
+
+class ModelJson(TypedDict):
+    """The model that is loaded, or will be."""
+
+    id: str
+    object: Literal["model"]
+    owned_by: str
+    state: HostState
+    fps: int
+    chunk_realtime_factor: float | None
+
+
+class ModelList(TypedDict):
+    """There is one."""
+
+    object: Literal["list"]
+    data: list[ModelJson]
+
+
+class Capacity(TypedDict):
+    """Sessions that there are, may be, and wait; `eta_s` is null when nobody can tell."""
+
+    active: int
+    max: int
+    queue: int
+    eta_s: float | None
+    state: HostState | Literal["draining"]
 
 
 def model_routes(server: Server) -> APIRouter:
@@ -23,10 +54,10 @@ def model_routes(server: Server) -> APIRouter:
         return document
 
     @router.get("/v1/models")
-    async def models(request: Request) -> dict[str, object]:
+    async def models(request: Request) -> ModelList:
         """What is loaded."""
         server.caller(request)
-        model = {
+        model: ModelJson = {
             "id": server.config.model,
             "object": "model",
             "owned_by": "visavis",
@@ -37,7 +68,7 @@ def model_routes(server: Server) -> APIRouter:
         return {"object": "list", "data": [model]}
 
     @router.get("/v1/realtime/capacity")
-    async def capacity() -> dict[str, object]:
+    async def capacity() -> Capacity:
         """How many sessions there are and may be; no key is needed."""
         return {
             "active": server.admission.active,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import structlog
 from fastapi import APIRouter, Request, WebSocket
 from msgspec import Meta
 from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
 
 from visavis.server.authentication import normal_origin
 from visavis.server.avatars import check_avatar_id
@@ -34,7 +35,19 @@ class SecretRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ttl_s: Annotated[int, Meta(ge=5, le=3600)] | None = None
 
 
-_SECRET_BODY = {
+class SecretJson(TypedDict):
+    """A client token, and what it is bound to."""
+
+    object: Literal["realtime.client_secret"]
+    value: str
+    expires_at: int
+    avatar_id: str | None
+    origin: str | None
+    max_duration_s: float | None
+
+
+_SECRET_ROUTE = {
+    "security": [{"HTTPBearer": []}],
     "requestBody": {
         "required": False,
         "content": {
@@ -53,8 +66,8 @@ def realtime_routes(server: Server) -> APIRouter:
     """The socket /v1/realtime/avatar and POST /v1/realtime/client_secrets."""
     router = APIRouter(tags=["realtime"])
 
-    @router.post("/v1/realtime/client_secrets", openapi_extra=_SECRET_BODY)
-    async def client_secret(request: Request) -> dict[str, object]:
+    @router.post("/v1/realtime/client_secrets", openapi_extra=_SECRET_ROUTE)
+    async def client_secret(request: Request) -> SecretJson:
         """A short-lived token for one viewer; it opens sessions and does nothing else."""
         caller = server.caller(request, "realtime")
         if caller.kind == "token":
@@ -98,7 +111,7 @@ async def _secret_request(request: Request) -> SecretRequest:
         raise HTTPException(400, "the body is not valid JSON") from None
 
 
-async def _issue(server: Server, caller: Principal, wanted: SecretRequest) -> dict[str, object]:
+async def _issue(server: Server, caller: Principal, wanted: SecretRequest) -> SecretJson:
     if wanted.avatar_id is not None:
         check_avatar_id(wanted.avatar_id)
         await asyncio.to_thread(server.store.get, wanted.avatar_id, caller)

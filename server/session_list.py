@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
 
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.live_session import LiveSession
 from visavis.server.resume import ResumeDesk
 
 
-def list_sessions(desk: ResumeDesk) -> list[dict[str, object]]:
+class SessionJson(TypedDict):
+    """An open session, as operators see it."""
+
+    id: str
+    object: Literal["realtime.session"]
+    key: str | None
+    avatar_id: str | None
+    state: Literal["waiting", "connected"]
+    created_at: float
+    duration_s: float
+    max_duration_s: float
+
+
+class SessionList(TypedDict):
+    """Oldest first."""
+
+    object: Literal["list"]
+    data: list[SessionJson]
+
+
+def list_sessions(desk: ResumeDesk) -> list[SessionJson]:
     """All open sessions, oldest first; no secret is in it."""
     return [_session_json(session, desk) for session in desk.sessions]
 
@@ -29,7 +51,7 @@ async def end_session(desk: ResumeDesk, session_id: str) -> None:
         await session.end(str(ErrorCode.SESSION_ENDED))
 
 
-def _session_json(session: LiveSession, desk: ResumeDesk) -> dict[str, object]:
+def _session_json(session: LiveSession, desk: ResumeDesk) -> SessionJson:
     duration_s = session.age_s
     return {
         "id": session.id,

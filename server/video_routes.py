@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
 
 from visavis.server.components import Server
 from visavis.server.forms import form_schema, read_form
 from visavis.server.principal import Principal
-from visavis.server.video_job import VideoJob
+from visavis.server.video_job import Status, VideoJob
 
 MAX_SEED = 2**31 - 1
 _PIECE = 1 << 20
@@ -24,6 +25,35 @@ _ASK = form_schema(
 )
 
 
+class VideoError(TypedDict):
+    """Why there is no video."""
+
+    code: Literal["video_failed"]
+    message: str
+
+
+class VideoJson(TypedDict):
+    """A rendering as the API shows it; `progress` in percent."""
+
+    id: str
+    object: Literal["video"]
+    status: Status
+    progress: int
+    avatar_id: str
+    seed: int
+    frames: int
+    created_at: float
+    error: VideoError | None
+    content_url: str | None
+
+
+class VideoList(TypedDict):
+    """The caller's, oldest first."""
+
+    object: Literal["list"]
+    data: list[VideoJson]
+
+
 def video_routes(server: Server) -> APIRouter:
     """/v1/videos: for keys with the scope `videos`. A caller sees its own."""
     router = APIRouter(tags=["videos"])
@@ -32,7 +62,7 @@ def video_routes(server: Server) -> APIRouter:
         return server.caller(request, "videos")
 
     @router.post("/v1/videos", status_code=202, openapi_extra=_ASK)
-    async def create(request: Request) -> dict[str, object]:
+    async def create(request: Request) -> VideoJson:
         """Queue a rendering of a recording, spoken by an avatar."""
         caller = caller_of(request)
         server.videos.check(caller)
@@ -48,13 +78,13 @@ def video_routes(server: Server) -> APIRouter:
         return video_json(job)
 
     @router.get("/v1/videos")
-    async def list_videos(request: Request) -> dict[str, object]:
+    async def list_videos(request: Request) -> VideoList:
         """The caller's, oldest first."""
         jobs = server.videos.list(caller_of(request))
         return {"object": "list", "data": [video_json(job) for job in jobs]}
 
     @router.get("/v1/videos/{video_id}")
-    async def get_video(request: Request, video_id: str) -> dict[str, object]:
+    async def get_video(request: Request, video_id: str) -> VideoJson:
         """How far it is."""
         return video_json(server.videos.get(video_id, caller_of(request)))
 
@@ -74,7 +104,7 @@ def video_routes(server: Server) -> APIRouter:
     return router
 
 
-def video_json(job: VideoJob) -> dict[str, Any]:
+def video_json(job: VideoJob) -> VideoJson:
     """A rendering as the API shows it."""
     return {
         "id": job.id,
