@@ -75,13 +75,15 @@ class Admission:
     @property
     def eta_s(self) -> float | None:
         """About how long one who came now would wait; 0 with room, None when nobody can tell."""
-        if self._has_room:
+        if self._has_room():
             return 0.0
         return self._line.eta_s(self.queued + 1, self._ages_s(), self._host.max_sessions)
 
-    @property
-    def _has_room(self) -> bool:
-        return not self._line and self.active + self._called < self._host.max_sessions
+    def _has_room(self, picture_s: float | None = None) -> bool:
+        return not self._line and self._fits(picture_s)
+
+    def _fits(self, picture_s: float | None) -> bool:
+        return self.active + self._called < self._host.places(picture_s)
 
     def _full(self) -> ProtocolError:
         eta_s = self.eta_s
@@ -92,11 +94,14 @@ class Admission:
             retry_after_s=RETRY_AFTER_S if eta_s is None else max(1.0, eta_s),
         )
 
-    async def join(self, session: Drainable, on_queued: OnQueued) -> Callable[[], None]:
+    async def join(
+        self, session: Drainable, on_queued: OnQueued, picture_s: float | None = None
+    ) -> Callable[[], None]:
         """Take a place for `session`, waiting for it in line if need be.
 
-        `on_queued` is told the position and the estimated seconds at first and when they change. A
-        caller that is cancelled leaves the line.
+        `on_queued` is told the position and the estimated seconds at first and when they change.
+        `picture_s`: its work for each frame's picture, by `EngineLoad.picture_s`; None: the usual.
+        A caller that is cancelled leaves the line.
 
         Returns:
             What gives the place back; to be called once.
@@ -105,15 +110,15 @@ class Admission:
             ProtocolError: `server_draining` or `model_loading`, or `capacity` with a full line.
         """
         self.check_open()
-        if not self._has_room:
+        if not self._has_room(picture_s):
             if self._line.is_full:
                 raise self._full()
-            await self._wait_in_line(on_queued)
-        return self._enter(session)
+            await self._wait_in_line(on_queued, picture_s)
+        return self._enter(session, picture_s)
 
-    async def _wait_in_line(self, on_queued: OnQueued) -> None:
+    async def _wait_in_line(self, on_queued: OnQueued, picture_s: float | None) -> None:
         turn = asyncio.Event()
-        ticket = Ticket(turn.set, on_queued)
+        ticket = Ticket(turn.set, on_queued, picture_s)
         self._line.join(ticket)
         self._tell()
         try:
@@ -126,21 +131,27 @@ class Admission:
         except BaseException:
             self._give_up(ticket)
             raise
+        self._answered(ticket)
+
+    def _answered(self, ticket: Ticket) -> None:
         self._called -= 1
+        self._host.load.leave(ticket)
 
     def _give_up(self, ticket: Ticket) -> None:
         if not self._line.leave(ticket):
-            self._called -= 1  # it was called, and passes the place on
+            self._answered(ticket)  # it was called, and passes the place on
         self._call_those_who_fit()
 
-    def _enter(self, session: Drainable) -> Callable[[], None]:
+    def _enter(self, session: Drainable, picture_s: float | None) -> Callable[[], None]:
         self._sessions[session] = time.monotonic()
+        self._host.load.enter(session, picture_s)
         self._empty.clear()
         self._metrics.sessions_active.set(self.active)
         return partial(self._leave, session)
 
     def _leave(self, session: Drainable) -> None:
         since_s = self._sessions.pop(session, None)
+        self._host.load.leave(session)
         if since_s is not None:
             self._line.session_ended(time.monotonic() - since_s)
         self._metrics.sessions_active.set(self.active)
@@ -149,8 +160,9 @@ class Admission:
         self._call_those_who_fit()
 
     def _call_those_who_fit(self) -> None:
-        while self._line and self.active + self._called < self._host.max_sessions:
+        while (ticket := self._line.next) is not None and self._fits(ticket.picture_s):
             self._called += 1
+            self._host.load.enter(ticket, ticket.picture_s)
             self._line.call_next()
         self._tell()
 

@@ -18,8 +18,10 @@ from rich.progress import track
 from rich.table import Table
 
 from visavis.engine.plan import CHUNK_LENGTHS, ENGINE_RATE, FPS, new_frames
+from visavis.server.config import ServerConfig
 from visavis.server.encoder import H264Encoder
-from visavis.server.model_host import measured_capacity
+from visavis.server.engine_load import EngineLoad
+from visavis.server.picture_costs import measure_engine_pictures
 
 if TYPE_CHECKING:
     from visavis.engine.avatar_engine import AvatarEngine
@@ -64,7 +66,8 @@ class ChunkReport:
 class EngineReport:
     """All that `visavis bench engine` prints.
 
-    `first_frame` is the compute from the first chunk's audio to its first encoded frame.
+    `first_frame` is the compute from the first chunk's audio to its first encoded frame;
+    `sessions` what `visavis serve` would admit on this machine, None when that was not asked.
     """
 
     model: str
@@ -75,6 +78,7 @@ class EngineReport:
     chunks: tuple[ChunkReport, ...]
     first_frame: Spread
     peak_rss_mib: float
+    sessions: int | None = None
 
     @property
     def chunk_realtime_factor(self) -> float:
@@ -164,10 +168,23 @@ def measure(
         model, weights=weights, device=device, num_threads=num_threads, memory=memory
     )
     load_s = time.perf_counter() - start
-    return measure_engine(engine, chunks, load_s=load_s)
+    return measure_engine(engine, chunks, load_s=load_s, sessions=admitted(engine))
 
 
-def measure_engine(engine: AvatarEngine, chunks: int, *, load_s: float = 0.0) -> EngineReport:
+def admitted(engine: AvatarEngine) -> int:
+    """How many sessions a server would admit with this engine, after the same warm-up."""
+    num_steps = engine.num_steps
+    engine.warm_up()
+    pictures = measure_engine_pictures(engine, ServerConfig().max_output_side)
+    load = EngineLoad(lambda: engine.costs, num_steps=engine.num_steps, pictures=pictures)
+    # On a slow machine a server makes fewer steps; what is timed here stays what was asked for.
+    engine.num_steps = num_steps
+    return load.capacity
+
+
+def measure_engine(
+    engine: AvatarEngine, chunks: int, *, load_s: float = 0.0, sessions: int | None = None
+) -> EngineReport:
     """The same for an engine that is loaded already; afterwards it keeps its stage clocks."""
     from visavis.engine.schematic import schematic_portrait
 
@@ -190,6 +207,7 @@ def measure_engine(engine: AvatarEngine, chunks: int, *, load_s: float = 0.0) ->
         chunks=tuple(reports),
         first_frame=Spread.of(firsts),
         peak_rss_mib=peak_rss_mib(),
+        sessions=sessions,
     )
 
 
@@ -280,10 +298,11 @@ def print_table(report: EngineReport) -> None:
         f"chunk_realtime_factor  {factor:.3f}",
         f"first frame            {1000 * first.p50_s:.0f} ms (p95 {1000 * first.p95_s:.0f})",
         f"peak memory            {report.peak_rss_mib:.0f} MiB",
-        f"sessions at a time     {measured_capacity(factor)}"
-        if factor < 1
-        else "This machine is too slow for real time with these settings.",
     ]
+    if factor >= 1:
+        lines.append("This machine is too slow for real time with these settings.")
+    elif report.sessions is not None:
+        lines.append(f"sessions at a time     {report.sessions} (as visavis serve admits)")
     console.print("\n".join(lines), highlight=False)
 
 

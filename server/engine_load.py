@@ -13,6 +13,7 @@ from visavis.server.quality import DegradePolicy, Quality, QualityControl
 
 if TYPE_CHECKING:
     from visavis.engine.costs import ChunkCosts
+    from visavis.server.picture_costs import PictureCosts
 
 # The share of real time that admitted sessions may take together: the rest absorbs jitter.
 LOAD_TARGET = 0.9
@@ -27,7 +28,8 @@ class EngineLoad:
     """One engine's account: how many may speak, how long a start takes, when to lower quality.
 
     costs: asked whenever they are needed, for all that is done measures them anew. num_steps:
-    denoising steps as configured; policy: what may be lowered under load.
+    denoising steps as configured; policy: what may be lowered under load; pictures: what they cost,
+    None for nothing.
     """
 
     def __init__(
@@ -36,13 +38,16 @@ class EngineLoad:
         *,
         num_steps: int,
         policy: DegradePolicy | None = None,
+        pictures: PictureCosts | None = None,
     ) -> None:
         self.speaking = 0
         self._ask_costs = costs
         self._control = QualityControl(policy or DegradePolicy(), Quality(num_steps))
         self._slowness = 1.0  # of the model's work, against what it costs at best
         self._waiting = 1.0  # of starts, against an engine that does nothing else
-        self._picture_s = 0.0  # work for a frame's picture, at full size and rate
+        self._pictures = pictures
+        self._picture_slowness = 1.0  # of pictures, against what they cost at best
+        self._here: dict[object, float] = {}  # work for a frame's picture, at full size and rate
 
     @property
     def _costs(self) -> ChunkCosts | None:
@@ -63,17 +68,44 @@ class EngineLoad:
         """Denoising steps to use now."""
         return self.quality.num_steps
 
+    def picture_s(self, video: str, size: tuple[int, int], fps: float) -> float:
+        """Work for the picture of each frame of such a session; size is (height, width)."""
+        return 0.0 if self._pictures is None else self._pictures.frame_s(video, size, fps)
+
+    def enter(self, session: object, picture_s: float | None) -> None:
+        """A session has a place, and needs so much for each frame's picture (None: the usual)."""
+        self._here[session] = self._usual_s if picture_s is None else picture_s
+
+    def leave(self, session: object) -> None:
+        """It gave its place back."""
+        self._here.pop(session, None)
+
     @property
     def capacity(self) -> int:
-        """Sessions that can speak at once without stutter; 1 when nothing was measured, and also
-        where a single one is too much: it is slow then, and told so, but not refused."""
+        """`places` with more sessions of the usual kind."""
+        return self.places()
+
+    def places(self, picture_s: float | None = None) -> int:
+        """Sessions that can speak at once without stutter: those that are here, and as many more
+        that need `picture_s` for each frame's picture (None: the usual).
+
+        1 when nothing was measured, and also where a single one is too much: it is slow then, and
+        told so, but not refused.
+        """
         if self._costs is None:
             return 1
-        full = self._control.full
+        full, here = self._control.full, list(self._here.values())
+        each_s = self._usual_s if picture_s is None else picture_s
         for sessions in range(MAX_MEASURED_SESSIONS, 1, -1):
-            if sessions * self._share(full, PLANNED_CHUNK, sessions) <= LOAD_TARGET:
+            pictures_s = sum(here[:sessions]) + each_s * max(0, sessions - len(here))
+            load = sessions * self._model_share(full, PLANNED_CHUNK, sessions)
+            if load + pictures_s * FPS * self._picture_slowness <= LOAD_TARGET:
                 return sessions
         return 1
+
+    @property
+    def _usual_s(self) -> float:
+        return 0.0 if self._pictures is None else self._pictures.usual_s
 
     @property
     def first_frames(self) -> int:
@@ -95,18 +127,25 @@ class EngineLoad:
         return self.speaking * self._share(quality or self.quality, PLANNED_CHUNK, self.speaking)
 
     def observe(
-        self, chunk_frames: int, *, busy_s: float, wait_s: float | None, encode_s: float = 0.0
+        self,
+        chunk_frames: int,
+        *,
+        busy_s: float,
+        wait_s: float | None,
+        encode_s: float = 0.0,
+        picture_s: float = 0.0,
     ) -> None:
-        """A whole chunk took so much of the engine's time, `encode_s` of it for its pictures; its
-        first frame came after `wait_s`."""
+        """A whole chunk took so much of the engine's time, `encode_s` of it for its pictures, of
+        which each frame's should take `picture_s`; its first frame came after `wait_s`."""
         if self._costs is None:
             return
         quality = self.quality
         expected_s = self._costs.chunk_s(chunk_frames, quality.num_steps)
         slowness = max(1.0, (busy_s - encode_s) / expected_s)
         self._slowness += SMOOTHING * (slowness - self._slowness)
-        picture_s = encode_s / new_frames(chunk_frames) / quality.picture_work
-        self._picture_s += SMOOTHING * (picture_s - self._picture_s)
+        if picture_s:
+            took_s = encode_s / new_frames(chunk_frames) / quality.picture_work
+            self._picture_slowness += SMOOTHING * (took_s / picture_s - self._picture_slowness)
         if wait_s is not None:
             ratio = wait_s / self._costs.start_s(chunk_frames, quality.num_steps)
             self._waiting += 2 * SMOOTHING * (max(1.0, ratio) - self._waiting)
@@ -120,9 +159,15 @@ class EngineLoad:
 
     def _share(self, quality: Quality, chunk_frames: int, sessions: int) -> float:
         """Of the engine's time, for one session of so many that speak."""
+        here = list(self._here.values())
+        picture_s = sum(here) / len(here) if here else self._usual_s
+        pictures = picture_s * FPS * self._picture_slowness * quality.picture_work
+        return self._model_share(quality, chunk_frames, sessions) + pictures
+
+    def _model_share(self, quality: Quality, chunk_frames: int, sessions: int) -> float:
         if self._costs is None:
             return 0.0
         factor = self._costs.realtime_factor(
             quality.num_steps, sessions=max(1, sessions), chunk_frames=chunk_frames
         )
-        return factor * self._slowness + self._picture_s * FPS * quality.picture_work
+        return factor * self._slowness

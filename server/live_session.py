@@ -105,7 +105,7 @@ class LiveSession:
             raise
 
     async def _open(self, setup: SessionSetup) -> ev.SessionUpdated:
-        await self.take_place()
+        await self.take_place(setup)
         self._loading(0.0)
         stream = await self.open_stream(setup, None, lambda s: self._loading(PREPARED_SHARE * s))
         self._loading(1.0)
@@ -114,11 +114,13 @@ class LiveSession:
         )
         return ev.SessionUpdated(session=self.begin(setup, stream, conversation))
 
-    async def take_place(self) -> None:
-        """Wait for a place and for what the caller may use; `end` gives both back."""
+    async def take_place(self, setup: SessionSetup) -> None:
+        """Wait for a place for such a session and for what the caller may use; `end` gives both
+        back."""
         if self._take_lease is not None:
             self._lease = self._stack.enter_context(self._take_lease())
-        self._stack.callback(await self._admission.join(self, self._queued))
+        picture_s = self.host.load.picture_s(setup.output.video, setup.frame_size, setup.fps)
+        self._stack.callback(await self._admission.join(self, self._queued, picture_s))
 
     def _loading(self, progress: float) -> None:
         self.out.post(ev.SessionLoading(stage="avatar", progress=round(progress, 2)))

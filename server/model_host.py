@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from visavis.engine.parallel.loss import GroupLostError
 from visavis.server.avatars import AvatarStore, StoredAvatar
 from visavis.server.config import ServerConfig
-from visavis.server.engine_load import LOAD_TARGET, MAX_MEASURED_SESSIONS, EngineLoad
+from visavis.server.engine_load import EngineLoad
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import Features, OutputMedia, OutputOffer
 from visavis.server.group import join_group
@@ -28,6 +28,7 @@ from visavis.server.interruption import restarting
 from visavis.server.metrics import Metrics, Stopwatch
 from visavis.server.order import StreamState
 from visavis.server.output_choice import made_size, output_offer
+from visavis.server.picture_costs import measure_engine_pictures
 from visavis.server.picture_line import PictureLine, picture_threads
 from visavis.server.picture_stream import PictureStream
 from visavis.server.stream import EngineStream, IdleLoops
@@ -135,6 +136,10 @@ class ModelHost:
         try:
             engine = await self.worker.run(partial(self._load, self._config), deadline_s=0.0)
             await self.worker.run(engine.warm_up, deadline_s=0.0)
+            pictures = await self.worker.run(
+                partial(measure_engine_pictures, engine, self._config.max_output_side),
+                deadline_s=0.0,
+            )
         except Exception as error:
             self.gave_up(f"{type(error).__name__}: {error}")
             log.error("model failed to load", model=self._config.model, exc_info=error)
@@ -145,6 +150,7 @@ class ModelHost:
             lambda: engine.costs,
             num_steps=self._config.num_steps or engine.num_steps,
             policy=self._config.degrade_policy,
+            pictures=pictures,
         )
         await self.worker.run(self._attach, deadline_s=0.0)
         self.computes_again()
@@ -207,7 +213,11 @@ class ModelHost:
     @property
     def max_sessions(self) -> int:
         """As configured, else what was measured; it may fall when the machine gets slower."""
-        return self._config.max_sessions or self.load.capacity
+        return self.places()
+
+    def places(self, picture_s: float | None = None) -> int:
+        """The same when those that are still to come need so much for each frame's picture."""
+        return self._config.max_sessions or self.load.places(picture_s)
 
     @property
     def max_queued(self) -> int:
@@ -380,13 +390,6 @@ class ModelHost:
             return stream, pictures.codec
 
         return await self._on_engine(open_on_engine_thread, deadline_s=time.monotonic())
-
-
-def measured_capacity(realtime_factor: float | None) -> int:
-    """Sessions that speak at once without stutter; 1 when nothing was measured."""
-    if not realtime_factor:
-        return 1
-    return max(1, min(MAX_MEASURED_SESSIONS, int(LOAD_TARGET / realtime_factor)))
 
 
 def decode_image_field(text: str, max_bytes: int) -> bytes:

@@ -67,6 +67,8 @@ class Producer:
         self._host = host
         self._metrics = metrics
         self._output = output
+        size = (output.height, output.width)
+        self._picture_s = host.load.picture_s(output.video, size, output.fps)
         self._on_change = on_change
         self._on_events = on_events
         self._wake = asyncio.Event()
@@ -260,6 +262,7 @@ class Producer:
                 busy_s=outcome.busy_s,
                 wait_s=wait_s,
                 encode_s=outcome.encode_s,
+                picture_s=self._picture_s,
             )
         if load.update(now_s):
             log.info("quality changed", degraded=load.degraded, num_steps=load.num_steps)

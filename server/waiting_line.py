@@ -16,10 +16,12 @@ OnQueued = Callable[[int, float | None], None]
 
 @dataclass(eq=False)
 class Ticket:
-    """One that waits. `call` is made when it is its turn; then it is not in line any more."""
+    """One that waits. `call` is made when it is its turn; then it is not in line any more.
+    `picture_s` as for `Admission.join`."""
 
     call: Callable[[], None]
     on_queued: OnQueued
+    picture_s: float | None = None
     told: tuple[int, float | None] | None = None
 
 
@@ -38,6 +40,11 @@ class WaitingLine:
     def is_full(self) -> bool:
         """Whether nobody may join."""
         return len(self._tickets) >= self.limit
+
+    @property
+    def next(self) -> Ticket | None:
+        """Whose turn comes first."""
+        return self._tickets[0] if self._tickets else None
 
     def join(self, ticket: Ticket) -> None:
         """Wait at the end. The caller has looked at `is_full`."""

@@ -31,7 +31,7 @@ async def _arrive(live: LiveSession, bundle: Bundle) -> None:
     if live.caller is not None:
         live.caller.check_open(setup.avatar_id)
     await _check_fits(live, bundle)
-    await live.take_place()
+    await live.take_place(setup)
     try:
         stream = await live.open_stream(setup, bundle.stream)
     except ValueError as error:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 from live_server import GALLERY_ID, LiveServer, client_of, make_config, noise, running
 from stand_in import load_painting_engine
+from websockets.exceptions import ConnectionClosed
+
+from visavis.server.engine_load import LOAD_TARGET, PLANNED_CHUNK, EngineLoad
+from visavis.server.protocol import FPS
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +84,38 @@ async def test_a_full_line_refuses(small: LiveServer) -> None:
             error = (await fourth.until("error"))["error"]
             assert error["code"] == "capacity"
             assert error["retry_after_s"] >= 1
+
+
+async def test_no_more_are_admitted_than_can_speak_with_the_pictures_that_they_want(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the machine does beside this test is not the subject.
+    monkeypatch.setattr(EngineLoad, "observe", lambda *_, **__: None)
+    config = make_config(tmp_path, max_sessions=None, max_queued_sessions=0)
+    with running(config, load_painting_engine) as server:
+        load = server.server._server.host.load
+        model = load._model_share(load.quality, PLANNED_CHUNK, 1)
+        large_s = load.picture_s("h264", (512, 512), 25)
+        usual_s = load.picture_s("h264", (256, 256), 25)
+        # Measured with the real encoder before anybody came.
+        assert large_s > 2 * usual_s > 0
+        usual = int(LOAD_TARGET / (model + FPS * usual_s))
+        assert load.capacity == usual
+        async with AsyncExitStack() as stack:
+            admitted, size = 0, {"video": "h264", "width": 512, "height": 512}
+            while True:
+                client = await stack.enter_async_context(client_of(server))
+                await client.send(
+                    "session.update",
+                    session={"avatar_id": GALLERY_ID, "output": size, "idle": "freeze"},
+                )
+                try:
+                    await client.until("session.updated")
+                except ConnectionClosed:
+                    break
+                admitted += 1
+                assert admitted <= usual
+            assert client.socket.close_code == 4429
+            assert client.events[-1]["error"]["code"] == "capacity"
+            assert admitted == max(1, int(LOAD_TARGET / (model + FPS * large_s)))
+            assert load.capacity >= admitted

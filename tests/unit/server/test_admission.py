@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from visavis.engine.costs import ChunkCosts
 from visavis.server.admission import Admission
+from visavis.server.engine_load import LOAD_TARGET, EngineLoad
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.metrics import Metrics
+from visavis.server.picture_costs import PictureCosts
 from visavis.server.waiting_line import WaitingLine
 
 
@@ -24,20 +26,34 @@ class Session:
         self.drained_s = deadline_s
 
 
+class Host:
+    """So many places, whoever comes."""
+
+    def __init__(self, max_sessions: int, max_queued: int) -> None:
+        self.max_sessions, self.max_queued = max_sessions, max_queued
+        self.load = EngineLoad(lambda: None, num_steps=4)
+
+    def places(self, picture_s: float | None) -> int:
+        return self.max_sessions
+
+    def check_computes(self) -> None:
+        """It always does."""
+
+
 class Line:
     """An admission with few places, and what each who waits was told."""
 
     def __init__(self, places: int = 1, queued: int = 3) -> None:
-        self.host: Any = SimpleNamespace(
-            max_sessions=places, max_queued=queued, check_computes=lambda: None
-        )
+        self.host: Any = Host(places, queued)
         self.admission = Admission(self.host, Metrics())
         self.told: dict[str, list[int]] = {}
         self.tasks: dict[str, asyncio.Task[Any]] = {}
 
-    async def come(self, name: str) -> asyncio.Task[Any]:
+    async def come(self, name: str, picture_s: float | None = None) -> asyncio.Task[Any]:
         told = self.told.setdefault(name, [])
-        joining = self.admission.join(Session(), lambda position, eta_s: told.append(position))
+        joining = self.admission.join(
+            Session(), lambda position, eta_s: told.append(position), picture_s
+        )
         self.tasks[name] = asyncio.create_task(joining)
         await self.settle()
         return self.tasks[name]
@@ -145,6 +161,55 @@ async def test_capacity_that_grows_lets_the_next_in() -> None:
     async with asyncio.timeout(5):
         await line.tasks["b"]
     assert line.admission.active == 2
+
+
+class MeasuredHost(Host):
+    """As many places as an engine that takes a tenth of real time for a session has."""
+
+    def __init__(self, pictures: PictureCosts) -> None:
+        super().__init__(0, 8)
+        costs = ChunkCosts(
+            steps_s={length: {1: 0.01} for length in (9, 17, 33)},
+            prepare_s=0.008,
+            first_frame_s=0.0,
+            frame_s=0.0,
+        )
+        self.load = EngineLoad(lambda: costs, num_steps=4, pictures=pictures)
+
+    def places(self, picture_s: float | None) -> int:
+        return self.load.places(picture_s)
+
+
+async def test_nobody_is_admitted_whose_pictures_would_make_others_stutter() -> None:
+    small, large = (256, 256), (512, 512)
+    # A tenth of real time for the pictures of a small session, two for those of a large one.
+    pictures = PictureCosts({"h264": {small: 0.004, large: 0.008}, "jpeg": {}}, small)
+    line = Line()
+    line.admission = Admission(host := MeasuredHost(pictures), Metrics())  # type: ignore[arg-type]
+    small_s, large_s = (
+        host.load.picture_s("h264", small, 25),
+        host.load.picture_s("fmp4", large, 25),
+    )
+    assert host.load.capacity == host.places(small_s) == 4
+    assert host.places(large_s) == 3
+    assert host.places(host.load.picture_s("none", large, 25)) == 9
+
+    for name in "ab":
+        await line.come(name, large_s)
+    # 0.6 are taken: one more small one, not a large one, and then nobody.
+    assert (host.places(large_s), host.places(small_s)) == (3, 3)
+    for name in "cde":
+        await line.come(name, small_s)
+    assert line.inside() == ["a", "b", "c"]
+    host.load.speaking = 3
+    assert host.load.load() <= LOAD_TARGET
+    await line.go("c")
+    assert line.inside() == ["a", "b", "d"]
+    await line.go("a")
+    assert line.inside() == ["b", "d", "e"]
+    for name in "bde":
+        await line.go(name)
+    assert host.load.capacity == 4
 
 
 @pytest.mark.parametrize(

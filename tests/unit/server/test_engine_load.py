@@ -4,6 +4,7 @@ import pytest
 
 from visavis.engine.costs import ChunkCosts
 from visavis.server.engine_load import EngineLoad
+from visavis.server.picture_costs import PictureCosts
 from visavis.server.quality import DEGRADE_AFTER_S, RESTORE_AFTER_S, DegradePolicy
 
 COSTS = ChunkCosts(
@@ -86,20 +87,59 @@ def test_what_may_not_be_lowered_is_not() -> None:
     assert not account.update(99.0)
 
 
-def test_pictures_count_and_fewer_of_them_less() -> None:
-    account = load(policy=DegradePolicy(order=("fps",)))
-    before, account.speaking = account.capacity, 4
-    without = account.load()
-    chunk_s = COSTS.chunk_s(33, 4)
-    for _ in range(60):
-        account.observe(33, busy_s=chunk_s + 0.28, wait_s=None, encode_s=0.28)
-    # 10 ms a picture are a quarter of real time for each session.
-    assert account.load() == pytest.approx(without + 4 * 0.25, rel=0.02)
+SMALL, LARGE = (256, 256), (512, 512)
+# 10 ms a picture are a quarter of real time.
+PICTURES = PictureCosts({"h264": {SMALL: 0.01, LARGE: 0.02}, "jpeg": {SMALL: 0.002}}, SMALL)
+CHEAP = PictureCosts({"h264": {SMALL: 0.0005, LARGE: 0.012}}, SMALL)
+
+
+def test_the_first_session_is_admitted_with_its_pictures_in_mind() -> None:
+    worst = COSTS.realtime_factor(4, chunk_frames=17)
+    assert load(pictures=PICTURES).capacity == int(0.9 / (worst + 0.25)) < load().capacity
+
+
+def test_pictures_cost_by_format_size_and_rate() -> None:
+    account = load(pictures=PICTURES)
+    assert account.picture_s("h264", SMALL, 25) == account.picture_s("fmp4", SMALL, 25) == 0.01
+    assert account.picture_s("h264", (384, 384), 25) == 0.02
+    assert account.picture_s("h264", LARGE, 12.5) == 0.01
+    assert account.picture_s("h264", (1024, 512), 25) == pytest.approx(0.04)
+    assert account.picture_s("jpeg", SMALL, 25) == 0.002
+    assert account.picture_s("none", LARGE, 25) == 0.0
+
+
+def test_sessions_that_are_here_count_with_what_they_asked_for() -> None:
+    account = load(pictures=CHEAP)
+    before = account.capacity
+    account.enter("large", account.picture_s("h264", LARGE, 25))
     assert account.capacity < before
+    account.leave("large")
+    account.enter("sound only", 0.0)
+    assert account.places(0.0) == load().capacity
+    account.leave("sound only")
+    assert account.capacity == before
+
+
+def test_pictures_that_take_longer_than_measured_lower_capacity() -> None:
+    account = load(pictures=CHEAP)
+    before, chunk_s = account.capacity, COSTS.chunk_s(33, 4)
+    for _ in range(60):
+        account.observe(33, busy_s=chunk_s + 0.084, wait_s=None, encode_s=0.084, picture_s=5e-4)
+    assert account.capacity < before
+
+
+def test_pictures_count_and_fewer_of_them_less() -> None:
+    account = load(policy=DegradePolicy(order=("fps",)), pictures=PICTURES)
+    account.speaking = 4
+    full = account.load()
+    without = load()
+    without.speaking = 4
+    assert full == pytest.approx(without.load() + 4 * 0.25, rel=0.02)
     account.update(0.0)
     assert account.update(DEGRADE_AFTER_S)
-    assert account.load() == pytest.approx(without + 4 * 0.125, rel=0.02)
+    assert account.load() == pytest.approx(without.load() + 4 * 0.125, rel=0.02)
+    chunk_s = COSTS.chunk_s(33, 4)
     for _ in range(60):
-        account.observe(33, busy_s=chunk_s + 0.14, wait_s=None, encode_s=0.14)
+        account.observe(33, busy_s=chunk_s + 0.14, wait_s=None, encode_s=0.14, picture_s=0.01)
     # Half as many pictures take half the time, which says nothing about all of them.
-    assert account.load() == pytest.approx(without + 4 * 0.125, rel=0.02)
+    assert account.load() == pytest.approx(without.load() + 4 * 0.125, rel=0.02)

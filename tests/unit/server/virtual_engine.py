@@ -328,6 +328,9 @@ class VirtualEngine:
         self.load = EngineLoad(lambda: costs, num_steps=4, policy=policy)
         self._tasks: list[asyncio.Task[None]] = []
 
+    def places(self, picture_s: float | None = None) -> int:
+        return self.config.max_sessions or 1
+
     async def __aenter__(self) -> Self:
         self._tasks.append(asyncio.create_task(self.worker.serve()))
         return self
