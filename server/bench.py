@@ -18,7 +18,6 @@ from rich.progress import track
 from rich.table import Table
 
 from visavis.engine.plan import CHUNK_LENGTHS, ENGINE_RATE, FPS, new_frames
-from visavis.server.config import ServerConfig
 from visavis.server.encoder import H264Encoder
 from visavis.server.engine_load import EngineLoad
 from visavis.server.picture_costs import measure_engine_pictures
@@ -175,7 +174,7 @@ def admitted(engine: AvatarEngine) -> int:
     """How many sessions a server would admit with this engine, after the same warm-up."""
     num_steps = engine.num_steps
     engine.warm_up()
-    pictures = measure_engine_pictures(engine, ServerConfig().max_output_side)
+    pictures = measure_engine_pictures(engine, max(engine.frame_size))
     load = EngineLoad(lambda: engine.costs, num_steps=engine.num_steps, pictures=pictures)
     # On a slow machine a server makes fewer steps; what is timed here stays what was asked for.
     engine.num_steps = num_steps

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor
 from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.codec.base import DecodedFrames
+from visavis.engine.costs import ChunkCosts
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.registry import model_spec
@@ -21,6 +24,8 @@ from visavis.server import bench
 from visavis.server.bench_chunks import Playout
 from visavis.server.bench_client import BenchError, rss_mib, socket_url
 from visavis.server.bench_soak import SoakReport
+from visavis.server.engine_load import EngineLoad
+from visavis.server.picture_costs import PictureCosts
 
 
 class GreyCodec:
@@ -159,3 +164,27 @@ def test_other_addresses_are_refused() -> None:
 
 def test_memory_of_a_process_that_is_not_there() -> None:
     assert rss_mib(2**22 + 1) is None
+
+
+def test_sessions_at_a_time_are_those_that_a_server_admits(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = ChunkCosts(
+        steps_s={length: {1: 0.01} for length in (9, 17, 33)},
+        prepare_s=0.008,
+        first_frame_s=0.0,
+        frame_s=0.0,
+    )
+    size = (64, 64)
+    engine: Any = SimpleNamespace(
+        num_steps=4, costs=None, frame_size=size, frame_sizes=(size,), warm_up=lambda: None
+    )
+
+    def warm_up() -> None:
+        engine.costs, engine.num_steps = costs, 2
+
+    engine.warm_up = warm_up
+    pictures = PictureCosts({"h264": {size: 0.004}}, size)
+    monkeypatch.setattr(bench, "measure_engine_pictures", lambda *_: pictures)
+    load = EngineLoad(lambda: costs, num_steps=2, pictures=pictures)
+    # (8 + 2 * 10) / 480 of real time for chunks, a tenth for their pictures.
+    assert bench.admitted(engine) == load.capacity == 5
+    assert engine.num_steps == 4
