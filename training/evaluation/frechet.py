@@ -5,12 +5,14 @@ Legend: N frames, K measures.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+STILL: Final = 1e-5  # a measure that spreads less does not move, and sums cannot tell how little
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,14 @@ def frechet_distance(generated: Moments, truth: Moments) -> float:
     Squared mean difference plus trace of the covariances' difference, over their number.
     """
     half = len(truth.total) // 2
-    levels = np.sqrt(np.maximum(np.diag(truth.covariance)[:half], 0)) + 1e-9
+    levels = np.maximum(np.sqrt(np.maximum(np.diag(truth.covariance)[:half], 0)), STILL)
     scale = np.concatenate([levels, levels])
     first, second = (m.covariance / np.outer(scale, scale) for m in (generated, truth))
     root = _root(first)
     cross = _root(root @ second @ root)
     shift = (generated.mean - truth.mean) / scale
     distance = np.sum(shift**2) + np.trace(first + second - 2 * cross)
-    return float(distance / len(scale))
+    return max(float(distance / len(scale)), 0.0)
 
 
 def _root(matrix: Array) -> Array:

@@ -233,7 +233,8 @@ def stability(job: Job) -> Measured:
         return run.open(subjects.avatar(name), clip.pcm, noise, hand_over=way)
 
     ways: list[tuple[HandOver, int]] = [("exact", plan.drift_sessions)]
-    ways += [("reencoded", plan.reencoded_sessions), ("corrected", plan.reencoded_sessions)]
+    if plan.reencoded_sessions:
+        ways += [("reencoded", plan.reencoded_sessions), ("corrected", plan.reencoded_sessions)]
     who = [(way, number, 1 + number % plan.seeds) for way, count in ways for number in range(count)]
     task = job.progress.add_task("drift", total=plan.drift_checkpoints[-1])
     found = drift(

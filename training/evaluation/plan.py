@@ -18,8 +18,8 @@ class EvaluationPlan:
 
     `seeds`: how often each talk, recording and recovery is made, with noise of its own.
     `drift_sessions` are as deployed, `reencoded_sessions` (each, with and without correction of
-    colours) hand over through pixels; every session has its own portrait and voice, and the seeds
-    by turns.
+    colours; 0 leaves them out) hand over through pixels; every session has its own portrait, and
+    voices and seeds by turns.
 
     Raises ValueError, naming the field, where a number makes no sense.
     """
@@ -43,8 +43,8 @@ class EvaluationPlan:
     def __post_init__(self) -> None:
         timesteps(self.num_steps)
         for name in (
-            "seeds", "talks", "drift_sessions", "reencoded_sessions", "recovery_sessions",
-            "round_trip_portraits", "endurance_chunks",
+            "seeds", "talks", "drift_sessions", "recovery_sessions", "round_trip_portraits",
+            "endurance_chunks",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
