@@ -24,7 +24,7 @@ BENCH ?=
 
 WEB := clients/web
 # The folders, too: a file that was removed changes what is built as well.
-WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.html \
+WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.mjs $(WEB)/*.html \
 	-not -name '*.test.ts' 2>/dev/null)
 NPM := $(BIN)/python scripts/web.py
 RUNTIME := $(VENV)/.done-runtime
