@@ -95,6 +95,20 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(60)
 
 
+@pytest.fixture(scope="module")
+def light_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose engine only paints: what pages do to each other is theirs."""
+    sys.path.insert(0, str(REPOSITORY / "tests" / "e2e"))
+    from live_server import make_config, running
+    from stand_in import load_painting_engine
+
+    config = make_config(
+        tmp_path_factory.mktemp("light"), web_dir=REPOSITORY / "clients" / "web" / "dist"
+    )
+    with running(config, load_painting_engine) as server:
+        yield server.http
+
+
 @pytest.fixture(scope="session")
 def speech_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_speech_like(tmp_path_factory.mktemp("speech") / "speech.wav", 4.0)

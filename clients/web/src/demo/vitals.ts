@@ -6,6 +6,8 @@ const SAMPLE_MS = 250;
 /** Samples in a graph: half a minute, or the last utterances. */
 const HISTORY = 120;
 const UTTERANCES = 16;
+/** The newest value is a dot of this radius; the line keeps so far from the edges. */
+const DOT = 2;
 
 interface VitalSpec {
   label: string;
@@ -103,8 +105,8 @@ class Vital {
     context.scale(ratio, ratio);
     const top = Math.max(this.spec.scale, ...this.#history.map((value) => value ?? 0));
     const x = (i: number): number =>
-      width - 1 - ((this.#history.length - 1 - i) * width) / this.spec.history;
-    const y = (value: number): number => height - 1.5 - (value / top) * (height - 4);
+      width - DOT - ((this.#history.length - 1 - i) * width) / this.spec.history;
+    const y = (value: number): number => height - DOT - (value / top) * (height - 2 * DOT);
     const color = getComputedStyle(this.#graph).color;
     context.strokeStyle = color;
     context.lineWidth = 1.5;
@@ -112,15 +114,21 @@ class Vital {
     const line = new Path2D();
     let from: number | null = null;
     let to = 0;
+    let last = 0;
     for (const [i, value] of this.#history.entries()) {
       if (value === null) continue;
       if (from === null) line.moveTo(x(i), y(value));
       else line.lineTo(x(i), y(value));
       from ??= x(i);
       to = x(i);
+      last = y(value);
     }
     if (from === null) return;
     context.stroke(line);
+    context.fillStyle = color;
+    context.beginPath();
+    context.arc(to, last, DOT, 0, 2 * Math.PI);
+    context.fill();
     line.lineTo(to, height);
     line.lineTo(from, height);
     const fade = context.createLinearGradient(0, 0, 0, height);

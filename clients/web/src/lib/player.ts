@@ -43,8 +43,11 @@ export interface PlayerEvents {
   failed: string;
 }
 
-/** While the page is hidden no refresh comes: this timer keeps the queues moving. */
-const HIDDEN_TICK_MS = 200;
+/**
+ * Pages that nobody sees get no refresh, and not all of them are told that they are hidden: this timer
+ * keeps the queues moving.
+ */
+const UNSEEN_TICK_MS = 200;
 /** Frames without their keyframe come in a row: one request answers all. */
 const COMPLAIN_EVERY_MS = 500;
 /** After a stop the face waits for the server's word, but not longer than this. */
@@ -69,7 +72,8 @@ export class Player extends Emitter<PlayerEvents> {
     codec: DEFAULT_H264_CODEC,
   };
   #refresh = 0;
-  readonly #hiddenTimer: ReturnType<typeof setInterval>;
+  #refreshedAtMs = performance.now();
+  readonly #unseenTimer: ReturnType<typeof setInterval>;
 
   constructor(
     readonly canvas: HTMLCanvasElement,
@@ -85,7 +89,9 @@ export class Player extends Emitter<PlayerEvents> {
       skipped: (id) => this.#discard(id),
       failed: (message) => this.emit("failed", message),
     });
-    this.#hiddenTimer = setInterval(() => document.hidden && this.#tick(), HIDDEN_TICK_MS);
+    this.#unseenTimer = setInterval(() => {
+      if (performance.now() - this.#refreshedAtMs >= UNSEEN_TICK_MS) this.#tick();
+    }, UNSEEN_TICK_MS);
     this.#refresh = requestAnimationFrame(this.#onRefresh);
   }
 
@@ -176,13 +182,14 @@ export class Player extends Emitter<PlayerEvents> {
 
   async close(): Promise<void> {
     cancelAnimationFrame(this.#refresh);
-    clearInterval(this.#hiddenTimer);
+    clearInterval(this.#unseenTimer);
     this.#void(() => true);
     this.#decoder.close();
     await this.audio.close();
   }
 
   readonly #onRefresh = (): void => {
+    this.#refreshedAtMs = performance.now();
     this.#tick();
     this.#refresh = requestAnimationFrame(this.#onRefresh);
   };
