@@ -12,6 +12,7 @@ import torch
 
 from visavis.engine.batching import ChunkScheduler
 from visavis.engine.codec.base import FrameSizeError, SizedCodec
+from visavis.engine.codec.wan_compilation import compile_codec
 from visavis.engine.costs import ChunkCosts, CostMeter, measure_costs, settled_clock
 from visavis.engine.dit.compilation import speed_up
 from visavis.engine.face.detector import FaceLandmarker
@@ -127,7 +128,7 @@ class AvatarEngine:
                 `frame_sizes`; None: the model's own.
             group: processes that share the transformer's work, led by this one; its device and
                 its own options count.
-            compiled: compile the transformer's blocks.
+            compiled: compile the transformer's blocks and, on a GPU, the video VAE's norms.
             recorded: replay denoising steps as CUDA graphs.
             memory: how the transformer's weights are held; None: as they are, on the device. In a
                 group its own options count.
@@ -156,6 +157,8 @@ class AvatarEngine:
         if group is not None:
             group.announce(model, folder, chosen)
         parts = spec.load(spec.dit, folder, target, chosen, memory)
+        if compiled:
+            compile_codec(parts.codec)
         if group is not None:
             parts = group.lead(parts)
         else:

@@ -11,6 +11,7 @@ from gpu_check_report import Report
 from gpu_check_sections import Context
 from torch import Tensor
 
+from visavis.engine.codec.wan_compilation import compile_vae
 from visavis.engine.codec.wan_network import WanConfig, WanNetwork
 from visavis.engine.codec.wan_vae import SPATIAL_STRIDE, WanVAE
 from visavis.engine.plan import MOTION_LATENTS
@@ -51,6 +52,9 @@ def vae(report: Report, context: Context) -> None:
     report.header(("VAE", "how", "ms"))
     codec = random_vae(sizes, context.device)
     _time(report, context, sizes, codec, "plain")
+    if context.device.type == "cuda":  # elsewhere the network has kernels of its own
+        compile_vae(codec.network)
+        _time(report, context, sizes, codec, "compiled")
 
 
 def _time(report: Report, context: Context, sizes: VaeSizes, codec: WanVAE, how: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,18 +37,16 @@ def speed_up(model: FlashTalkDiT, *, compiled: bool, recorded: bool) -> None:
 def compile_blocks(model: FlashTalkDiT) -> None:
     """Compile by region: all blocks have one code and one set of shapes, so that one serves all.
 
-    Alone, a block is one graph without breaks. In a group the exchange divides it in two; call
-    this after `parallelize`.
+    A block is one graph without breaks, in a group as well; call this after `parallelize`.
     """
     keep_compiled_code()
-    alone = model.exchange is None
     limit = room_for_shapes()
     for block in model.blocks:
         assert isinstance(block, Block)
-        block.compile(fullgraph=alone, dynamic=False, **limit)
+        block.compile(fullgraph=True, dynamic=False, **limit)
 
 
-def room_for_shapes() -> dict[str, int]:
+def room_for_shapes() -> dict[str, Any]:
     """Arguments of `torch.compile` that let one function have the code of every shape.
 
     Torch's setting of that name holds for the thread that sets it, and the engine has its own; a

@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from visavis.engine.codec.base import LatentCodec
+from visavis.engine.codec.wan_compilation import compile_vae_on_gpu
 from visavis.engine.dit.compilation import record_steps, speed_up
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.host_copies import HostCopies
@@ -293,6 +294,8 @@ class WorkerGroup:
         vae = None
         if spec.load_vae is not None:
             vae = spec.load_vae(assignment.folder, self.device, assignment.dtype)
+            if assignment.options.compiled:
+                compile_vae_on_gpu(vae[0])
         if self._tether is not None:
             self._tether.reached("loaded")
         self._share(model, assignment)
