@@ -123,7 +123,7 @@ def _look(
     for n, kept in codes.items():
         frames = run.draw(kept, session)
         factors[n] = measure(frames[::every], portrait, landmarker)
-        painted[n] = border_distance(run.render(kept[::every], session), rest[0])
+        painted[n] = border_distance(run.render(kept[::NEW_FRAMES], session), rest[0])
         borders = range(NEW_FRAMES, len(frames), NEW_FRAMES)
         jumps[n] = boundary_jump_ratio(frame_differences(frames), borders)
         film[n] = frames[-1]

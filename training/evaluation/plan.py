@@ -33,7 +33,7 @@ class EvaluationPlan:
     endurance_chunks: int = 100
     drift_checkpoints: tuple[int, ...] = (1, 10, 100, 1000)
     drift_sessions: int = 6
-    reencoded_sessions: int = 3
+    reencoded_sessions: int = 2
     recovery_sessions: int = 4
     recordings: int = 8
     recording_s: float = 16.0

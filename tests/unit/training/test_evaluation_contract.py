@@ -27,7 +27,7 @@ from visavis.training.speech.audio_files import write_flac
 from visavis.training.speech.eval_set import EvalClip, read_eval_clips
 from visavis.training.speech.phonemes import SAMPLE_RATE
 
-FRAMES = 60
+FRAMES = 48
 TINY = EvaluationPlan(
     seeds=2,
     num_steps=1,
