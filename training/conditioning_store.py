@@ -18,9 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from visavis.engine.audio.front_end import WINDOW_REACH
+
 INDEX: Final = "index.json"
 TEXTS: Final = "texts.safetensors"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class StoreError(ValueError):
@@ -29,7 +31,7 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredWindow:
-    """One window for stage 1.
+    """One window for stage 1, of F frames.
 
     latents [C, T, h, w]; cond [4 + C_ref, T, h, w], of a reference frame outside of the window;
     features [F + 2, L, channels], the two frames before the first included; face [h, w], 1 inside
@@ -69,9 +71,10 @@ _KINDS: Final[dict[str, type[Item]]] = {"windows": StoredWindow, "sequences": St
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSpec:
-    """What all of a store's items have in common.
+    """What all of a store's items have in common; windows may be of several lengths.
 
-    `stacked_frames`: pixel frames that lie in a latent frame's channels, 1 for a VAE's.
+    `chunk_frames`: of a sequence's chunks. `stacked_frames`: pixel frames that lie in a latent
+    frame's channels, 1 for a VAE's.
     """
 
     model: str
@@ -137,7 +140,11 @@ class StoreWriter:
                 tensors[f"{number}/{name}"] = kept.cpu().contiguous().clone()
         name = f"{kind}-{len(self._shards[kind]):05d}.safetensors"
         save_file(tensors, self._folder / name)
-        self._shards[kind].append({"file": name, "texts": [item.text for item in items]})
+        shard = {"file": name, "texts": [item.text for item in items]}
+        if kind == "windows":
+            # The two frames before the first one are not of the window.
+            shard["frames"] = [len(item.features) - WINDOW_REACH for item in items]
+        self._shards[kind].append(shard)
         self._waiting[kind] = []
 
 
@@ -185,6 +192,11 @@ class ConditioningStore:
             ]
             for kind in _KINDS
         }
+        lengths = [frames for shard in index["windows"] for frames in shard["frames"]]
+        self._windows = {
+            frames: [number for number, length in enumerate(lengths) if length == frames]
+            for frames in sorted(set(lengths))
+        }
         self._open: dict[str, Any] = {}
         self.texts = self._read_texts(index["texts"])
 
@@ -197,6 +209,15 @@ class ConditioningStore:
     def count(self, kind: str) -> int:
         """Items of "windows" or of "sequences"."""
         return len(self._places[kind])
+
+    @property
+    def window_lengths(self) -> list[int]:
+        """Frames that windows have, in ascending order."""
+        return list(self._windows)
+
+    def windows_of(self, frames: int) -> list[int]:
+        """Numbers of the windows of this length."""
+        return self._windows.get(frames, [])
 
     def window(self, number: int) -> StoredWindow:
         """A window of stage 1."""

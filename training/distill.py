@@ -40,6 +40,7 @@ from visavis.training.distribution_matching import (
 from visavis.training.dit_data import SequenceBatch
 from visavis.training.ema import Ema
 from visavis.training.parallel import RunParts, Workers, backward_share
+from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, StudentRecipe
 from visavis.training.resumable_run import CHECKPOINT, AllowChanges, ResumableRun, resume_or_exit
@@ -104,9 +105,13 @@ class Distillation(ResumableRun[FlashTalkDiT]):
         *,
         student: FlashTalkDiT | None = None,
         critic: FlashTalkDiT | None = None,
+        pixels: PixelHandOver | None = None,
     ) -> None:
         """`student` and `critic` start as copies of the teacher; give them where they lie in
-        pieces already."""
+        pieces already. `pixels`: what a recipe with `reencode` hands over through."""
+        if recipe.reencode != (pixels is not None):
+            raise ValueError(f"reencode={recipe.reencode} must say whether there is `pixels`")
+        self.pixels = pixels
         student = student or workers.place(copy_model(teacher, causal=recipe.causal))
         super().__init__(recipe, student, _optimizer(recipe, student, recipe.rate), workers)
         self.critic = critic or workers.place(copy_model(teacher))
@@ -156,7 +161,12 @@ class Distillation(ResumableRun[FlashTalkDiT]):
         frames = sequence_frames(plan.chunks, recipe.chunk_frames)
         batch = windows.draw_sequences(rng, recipe.batch, frames, from_portrait=plan.from_portrait)
         return MotionScene(
-            windows.hearing, batch, recipe.chunk_frames, plan.from_portrait, recipe.hand_over_noise
+            windows.hearing,
+            batch,
+            recipe.chunk_frames,
+            plan.from_portrait,
+            recipe.hand_over_noise,
+            self.pixels,
         )
 
     def make(self, last: LastChunk, plan: RoundPlan, generator: torch.Generator) -> Tensor:
@@ -310,6 +320,7 @@ def main(
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
+    codec: Path = Path("runs/codec/weights"),
     config: str = "distill-embedded",
     overrides: Overrides = (),
     minutes: float | None = None,
@@ -323,6 +334,7 @@ def main(
         speech: folder of speech shards.
         bank: the portrait bank.
         encoder: folder of the speech encoder's weights.
+        codec: folder of the codec's weights, for a recipe with `reencode`.
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
@@ -341,7 +353,12 @@ def main(
             sequences=chosen.validation_sequences,
             chunks=chosen.validation_chunks,
         )
-        job = Distillation(chosen, teacher_or_exit(teacher, chosen.model), workers)
+        job = Distillation(
+            chosen,
+            teacher_or_exit(teacher, chosen.model),
+            workers,
+            pixels=PixelHandOver.load(codec, bank.parent) if chosen.reencode else None,
+        )
         if resume_or_exit(job, out, allow_changes=allow_changes):
             log.info("resumed at step %d", job.step)
         distil(job, data, out)

@@ -17,6 +17,7 @@ from torch import Tensor
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.plan import MOTION_FRAMES
 from visavis.training.dit_data import MotionWindows, WindowBatch
+from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.rollout import ChunkConditions, Network
 from visavis.training.self_rollout import reach_last_chunk, sequence_frames
 
@@ -35,6 +36,7 @@ def own_history_batch(
     chunks: int,
     num_steps: int,
     from_portrait: bool,
+    pixels: PixelHandOver | None = None,
 ) -> WindowBatch:
     """The last of `chunks` >= 2 chunks, those before it made by the student without gradient."""
     if chunks < 2:
@@ -50,6 +52,7 @@ def own_history_batch(
         generator,
         num_steps=num_steps,
         from_portrait=from_portrait,
+        pixels=pixels,
     )
     if last.truth is None or not isinstance(last.conditions, ChunkConditions):
         raise TypeError("own history needs recorded motion and the embedded model's conditions")

@@ -40,9 +40,11 @@ FindFace = Callable[[NDArray[np.uint8]], Box | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:
-    """What is taken of a clip: windows for stage 1, sequences of `chunks` chunks for stage 2."""
+    """What is taken of a clip: `windows` of each of `frame_counts` for stage 1, sequences of
+    `chunks` chunks for stage 2."""
 
     chunk_frames: int = 33
+    frame_counts: tuple[int, ...] = (33, 17, 9)
     chunks: int = 5
     windows: int = 4
     sequences: int = 1
@@ -69,15 +71,19 @@ class ClipEncoder:
         self._find_face = find_face
 
     def windows(self, clip: Clip, text: int, rng: np.random.Generator) -> list[StoredWindow]:
-        """Windows at random places, each with a reference frame from near but outside of it."""
-        frames, length = self.plan.chunk_frames, len(clip.frames)
-        if length <= frames:
-            return []
-        starts = rng.integers(length - frames + 1, size=self.plan.windows)
-        return [self._window(clip, int(start), text, rng) for start in starts]
+        """Windows of every length at random places, each with a reference frame from near but
+        outside of it; none of a length that the clip is too short for."""
+        found, length = [], len(clip.frames)
+        for frames in self.plan.frame_counts:
+            if length <= frames:
+                continue
+            for start in rng.integers(length - frames + 1, size=self.plan.windows):
+                found.append(self._window(clip, int(start), frames, text, rng))
+        return found
 
-    def _window(self, clip: Clip, start: int, text: int, rng: np.random.Generator) -> StoredWindow:
-        frames = self.plan.chunk_frames
+    def _window(
+        self, clip: Clip, start: int, frames: int, text: int, rng: np.random.Generator
+    ) -> StoredWindow:
         end = start + frames
         # InfiniteTalk's rule (method section 1.8): as far outside as the window is long.
         before = np.arange(max(0, start - frames), start)
@@ -87,7 +93,7 @@ class ClipEncoder:
         return StoredWindow(
             latents=self._encode(clip.frames[start:end]),
             cond=self.codec.cond_latents(reference, frames),
-            features=self._heard(clip, start),
+            features=self._heard(clip, start, frames),
             face=self._face_mask(self._find_face(middle)),
             image=self.codec.image_tokens(reference),
             text=text,
@@ -105,7 +111,8 @@ class ClipEncoder:
         picture = clip.frames[start]
         reference = self._reference(picture)
         heard = [
-            self._heard(clip, start + i * self.plan.new_frames) for i in range(self.plan.chunks)
+            self._heard(clip, start + i * self.plan.new_frames, self.plan.chunk_frames)
+            for i in range(self.plan.chunks)
         ]
         return StoredSequence(
             start=self.codec.initial_motion(reference),
@@ -126,15 +133,16 @@ class ClipEncoder:
         latents: Tensor = self.codec.vae.encode(video[None].to(self.codec.vae.device))[0]
         return latents
 
-    def _heard(self, clip: Clip, start: int) -> Tensor:
-        """Features [F + 2, L, C] of the chunk that begins at a frame, when it is the newest."""
+    def _heard(self, clip: Clip, start: int, frames: int) -> Tensor:
+        """Features [F + 2, L, C] of the chunk that begins at a frame, when it is the newest: a
+        short one hears less of what comes."""
         begin = (start + MOTION_FRAMES) * ENGINE_SAMPLES_PER_FRAME
-        end = (start + self.plan.chunk_frames) * ENGINE_SAMPLES_PER_FRAME
+        end = (start + frames) * ENGINE_SAMPLES_PER_FRAME
         wanted = self.front_end.past_samples
         past = clip.audio[max(0, begin - wanted) : begin]
         past = np.pad(past, (wanted - len(past), 0))
         features = self.front_end.features(past, clip.audio[begin:end])
-        assert len(features) == self.plan.chunk_frames + WINDOW_REACH
+        assert len(features) == frames + WINDOW_REACH
         return torch.from_numpy(features)
 
     def _face_mask(self, box: Box | None) -> Tensor:
@@ -218,6 +226,7 @@ def main(
     device: str = "cpu",
     chunks: int = 5,
     windows: int = 4,
+    frame_counts: tuple[int, ...] = (33, 17, 9),
     sequences: int = 1,
     seed: int = 0,
 ) -> None:
@@ -229,7 +238,8 @@ def main(
         out: folder of the store.
         device: where the encoders run, "cuda" on a GPU.
         chunks: chunks of a stage-2 sequence, at least the recipe's max_chunks.
-        windows: windows of each clip, for stage 1.
+        windows: windows of each clip and length, for stage 1.
+        frame_counts: their lengths in frames, those of the recipe.
         sequences: sequences of each clip, for stage 2.
         seed: of the places that are drawn.
     """
@@ -242,7 +252,13 @@ def main(
     where = torch.device(device)
     features = encode_prompts(weights, ["", *captions], where)
     codec, front_end = load_encoders(weights, where, torch.float32)
-    plan = ClipPlan(chunks=chunks, windows=windows, sequences=sequences, seed=seed)
+    plan = ClipPlan(
+        chunks=chunks,
+        windows=windows,
+        frame_counts=frame_counts,
+        sequences=sequences,
+        seed=seed,
+    )
     counts = write_store(
         out,
         paths,

@@ -16,6 +16,7 @@ from visavis.engine.plan import MOTION_FRAMES, latent_frames
 from visavis.training.checkpoints import step_seed
 from visavis.training.dit_data import SequenceBatch
 from visavis.training.flow_matching import supervised_slots
+from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.recipes import StudentRecipe
 from visavis.training.rollout import (
     ChunkConditions,
@@ -96,8 +97,11 @@ class Scene(Protocol):
         """Of chunk 0, 1, ... of the sequences."""
         ...
 
-    def hand_over(self, latents_BCThw: Tensor, generator: torch.Generator) -> Tensor:
-        """Motion latents [B, C, 2, h, w] of the chunk that follows one of the student's."""
+    def hand_over(
+        self, latents_BCThw: Tensor, generator: torch.Generator, *, slots: int = 2
+    ) -> Tensor:
+        """Motion latents [B, C, 2, h, w] of the chunk that follows one of the student's, whose
+        first `slots` latents were handed over."""
         ...
 
     def recorded(self, chunk: int) -> tuple[Tensor | None, Tensor | None]:
@@ -122,9 +126,10 @@ def reach_last_chunk(
     chunk_frames: int = CHUNK_FRAMES,
     sampler: SamplerName = "renoise",
     hand_over_noise: float = 0.0,
+    pixels: PixelHandOver | None = None,
 ) -> LastChunk:
     """`roll_to_last` through sequences of the embedded model."""
-    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, hand_over_noise)
+    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, hand_over_noise, pixels)
     return roll_to_last(student, scene, chunks, generator, num_steps=num_steps, sampler=sampler)
 
 
@@ -151,20 +156,22 @@ def roll_to_last(
                 exit_step=num_steps - 1,
                 sampler=sampler,
             )
-            motion = scene.hand_over(latents, generator)
+            motion = scene.hand_over(latents, generator, slots=motion.shape[2])
     last = chunks - 1
     return LastChunk(scene.shape, scene.conditions(last), motion.detach(), *scene.recorded(last))
 
 
 @dataclass(frozen=True, slots=True)
 class MotionScene:
-    """Sequences of the embedded model: motion codes that are handed over without pixels."""
+    """Sequences of the embedded model: motion codes that are handed over without pixels, or
+    through `pixels`."""
 
     hearing: ChunkHearing
     batch: SequenceBatch
     chunk_frames: int
     from_portrait: bool
     noise: float = 0.0
+    pixels: PixelHandOver | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,8 +187,12 @@ class MotionScene:
         heard = self.hearing.chunk(self.batch.mel, self._first(chunk), self.chunk_frames)
         return ChunkConditions(heard, self.batch.layout)
 
-    def hand_over(self, latents_BCThw: Tensor, generator: torch.Generator) -> Tensor:
-        """The last five frames' codes, with noise if the recipe wants it."""
+    def hand_over(
+        self, latents_BCThw: Tensor, generator: torch.Generator, *, slots: int = 2
+    ) -> Tensor:
+        """The last five frames' codes, read off pixels or with noise if the recipe wants it."""
+        if self.pixels is not None:
+            return self.pixels(latents_BCThw, self.batch.portraits, slots)
         return hand_over(latents_BCThw, noise=self.noise, generator=generator)
 
     def recorded(self, chunk: int) -> tuple[Tensor, Tensor]:

@@ -121,7 +121,9 @@ class ClipScene:
         """Of chunk 0, 1, ..."""
         return self._conditions[chunk]
 
-    def hand_over(self, latents_BCThw: Tensor, generator: torch.Generator) -> Tensor:
+    def hand_over(
+        self, latents_BCThw: Tensor, generator: torch.Generator, *, slots: int = 2
+    ) -> Tensor:
         """The last five frames, decoded and encoded again as deployed."""
         handed = []
         for latents, reference in zip(latents_BCThw, self._references, strict=True):
@@ -165,17 +167,20 @@ class StoredClips:
         first_chunk_share: float = 0.5,
         overlap_slots: int = 2,
     ) -> ClipWindows:
-        """Windows of the store's length; a first chunk goes on from one latent, others from two.
+        """Windows of one length; a first chunk goes on from one latent, others from two.
 
         Raises:
-            StoreError: the store has no windows, or windows of another length.
+            StoreError: the store has no windows of that length.
         """
-        if frames != self.store.spec.chunk_frames:
+        known = self.store.windows_of(frames)
+        if not known:
+            there_is = ", ".join(map(str, self.store.window_lengths)) or "no"
             raise StoreError(
-                f"frame_counts has {frames}, the store {self.store.folder} windows of "
-                f"{self.store.spec.chunk_frames} frames; set frame_counts to that"
+                f"frame_counts has {frames}, the store {self.store.folder} {there_is} frames of "
+                "windows; set frame_counts to what there is, or write the store with "
+                f"--frame-counts {frames}"
             )
-        numbers = self._pick(rng, "windows", batch)
+        numbers = [known[i] for i in rng.integers(len(known), size=batch)]
         items = [self.store.window(number) for number in numbers]
         first = rng.random(batch) < first_chunk_share
         face = torch.stack([item.face for item in items])

@@ -28,6 +28,7 @@ from visavis.training.dit_data import WindowBatch
 from visavis.training.energy import EnergyWeights, energy_score
 from visavis.training.own_history import own_history_batch
 from visavis.training.parallel import Workers, backward_share
+from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.progress import RunProgress, configure_logging, log
 from visavis.training.recipes import MODELS, check_length, check_model, check_shares, check_windows
 from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit, warmth
@@ -67,6 +68,9 @@ class EnergyRecipe:
     # Share of steps on the last of 2..max_chunks chunks of the student's own making.
     own_history_share: float = 0.4
     max_chunks: int = 3
+    # Hand over through pixels, as the paper does: decoded, then encoded again. Off, because the
+    # model is deployed without, and it costs about what the chunk does.
+    reencode: bool = False
     seed: int = 3
     bf16: bool = True
     log_every: int = 25
@@ -133,7 +137,13 @@ class StudentRun(ResumableRun[FlashTalkDiT]):
         teacher: FlashTalkDiT,
         workers: Workers,
         weights: EnergyWeights | None = None,
+        *,
+        pixels: PixelHandOver | None = None,
     ) -> None:
+        """`pixels`: what a recipe with `reencode` hands over through."""
+        if recipe.reencode != (pixels is not None):
+            raise ValueError(f"reencode={recipe.reencode} must say whether there is `pixels`")
+        self.pixels = pixels
         if teacher.config != MODELS[recipe.model]:
             raise ValueError(
                 f"model={recipe.model}: the teacher is of another size; set the teacher's model"
@@ -198,6 +208,7 @@ class StudentRun(ResumableRun[FlashTalkDiT]):
                 chunks=chunks,
                 num_steps=recipe.num_steps,
                 from_portrait=first > 0,
+                pixels=self.pixels,
             )
 
     def averaged(self) -> FlashTalkDiT:
@@ -234,6 +245,7 @@ def main(
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
     encoder: Path = Path("runs/speech_encoder/weights"),
+    codec: Path = Path("runs/codec/weights"),
     config: str = "student-embedded",
     overrides: Overrides = (),
     minutes: float | None = None,
@@ -247,6 +259,7 @@ def main(
         speech: folder of speech shards.
         bank: the portrait bank.
         encoder: folder of the speech encoder's weights.
+        codec: folder of the codec's weights, for a recipe with `reencode`.
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
@@ -265,7 +278,13 @@ def main(
             sequences=recipe.validation_sequences,
             chunks=recipe.validation_chunks,
         )
-        job = StudentRun(recipe, teacher_or_exit(teacher, recipe.model), workers, weights)
+        job = StudentRun(
+            recipe,
+            teacher_or_exit(teacher, recipe.model),
+            workers,
+            weights,
+            pixels=PixelHandOver.load(codec, bank.parent) if recipe.reencode else None,
+        )
         resumed = resume_or_exit(job, out, allow_changes=allow_changes)
         log.info(
             "%s at step %d: %d clips, %d processes",

@@ -1,13 +1,14 @@
 """Every trainer's command, run to its end on a tiny world: what it writes, and that a killed run
 ends where an unbroken one does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cyclopts import App
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -97,31 +98,51 @@ def call(app: App, options: Mapping[str, object], overrides: tuple[str, ...] = (
     command(*bound.args, **bound.kwargs)
 
 
-def train(name: str, world: Mapping[str, Path], out: Path, *overrides: str) -> None:
+class World:
+    """Portraits and speech, and one unbroken run of each trainer, made when it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        bank = write_portraits(root)
+        self._root = root
+        self._given = {"bank": bank, "bank_file": bank / "bank.npz", "speech": write_speech(root)}
+
+    def path(self, need: str) -> Path:
+        """Of an input, or of a trainer's run."""
+        if need in self._given:
+            return self._given[need]
+        if need == "encoder":
+            return self.path("speech-encoder") / "weights"
+        folder = self._root / need
+        if not folder.exists():
+            train(need, self, folder)
+        return folder
+
+
+def train(name: str, world: World, out: Path, *overrides: str, **others: Path) -> None:
+    """Run a trainer's command; `others` in place of the world's own inputs."""
     trainer = TRAINERS[name]
-    options = {"out": out} | {need.removesuffix("_file"): world[need] for need in trainer.needs}
+    inputs = {need.removesuffix("_file"): world.path(need) for need in trainer.needs}
     fixed = (f"steps={STEPS}", "minutes=inf", "log_every=1")
-    call(trainer.app, options, fixed + trainer.overrides + overrides)
+    call(trainer.app, {"out": out} | inputs | others, fixed + trainer.overrides + overrides)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Portraits, speech, and one unbroken run of every trainer, in the order of the stages."""
-    root = tmp_path_factory.mktemp("world")
-    bank = write_portraits(root)
-    world = {"bank": bank, "bank_file": bank / "bank.npz", "speech": write_speech(root)}
-    for name in TRAINERS:
-        train(name, world, root / name)
-        world[name] = root / name
-        world["encoder"] = root / "speech-encoder" / "weights"
-    return world
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Models this small only wait for a second thread; and the codec's command sets the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_a_run_ends_at_its_last_step_with_curves_and_pictures(
-    name: str, world: dict[str, Path]
-) -> None:
-    folder, trainer = world[name], TRAINERS[name]
+def test_a_run_ends_at_its_last_step_with_curves_and_pictures(name: str, world: World) -> None:
+    folder, trainer = world.path(name), TRAINERS[name]
     assert read_checkpoint(folder / "checkpoint.pt")["step"] == STEPS
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
@@ -137,7 +158,7 @@ def test_a_run_ends_at_its_last_step_with_curves_and_pictures(
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_does(
-    name: str, world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = TRAINERS[name]
     step, taken = getattr(trainer.run, trainer.step), 0
@@ -155,30 +176,44 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_does(
             train(name, world, tmp_path, "save_minutes=0")
     assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
     train(name, world, tmp_path)
-    unbroken, resumed = (read_checkpoint(f / "checkpoint.pt") for f in (world[name], tmp_path))
+    unbroken, resumed = (read_checkpoint(f / "checkpoint.pt") for f in (world.path(name), tmp_path))
     for apart in ("elapsed", "recipe", "torch_rng"):
         del unbroken[apart], resumed[apart]
     assert same(resumed, unbroken)
 
 
-def test_a_finished_run_is_left_as_it_is(world: dict[str, Path]) -> None:
-    before = (world["teacher"] / "checkpoint.pt").stat().st_mtime_ns
-    train("teacher", world, world["teacher"])
-    assert (world["teacher"] / "checkpoint.pt").stat().st_mtime_ns == before
+def test_a_roll_out_can_go_through_pixels(world: World, tmp_path: Path) -> None:
+    """With the codec that the world's own run has written."""
+    train(
+        "distill",
+        world,
+        tmp_path,
+        *("steps=1", "random_chunks=false", "critic_updates=1", "reencode=true"),
+        codec=world.path("codec") / "weights",
+    )
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert (checkpoint["step"], checkpoint["recipe"]["reencode"]) == (1, True)
 
 
-def test_a_changed_recipe_ends_the_command_with_the_remedy(
-    world: dict[str, Path], tmp_path: Path
+def test_a_finished_run_is_left_as_it_is(world: World) -> None:
+    folder = world.path("teacher")
+    before = (folder / "checkpoint.pt").stat().st_mtime_ns
+    train("teacher", world, folder)
+    assert (folder / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_trained_ends_the_command_with_the_remedy(
+    world: World, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit, match=r"seed=8 \(was 3\).*--allow-changes"):
-        train("student", world, world["student"], "seed=8")
+        train("student", world, world.path("student"), "seed=8")
     with pytest.raises(SystemExit, match="model=small: .* is of another size; set its model"):
         train("student", world, tmp_path, "model=small")
     with pytest.raises(SystemExit, match="teacher=.*nowhere: no checkpoint.pt there"):
-        train("student", world | {"teacher": tmp_path / "nowhere"}, tmp_path)
+        train("student", world, tmp_path, teacher=tmp_path / "nowhere")
     with pytest.raises(SystemExit, match="speech=.* has no shard"):
-        train("student", world | {"speech": tmp_path}, tmp_path)
+        train("student", world, tmp_path, speech=tmp_path)
     with pytest.raises(SystemExit, match="bank.npz: no such file"):
-        train("student", world | {"bank_file": tmp_path / "bank.npz"}, tmp_path)
+        train("student", world, tmp_path, bank=tmp_path / "bank.npz")
     with pytest.raises(SystemExit, match="no table .wieghts."):
         train("student", world, tmp_path, "wieghts.lids=1")

@@ -1,5 +1,6 @@
 """The student's run by the energy score, on a tiny model."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -51,6 +52,15 @@ class RandomWindows:
             motion_slots=torch.full((batch,), slots),
             portraits=torch.zeros(batch, dtype=torch.int64),
         )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """A model this small only waits for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def student() -> StudentRun:

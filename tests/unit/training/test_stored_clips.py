@@ -19,13 +19,15 @@ from visavis.engine.plan import ENGINE_SAMPLES_PER_FRAME
 from visavis.training.clip_files import ClipError, clip_paths, read_clip
 from visavis.training.clip_sheets import sheet
 from visavis.training.conditioning_store import INDEX, ConditioningStore, StoreError, StoreSpec
+from visavis.training.config_files import load_recipe
 from visavis.training.distribution_matching import matching_gradient
 from visavis.training.flow_matching import supervised_slots
 from visavis.training.precompute import ClipEncoder, ClipPlan, write_store
+from visavis.training.recipes import TeacherRecipe
 from visavis.training.stored_clips import ClipConditions, StoredClips
 
 CPU = torch.device("cpu")
-PLAN = ClipPlan(chunk_frames=9, chunks=3, windows=2, sequences=1)
+PLAN = ClipPlan(chunk_frames=9, frame_counts=(9, 17), chunks=3, windows=2, sequences=1)
 
 
 def test_items_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_windows_have_the_asked_length_slots_and_focus(tmp_path: Path) -> None:
     face = clips.store.window(0).face
     expected = (1 + 2 * face) / (1 + 2 * face).mean()
     assert any(torch.allclose(focus, expected) for focus in batch.focus)
-    with pytest.raises(StoreError, match="frame_counts"):
+    with pytest.raises(StoreError, match="frame_counts has 33, .* 9 frames.*--frame-counts 33"):
         clips.draw(np.random.default_rng(0), 1, 33)
     with pytest.raises(StoreError, match="--chunks 3"):
         clips.draw_scene(np.random.default_rng(0), 1, 3, from_portrait=True)
@@ -240,7 +242,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipEncoder
         default_caption="said",
         dtype=torch.float32,
     )
-    assert counts == {"clips": 2, "windows": 4, "sequences": 1}
+    assert counts == {"clips": 2, "windows": 6, "sequences": 1}
     return out, encoder
 
 
@@ -274,6 +276,23 @@ def test_stored_windows_are_what_the_codec_makes_of_the_clip(
     ]
     assert references
     assert not set(references) & set(inside)
+
+
+def test_windows_of_several_lengths_are_drawn_apart(written: tuple[Path, ClipEncoder]) -> None:
+    """Of the clip of 12 frames there are none of 17."""
+    store = ConditioningStore(written[0])
+    assert store.window_lengths == [9, 17]
+    assert (len(store.windows_of(9)), len(store.windows_of(17))) == (4, 2)
+    clips = StoredClips(store, CPU)
+    for frames in (9, 17):
+        batch = clips.draw(np.random.default_rng(0), 8, frames, first_chunk_share=0.5)
+        assert batch.latents.shape[2] == batch.given.cond.shape[2] == 1 + (frames - 1) // 4
+        assert batch.given.audio.shape[1] == frames
+
+
+def test_the_large_recipe_asks_for_what_is_written_by_default() -> None:
+    recipe = load_recipe(TeacherRecipe, "teacher-14b", tables=["sharding"])
+    assert recipe.frame_counts == ClipPlan().frame_counts == (33, 17, 9)
 
 
 def test_each_chunk_of_a_sequence_is_heard_as_the_newest(
