@@ -5,17 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from visavis.training.codec_data import Puppet
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 DPI = 70
 WIDTH_INCHES = 18.0
@@ -46,7 +44,8 @@ def draw_sheet(
     """
     heights = [height for row in rows for height in (1.6, _faces_height(row))]
     columns = max(len(row.curves) for row in rows)
-    figure = plt.figure(figsize=(WIDTH_INCHES, sum(heights) + 0.6), dpi=DPI, layout="constrained")
+    size = (WIDTH_INCHES, sum(heights) + 0.6)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.add_gridspec(2 * len(rows), columns, height_ratios=heights)
     for number, row in enumerate(rows):
         for column, (name, (truth, sample)) in enumerate(row.curves.items()):
@@ -61,9 +60,9 @@ def draw_sheet(
             axes.imshow(row.faces)
             axes.axis("off")
     figure.suptitle("\n".join(textwrap.wrap(title, 200)), fontsize=8)
-    figure.canvas.draw()
-    pixels: NDArray[np.uint8] = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-    plt.close(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return pixels
@@ -74,4 +73,4 @@ def _faces_height(row: Row) -> float:
     if row.faces is None:
         return 0.01
     height, width = row.faces.shape[:2]
-    return WIDTH_INCHES * height / width
+    return WIDTH_INCHES * float(height) / float(width)
