@@ -33,7 +33,7 @@ ADAPTERS := .venv-adapters/.done
 MODULES := $(WEB)/node_modules/.done
 PAGE := $(WEB)/dist/index.html
 
-.PHONY: setup demo test lint bench gpu-check eval adapters train-setup lock protocol clean
+.PHONY: setup demo test lint bench gpu-check eval adapters train-setup lock protocol reference clean
 .DELETE_ON_ERROR:
 
 setup: $(RUNTIME) $(PAGE)
@@ -117,6 +117,10 @@ lock:
 # The clients' protocol types, from the server's definition of the protocol.
 protocol:
 	$(BIN)/python scripts/generate_protocol.py
+
+# The Python client's reference, from its docstrings.
+reference:
+	$(BIN)/python scripts/generate_sdk_reference.py
 
 clean:
 	rm -rf $(VENV) .venv-landmarks .venv-adapters $(WEB)/node_modules $(WEB)/dist $(WEB)/build build *.egg-info src/*.egg-info \
