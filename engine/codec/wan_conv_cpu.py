@@ -1,4 +1,4 @@
-"""The causal 3x3x3 convolution in a quarter of its multiplications, for a CPU in float32.
+"""The causal 3x3x3 convolution in a quarter of its multiplications, for a CPU without a compiler.
 
 Over time and over rows it is a filter of three taps, of each of which `wan_winograd` saves half;
 over columns oneDNN sums, at the machine's peak when channels lie innermost. A frame is turned into
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from visavis.engine.codec.wan_filter import Kernels, channels_first, innermost
+from visavis.engine.codec.wan_filter import Kernels, channels_first
+from visavis.engine.codec.wan_packed import convolve, packed
 from visavis.engine.codec.wan_stream import VideoStream, Write
 from visavis.engine.codec.wan_winograd import (
     PAST,
@@ -120,7 +120,7 @@ def row_kernels(weight_OIThw: Tensor, bias_O: Tensor, kind: RowKind) -> Kernels:
     for row_share, slots in zip(bias_transform(_ROWS).tolist(), products, strict=True):
         for share, kernel in zip(shares, slots, strict=True):
             bias = bias_O * (share * row_share) if share * row_share else None
-            found.append((innermost(kernel[:, :, None]), bias))
+            found.append((packed(kernel[:, :, None]), bias))
     return found
 
 
@@ -146,7 +146,7 @@ def _products(slots_1CRW: Sequence[Tensor], kernels: Kernels, stream: VideoStrea
     """Over columns: [1, O, R, W] each."""
     pad = 1 if stream.border.whole else 0
     return [
-        F.conv2d(slot, weight, bias, padding=(0, pad))
+        convolve(slot, weight, bias, (0, pad))
         for slot, (weight, bias) in zip(slots_1CRW, kernels, strict=True)
     ]
 

@@ -42,6 +42,10 @@ class Filter(nn.Module):
     def _derive(self, kind: object) -> Kernels:
         raise LookupError(f"{type(self).__name__} has no kernels of kind {kind!r}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles derive anew: what lies in oneDNN's blocks can be neither."""
+        return {**self.__dict__, "_derived": {}, "_source": ()}
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._source = ()
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ Letters: T frames, H W picture size, C channels, L pixels of a picture.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,18 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visavis.engine.codec.wan_conv import CausalFilter
+from visavis.engine.codec.wan_conv_tiles import framed_doubled, tile_kernels
 from visavis.engine.codec.wan_filter import (
     Filter,
     Kernels,
     PointwiseFilter,
     channels_first,
-    innermost,
     pictures,
 )
+from visavis.engine.codec.wan_packed import convolve, packed
 from visavis.engine.codec.wan_stream import VideoStream
 from visavis.engine.codec.wan_winograd import PAST, TAPS
-
-_SMALLEST_NORM = 1e-12
+from visavis.kernels.video import filter_tiles, padded, pixel_norm, tiles_serve
 
 
 class PixelNorm(nn.Module):
@@ -39,17 +40,13 @@ class PixelNorm(nn.Module):
         """`gamma` is stored as [channels, 1, ...] with that many ones."""
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * ones))
+        # in place of `pixel_norm`: set by engine.codec.wan_compilation
+        self.compiled: Callable[..., None] | None = None
 
-    def write(self, source: Tensor, target: Tensor, *, stream: VideoStream, silu: bool) -> None:
+    def write(self, source: Tensor, target: Tensor, *, silu: bool) -> None:
         """Fill `target` [T, H, W, C] from `source`; `silu`: through x * sigmoid(x) as well."""
-        channels = source.shape[-1]
-        wide = torch.float64 if source.dtype == torch.float64 else torch.float32
-        norm = stream.work("norm", (*source.shape[:-1], 1), source.new_empty(0, dtype=wide))
-        torch.linalg.vector_norm(source, dim=-1, keepdim=True, dtype=wide, out=norm)
-        torch.div(source, norm.clamp_(min=_SMALLEST_NORM), out=target)
-        target.mul_(self.gamma.flatten() * channels**0.5)
-        if silu:
-            F.silu(target, inplace=True)
+        gamma = self.gamma.detach().flatten() * source.shape[-1] ** 0.5
+        (self.compiled or pixel_norm)(source, target, gamma, silu=silu)
 
 
 class ResidualBlock(nn.Module):
@@ -66,8 +63,8 @@ class ResidualBlock(nn.Module):
             self.conv_shortcut = PointwiseFilter(in_channels, out_channels, 1, 1, 1)
 
     def forward(self, x: Tensor, stream: VideoStream) -> Tensor:
-        first = partial(self.norm1.write, stream=stream, silu=True)
-        second = partial(self.norm2.write, stream=stream, silu=True)
+        first = partial(self.norm1.write, silu=True)
+        second = partial(self.norm2.write, silu=True)
         inner = self.conv1(x, stream, prepare=first)
         outer: Tensor = self.conv2(inner, stream, prepare=second, residual=self.conv_shortcut(x))
         return outer
@@ -84,7 +81,7 @@ class PictureAttention(nn.Module):
 
     def forward(self, x: Tensor, stream: VideoStream) -> Tensor:
         normed = torch.empty_like(x)
-        self.norm.write(x, normed, stream=stream, silu=False)
+        self.norm.write(x, normed, silu=False)
         channels = x.shape[-1]
         query, key_value = self.to_qkv(normed).flatten(1, 2).split([channels, 2 * channels], -1)
         key, value = stream.border.gather(key_value).chunk(2, dim=-1)
@@ -143,6 +140,8 @@ class DoublingFilter(Filter):
 
     def forward(self, x: Tensor, stream: VideoStream) -> Tensor:
         """[T, H, W, C] -> [T, 2 H, 2 W, O]."""
+        if stream.border.whole and tiles_serve(x):
+            return self._by_tiles(x, stream)
         count, height, width, channels = x.shape
         whole = stream.border.whole
         if not whole:
@@ -152,18 +151,33 @@ class DoublingFilter(Filter):
             x = wide
         size = (count, 2 * height, 2 * width, self.weight.shape[0])
         outcome = torch.empty(size, dtype=x.dtype, device=x.device)
+        pad = 1 if whole else 0
         for (row, column), kernel in zip(_PHASES, self.kernels("phases"), strict=True):
-            phase = pictures(F.conv2d(channels_first(x), *kernel, padding=1 if whole else 0))
+            phase = pictures(convolve(channels_first(x), *kernel, (pad, pad)))
             kept = phase[:, row : row + height, column : column + width]
             outcome[:, row::2, column::2] = kept
         return outcome
 
+    def _by_tiles(self, x: Tensor, stream: VideoStream) -> Tensor:
+        """Tiles of 4x4 take 36 products as well where the phases take 64."""
+        count, height, width, _ = x.shape
+        channels = self.weight.shape[0]
+        frames = framed_doubled(x, stream)
+        outcome = x.new_empty((count, 2 * height, 2 * width, padded(channels)))
+        ((kernels, bias),) = self.kernels("tiles")
+        assert bias is not None
+        for frame, made in zip(frames, torch.split(outcome, 1), strict=True):
+            filter_tiles([frame], kernels, bias, made, None)
+        return outcome[..., :channels].contiguous()
+
     def _derive(self, kind: object) -> Kernels:
         weight = self.weight.detach()
+        if kind == "tiles":
+            return tile_kernels(weight[:, :, None], self.bias.detach(), "first tiles")
         merge = torch.tensor(_PHASE_TAPS, dtype=torch.float64, device=weight.device)
         phases = torch.einsum("aph,bqw,oihw->aboipq", merge, merge, weight.double())
         bias = self.bias.detach()
-        return [(innermost(phases[a, b].to(weight.dtype)), bias) for a, b in _PHASES]
+        return [(packed(phases[a, b].to(weight.dtype)), bias) for a, b in _PHASES]
 
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -215,10 +229,10 @@ class HalvingFilter(Filter):
         wide[:, :-1, :-1] = x
         stream.border.fill(wide, 0, 1)
         (kernel,) = self.kernels("picture")
-        return pictures(F.conv2d(channels_first(wide), *kernel, stride=2))
+        return pictures(convolve(channels_first(wide), *kernel, (0, 0), stride=2))
 
     def _derive(self, kind: object) -> Kernels:
-        return [(innermost(self.weight.detach()), self.bias.detach())]
+        return [(packed(self.weight.detach()), self.bias.detach())]
 
 
 class Downsample(nn.Module):

@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x, stream)
         x = self.mid_block(x, stream)
-        norm = partial(self.norm_out.write, stream=stream, silu=True)
+        norm = partial(self.norm_out.write, silu=True)
         latents: Tensor = self.conv_out(x, stream, prepare=norm)
         return latents
 
@@ -173,7 +173,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(latent_1hwZ, stream), stream)
         for block in self.up_blocks:
             x = block(x, stream)
-        norm = partial(self.norm_out.write, stream=stream, silu=True)
+        norm = partial(self.norm_out.write, silu=True)
         frames: Tensor = self.conv_out(x, stream, prepare=norm)
         return frames
 
