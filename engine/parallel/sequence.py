@@ -13,6 +13,13 @@ from torch import Tensor
 from visavis.engine.dit.attention import AttentionImpl, attend, person_attention
 from visavis.engine.dit.layout import TokenLayout
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.parallel.exchange_ops import (
+    exchange_attend,
+    exchange_attend_people,
+    exchange_extremes,
+    place_of,
+    register,
+)
 from visavis.engine.parallel.groups import SequenceGroups
 from visavis.engine.parallel.plan import SequencePlan
 from visavis.engine.parallel.ring import Ring
@@ -26,8 +33,12 @@ class SequenceExchange:
     process, ring_degree - 1 passes of keys and values where the ring has. Per step: one all-gather.
     """
 
-    def __init__(self, groups: SequenceGroups, impl: AttentionImpl) -> None:
+    def __init__(
+        self, groups: SequenceGroups, impl: AttentionImpl, *, name: str | None = None
+    ) -> None:
+        """`name`: of the exchange that it replaces, so that what was compiled with that stays."""
         self.groups, self.impl = groups, impl
+        self.name = register(self, name)
         self.rank, self.world = groups.rank, groups.plan.world
         self._ring = Ring(
             group=groups.ring,
@@ -37,8 +48,6 @@ class SequenceExchange:
             previous_rank=groups.ring_previous,
         )
 
-    # Collectives are the borders of compiled regions.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(
         self,
         q_BNHK: Tensor,
@@ -48,6 +57,28 @@ class SequenceExchange:
         person_masks_PS: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention over all processes' tokens -> ([B, n, H * K], [B, P, n] or None)."""
+        if not torch.compiler.is_compiling():
+            return self.attend_here(q_BNHK, k_BNHK, v_BNHK, layout, person_masks_PS)
+        place = place_of(layout)
+        if person_masks_PS is None:
+            return exchange_attend(q_BNHK, k_BNHK, v_BNHK, self.name, place), None
+        return exchange_attend_people(q_BNHK, k_BNHK, v_BNHK, person_masks_PS, self.name, place)
+
+    def extremes(self, routing_BPN: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+        """Least and greatest of all tokens, [B, P, 1] each; padding does not count."""
+        if not torch.compiler.is_compiling():
+            return self.extremes_here(routing_BPN, layout)
+        return exchange_extremes(routing_BPN, self.name, place_of(layout))
+
+    def attend_here(
+        self,
+        q_BNHK: Tensor,
+        k_BNHK: Tensor,
+        v_BNHK: Tensor,
+        layout: TokenLayout,
+        person_masks_PS: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`attend`, outside of compiled code."""
         qkv = tokens_to_heads((q_BNHK, k_BNHK, v_BNHK), self.groups.ulysses)
         lengths = self._run_lengths(layout)
         own = lengths[self.groups.ring_index]
@@ -61,9 +92,8 @@ class SequenceExchange:
             out = self._ring.attend(qkv[0], qkv[1:, :, :own].contiguous(), lengths, self.impl)
         return heads_to_tokens(out, self.groups.ulysses), routing
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def extremes(self, routing_BPN: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-        """Least and greatest of all tokens, [B, P, 1] each; padding does not count."""
+    def extremes_here(self, routing_BPN: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+        """`extremes`, outside of compiled code."""
         valid = layout.valid
         if valid:
             rows = routing_BPN[:, :, :valid]
@@ -73,7 +103,6 @@ class SequenceExchange:
         dist.all_reduce(bounds, dist.ReduceOp.MAX, group=self.groups.everyone)
         return -bounds[0], bounds[1]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def gather(self, x_BNC: Tensor, layout: TokenLayout) -> Tensor:
         """Every process's rows in order, without padding: [B, tokens, C]."""
         rows = x_BNC.contiguous()
@@ -111,5 +140,9 @@ def parallelize(model: FlashTalkDiT, plan: SequencePlan) -> FlashTalkDiT:
     """
     plan.check(plan.world, model.config.num_heads)
     groups = SequenceGroups.create(plan)
-    model.exchange = None if plan.world == 1 else SequenceExchange(groups, model.attention_impl)
+    before = model.exchange
+    name = before.name if isinstance(before, SequenceExchange) else None
+    model.exchange = None
+    if plan.world > 1:
+        model.exchange = SequenceExchange(groups, model.attention_impl, name=name)
     return model

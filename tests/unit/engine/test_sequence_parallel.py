@@ -82,6 +82,51 @@ def test_group_equals_one_process(ulysses: int, ring: int, impl: str) -> None:
         assert max(worst) <= LIMIT, (rank, worst)
 
 
+def compiled(rank: int, plan: SequencePlan) -> dict[str, Any]:
+    """A block's graphs, and compiled blocks against plain ones: for one person and for two."""
+    model = small_model(CONFIG, torch.float32)
+    parallelize(model, plan)
+    found: dict[str, Any] = {"graphs": [], "errors": [], "compiled": 0}
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
+        found["compiled"] += 1
+        return graph.forward
+
+    with torch.inference_mode():
+        for people in (1, 2):
+            inputs = small_inputs(CONFIG, torch.float32, size=(6, 10), people=people)
+            calls: list[Any] = []
+            hook = model.blocks[0].register_forward_pre_hook(
+                lambda _, args, kwargs, calls=calls: calls.append((args, kwargs)),
+                with_kwargs=True,
+            )
+            expected = model(**inputs)
+            hook.remove()
+            args, kwargs = calls[0]
+            explained = torch._dynamo.explain(model.blocks[0])(*args, **kwargs)
+            found["graphs"].append((explained.graph_count, explained.graph_break_count))
+            torch._dynamo.reset()
+            for block in model.blocks:
+                block.compile(fullgraph=True, dynamic=False, backend=backend)
+            found["errors"].append((model(**inputs) - expected).abs().max().item())
+            # Another group, as after a restart: what was compiled goes on.
+            parallelize(model, plan)
+            found["errors"].append((model(**inputs) - expected).abs().max().item())
+            for block in model.blocks:
+                block._compiled_call_impl = None
+            torch._dynamo.reset()
+    return found
+
+
+@pytest.mark.parametrize(("ulysses", "ring"), [(2, 1), (1, 2)])
+def test_a_block_of_a_group_is_one_graph(ulysses: int, ring: int) -> None:
+    plan = SequencePlan(ulysses_degree=ulysses, ring_degree=ring)
+    for found in run_group(plan.world, compiled, plan):
+        assert found["graphs"] == [(1, 0), (1, 0)]
+        assert found["compiled"] == 2  # one code for all blocks, and for the group after a restart
+        assert max(found["errors"]) < 1e-5
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     frames=st.integers(1, 6),
