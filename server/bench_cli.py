@@ -131,6 +131,8 @@ def bench_soak(
     *,
     minutes: float = 10.0,
     realtime: bool = False,
+    mixed: bool = False,
+    visitors: int = 2,
     avatar: str | None = None,
     video: Video = "h264",
     pid: int | None = None,
@@ -139,7 +141,8 @@ def bench_soak(
 ) -> None:
     """Stream a long recording through the socket: is every frame there, is memory flat?
 
-    Exits with 1 if not.
+    With --mixed, visitors come and go instead, talk, interrupt, rest, and lose connections and
+    resume, in real time. Exits with 1 if something is wrong.
 
     Parameters
     ----------
@@ -149,6 +152,10 @@ def bench_soak(
         Length of the recording.
     realtime
         Send and receive at the pace of speech, not as fast as the server can.
+    mixed
+        Visitors that come and go, instead of one recording.
+    visitors
+        How many of them there are at a time.
     avatar
         Who speaks. [default: the server's first avatar]
     video
@@ -162,6 +169,18 @@ def bench_soak(
     """
     from visavis.server.bench_soak import own_server, print_soak, run_soak, write_soak_json
 
+    if mixed:
+        _soak_mixed(
+            url,
+            minutes=minutes,
+            visitors=visitors,
+            avatar=avatar,
+            video=video,
+            pid=pid,
+            model=model,
+            json=json,
+        )
+        return
     try:
         with ExitStack() as stack:
             if url is None:
@@ -180,21 +199,60 @@ def bench_soak(
         raise SystemExit(1)
 
 
+def _soak_mixed(
+    url: str | None,
+    *,
+    minutes: float,
+    visitors: int,
+    avatar: str | None,
+    video: Video,
+    pid: int | None,
+    model: str,
+    json: Path | None,
+) -> None:
+    from visavis.server.bench_mixed import MixedPlan, print_mixed, run_mixed, write_mixed_json
+    from visavis.server.bench_soak import own_server
+
+    try:
+        plan = MixedPlan(minutes=minutes, visitors=visitors, avatar=avatar, video=video)
+        _check_outputs(json=json, plot=None, details=None)
+        with ExitStack() as stack:
+            if url is None:
+                # Whoever was lost for good keeps a place for its resume.
+                arguments = ("--model", model, "--max-sessions", str(2 * visitors))
+                url, pid = stack.enter_context(own_server(*arguments, realtime=True))
+            report = asyncio.run(run_mixed(url, plan, pid=pid, progress=_say))
+    except (ValueError, OSError) as error:
+        fail(error)
+    print_mixed(report)
+    if json is not None:
+        write_mixed_json(report, json)
+    if report.problems:
+        raise SystemExit(1)
+
+
 def bench_preset(
     weights: Path | None,
     device: str,
     num_threads: int | None,
     chunks: int,
     beside: Literal["diffusers"] | None,
+    dtype: Literal["float32", "bfloat16"],
     json: Path | None,
 ) -> None:
     """What `visavis bench engine --preset bench` does."""
+    import torch
+
     from visavis.server.bench_engine_preset import measure_preset, print_preset, write_preset_json
 
     try:
         if device != "cpu":
             raise ValueError(f"device={device!r}: the preset measures a CPU; leave the option out")
-        report = measure_preset(weights, num_threads, chunks, beside=beside)
+        if dtype != "float32" and beside is not None:
+            raise ValueError(f"dtype={dtype}: beside compares float32; leave one of them out")
+        report = measure_preset(
+            weights, num_threads, chunks, beside=beside, vae_dtype=getattr(torch, dtype)
+        )
         print_preset(report)
         if json is not None:
             write_preset_json(report, json)

@@ -33,7 +33,14 @@ from visavis.engine.flashtalk_14b import VAE_FILE
 from visavis.engine.pipeline import ChunkState, Conditions, FlashTalkPipeline
 from visavis.engine.plan import FPS, MOTION_FRAMES, new_frames
 from visavis.engine.runtime import set_threads
-from visavis.server.bench_beside import Beside, Other, beside_json, beside_lines, measure_beside
+from visavis.server.bench_beside import (
+    Beside,
+    DiTInputs,
+    Other,
+    beside_json,
+    beside_lines,
+    measure_beside,
+)
 
 FRAME_SIZE = (128, 128)
 CHUNK_FRAMES = 33
@@ -73,7 +80,7 @@ class PresetReport:
     preset: str
     weights: str
     threads: int
-    dtype: str
+    vae_dtype: str
     torch: str
     frame_size: tuple[int, int]
     chunk_frames: int
@@ -85,6 +92,20 @@ class PresetReport:
     frames_per_second: float
     runs: list[dict[str, float]]
     beside: Beside | None = None
+    against_float32: Deviation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """What the VAE's format costs: its outcomes less float32's, root mean square and greatest.
+
+    Frames lie in [-1, 1], latents have a deviation of about 1.
+    """
+
+    decode_rms: float
+    decode_max: float
+    encode_rms: float
+    encode_max: float
 
 
 @dataclass(slots=True)
@@ -105,8 +126,16 @@ class Stopwatch:
 class PresetBench:
     """A session of the small model over noise for speech; the same seed gives the same frames."""
 
-    def __init__(self, weights: Path | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        weights: Path | None = None,
+        *,
+        seed: int = 0,
+        vae_dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Load the folder's transformer and VAE, or draw random weights.
+
+        The transformer is in float32, the VAE in `vae_dtype`.
 
         The folder is laid out as the released one: `diffusion_pytorch_model.safetensors` (or its
         shards) and `Wan2.1_VAE.pth`, of this preset's sizes.
@@ -122,6 +151,11 @@ class PresetBench:
         else:
             dit = load_original(DIT, _transformer_file(weights))
             self.vae = WanVAE.load(weights / VAE_FILE, config=VAE)
+        self.exact_vae = self.vae
+        if vae_dtype != torch.float32:
+            network = WanNetwork(self.vae.network.config)
+            network.load_state_dict(self.vae.network.state_dict())
+            self.vae = WanVAE(network.to(vae_dtype))
         self.dit = dit.eval().requires_grad_(False)
         codec = WanCodec(self.vae, None, FRAME_SIZE)
         self.pipeline = FlashTalkPipeline(self.dit, codec, MelFrontEnd(), torch.device("cpu"))
@@ -133,8 +167,8 @@ class PresetBench:
     def _conditions(self) -> Conditions:
         picture = torch.rand(3, *FRAME_SIZE) * 2 - 1
         reference = WanReference(picture, ColorMatcher(picture), None)
-        text = torch.randn(1, PROMPT_TOKENS, DIT.text_dim)
-        image = torch.randn(1, DIT.image_tokens, DIT.image_dim)
+        self.text = text = torch.randn(1, PROMPT_TOKENS, DIT.text_dim)
+        self.image = image = torch.randn(1, DIT.image_tokens, DIT.image_dim)
         return Conditions(
             reference,
             {CHUNK_FRAMES: self.codec.cond_latents(reference, CHUNK_FRAMES)[None]},
@@ -179,14 +213,46 @@ class PresetBench:
     def beside(self, rounds: int) -> Beside:
         """This VAE and diffusers', over a chunk's latents and the frames that the next remembers.
 
+        And the transformer beside itself without its caches.
+
         Raises:
             BesideError: diffusers is not installed.
         """
+        latents, video = self._inputs()
+        windows = (1, CHUNK_FRAMES, DIT.audio_window, DIT.audio_layers, DIT.audio_channels)
+        given = DiTInputs(
+            latents_BCTHW=latents,
+            cond_BCTHW=self.conditions.cond_latents[CHUNK_FRAMES],
+            audio_BFWLC=torch.randn(windows),
+            text_BLC=self.text,
+            image_BLC=self.image,
+            given_slots=self.state.motion.shape[1],
+            num_steps=NUM_STEPS,
+        )
+        return measure_beside(self.vae, latents, video, rounds, (self.dit, given))
+
+    @torch.inference_mode()
+    def deviation(self) -> Deviation:
+        """This VAE's outcomes less those of the same weights in float32."""
+        latents, video = self._inputs()
+        pairs = [
+            [torch.cat(list(vae.decode(latents)), dim=2) for vae in (self.vae, self.exact_vae)],
+            [vae.encode(video) for vae in (self.vae, self.exact_vae)],
+        ]
+        decode, encode = ((ours - exact).float() for ours, exact in pairs)
+        return Deviation(
+            decode_rms=decode.square().mean().sqrt().item(),
+            decode_max=decode.abs().max().item(),
+            encode_rms=encode.square().mean().sqrt().item(),
+            encode_max=encode.abs().max().item(),
+        )
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        """Normalised latents of a chunk, and as many frames as the next chunk remembers."""
         size = (FRAME_SIZE[0] // SPATIAL_STRIDE, FRAME_SIZE[1] // SPATIAL_STRIDE)
         count = 1 + (CHUNK_FRAMES - 1) // TEMPORAL_STRIDE
         latents = torch.randn(1, self.vae.latent_channels, count, *size)
-        video = torch.rand(1, 3, MOTION_FRAMES, *FRAME_SIZE) * 2 - 1
-        return measure_beside(self.vae, latents, video, rounds)
+        return latents, torch.rand(1, 3, MOTION_FRAMES, *FRAME_SIZE) * 2 - 1
 
 
 def measure_preset(
@@ -196,6 +262,7 @@ def measure_preset(
     *,
     warm_up: int = 1,
     beside: Other | None = None,
+    vae_dtype: torch.dtype = torch.float32,
 ) -> PresetReport:
     """Time `chunks` chunks after `warm_up` others, then as many of the VAE and of another in turn.
 
@@ -206,7 +273,7 @@ def measure_preset(
     if chunks < 1:
         raise ValueError(f"chunks={chunks}: must be at least 1")
     threads = set_threads(DEFAULT_THREADS if num_threads is None else num_threads)
-    bench = PresetBench(weights)
+    bench = PresetBench(weights, vae_dtype=vae_dtype)
     watches = []
     for number in range(warm_up + chunks):
         watch = Stopwatch()
@@ -219,7 +286,7 @@ def measure_preset(
         preset="bench",
         weights="random" if weights is None else str(weights),
         threads=threads,
-        dtype="float32",
+        vae_dtype=str(vae_dtype).removeprefix("torch."),
         torch=torch.__version__,
         frame_size=FRAME_SIZE,
         chunk_frames=CHUNK_FRAMES,
@@ -231,6 +298,7 @@ def measure_preset(
         frames_per_second=new_frames(CHUNK_FRAMES) / seconds[TOTAL],
         runs=runs,
         beside=None if beside is None else bench.beside(chunks),
+        against_float32=None if vae_dtype == torch.float32 else bench.deviation(),
     )
 
 
@@ -239,7 +307,7 @@ def print_preset(report: PresetReport) -> None:
     height, width = report.frame_size
     title = (
         f"{report.dit_parameters / 1e6:.0f} M transformer, {report.vae_parameters / 1e6:.1f} M VAE,"
-        f" {width}x{height}, {report.dtype}, {report.threads} threads"
+        f" in {report.vae_dtype}, {width}x{height}, {report.threads} threads"
     )
     table = Table(title=title)
     for heading in ("seconds a chunk", "median", "least", "most", "CPU time"):
@@ -255,6 +323,14 @@ def print_preset(report: PresetReport) -> None:
         f"{report.frames_per_second:.2f} frames a second; a chunk plays for {playing:.2f} s",
         highlight=False,
     )
+    found = report.against_float32
+    if found is not None:
+        console.print(
+            f"VAE in {report.vae_dtype} less float32: frames {found.decode_rms:.1e} (rms), "
+            f"{found.decode_max:.1e} (greatest) in [-1, 1]; motion latents {found.encode_rms:.1e}, "
+            f"{found.encode_max:.1e}",
+            highlight=False,
+        )
     if report.beside is not None:
         for line in beside_lines(report.beside):
             console.print(line, highlight=False)

@@ -257,6 +257,7 @@ def bench_engine(
     offload: int = 0,
     preset: Literal["bench"] | None = None,
     beside: Literal["diffusers"] | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     json: Path | None = None,
 ) -> None:
     """Measure how fast this machine makes frames, decoding and H.264 included.
@@ -282,7 +283,10 @@ def bench_engine(
         bench: a small model with every part of the released one (103 M + 14 M, 128x128, float32,
         two CPU threads) in place of MODEL, with random weights if no folder is given.
     beside
-        diffusers: time the preset's VAE and diffusers' in turn, too; needs visavis[dev].
+        diffusers: time the preset's VAE and diffusers' in turn, too, and its transformer with and
+        without its caches; needs visavis[dev].
+    dtype
+        Format of the preset's VAE; what bfloat16 costs in exactness is measured, too.
     json
         Also write the figures to this file.
     """
@@ -291,10 +295,12 @@ def bench_engine(
     if preset is not None:
         if quantize is not None or offload:
             fail("quantize, offload: the preset measures plain weights; leave them out")
-        bench_cli.bench_preset(weights, device, num_threads, chunks, beside, json)
+        bench_cli.bench_preset(weights, device, num_threads, chunks, beside, dtype, json)
         return
     if beside is not None:
         fail(f"beside={beside!r}: only a preset has a VAE to compare; add --preset bench")
+    if dtype != "float32":
+        fail(f"dtype={dtype!r}: only the preset's VAE has another format; add --preset bench")
     try:
         memory = WeightMemory(quantize=quantize, offload=offload)
         report = measure(model, weights, device, num_threads, chunks, memory)

@@ -43,6 +43,16 @@ def test_ratio_says_how_many_times_as_fast_ours_is() -> None:
     assert all("2.50 times as fast as diffusers 1.2" in line for line in beside_lines(beside))
 
 
+def test_total_is_of_all_stages_and_needs_the_transformer() -> None:
+    stage = Stage(ours=0.5, theirs=1.25, difference=1e-6)
+    vae = Beside(other="diffusers 1.2", vae_decode=stage, motion_encode=stage)
+    assert vae.total is None
+    dit = Stage(ours=1.0, theirs=1.5, difference=2e-6)
+    whole = Beside(other="diffusers 1.2", vae_decode=stage, motion_encode=stage, dit=dit)
+    assert whole.total == Stage(ours=2.0, theirs=4.0, difference=2e-6)
+    assert beside_json(whole)["total"]["ratio"] == 2.0
+
+
 def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(BesideError, match=r"beside='diffusers'.*visavis\[dev\]"):

@@ -71,6 +71,31 @@ def test_report_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert figures["frames_per_second"] == pytest.approx(28 / figures["seconds"]["total"])
 
 
+@pytest.mark.usefixtures("tiny")
+def test_transformer_without_its_caches_gives_the_same() -> None:
+    bench = PresetBench()
+    bench.chunk(Stopwatch())  # two motion latents are given
+    found = bench.beside(1)
+    assert found.dit is not None
+    assert found.dit.difference < 1e-4
+    assert min(found.dit.ours, found.dit.theirs) > 0
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bfloat16_is_measured_against_float32(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        report = preset.measure_preset(None, 1, 1, warm_up=0, vae_dtype=torch.bfloat16)
+    finally:
+        torch.set_num_threads(threads)
+    found = report.against_float32
+    assert found is not None
+    assert 0 < found.decode_rms < found.decode_max < 0.5
+    assert 0 < found.encode_rms < found.encode_max < 0.5
+    preset.print_preset(report)
+    assert "VAE in bfloat16 less float32" in capsys.readouterr().out
+
+
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="chunks=0"):
         preset.measure_preset(None, 1, 0)
