@@ -1,6 +1,7 @@
 """Tables, JSON and contact sheets of an evaluation."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -160,8 +161,11 @@ def write_json(found: Measured, path: Path, record: RunRecord) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in figures.items()}
+def _rounded(figures: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN."""
+    return {
+        name: round(value, 4) if math.isfinite(value) else None for name, value in figures.items()
+    }
 
 
 def write_sheet(rows: list[NDArray[np.uint8]], path: Path, *, every: int = 1) -> None:

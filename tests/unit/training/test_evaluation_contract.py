@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visavis import cli
 from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_reference import MotionReference
 from visavis.engine.face.framing import Portrait
 from visavis.engine.long_run import LongRun, LongSession
 from visavis.engine.schematic import schematic_portrait
-from visavis.training.evaluation.plan import PARTS, EvaluationPlan, parse_parts
+from visavis.training.evaluation import run as evaluation_run
+from visavis.training.evaluation.plan import PARTS, QUICK, EvaluationPlan, parse_parts
 from visavis.training.evaluation.run import FRAME_SIZE, measure
 from visavis.training.evaluation.stability import DISTURBANCES
 from visavis.training.evaluation.subjects import Subjects
@@ -85,7 +88,7 @@ class PixelIdentity(IdentityJudge):
     def embed(self, frames_NHWC: NDArray[np.uint8]) -> Embeddings:
         small = [cv2.resize(frame.mean(axis=2), (16, 8)) for frame in frames_NHWC]
         values = np.stack(small).reshape(len(small), EMBEDDING)
-        return (values - values.mean(axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray(values - values.mean(axis=1, keepdims=True), np.float32)
 
 
 def portrait(seed: int) -> Portrait:
@@ -117,12 +120,12 @@ def subjects(engine: AvatarEngine, tmp_path: Path) -> Subjects:
     write_flac(recording, clips()[0].pcm, SAMPLE_RATE)
     return Subjects(
         engine,
-        {name: lambda seed=seed: portrait(seed) for seed, name in enumerate(("anna", "ben"))},
+        {name: partial(portrait, seed) for seed, name in enumerate(("anna", "ben"))},
         clips(),
         PixelLandmarker(portrait(0)),
         PixelIdentity(),
         recordings=[recording],
-        photographs={"photograph": lambda: portrait(7)},
+        photographs={"photograph": partial(portrait, 7)},
     )
 
 
@@ -185,10 +188,22 @@ def test_a_frozen_face_has_no_dynamics(
 )
 def test_a_plan_that_makes_no_sense_is_refused_by_name(field: str, wrong: int) -> None:
     with pytest.raises(ValueError, match=f"{field}={wrong}"):
-        replace(TINY, **{field: wrong})
+        EvaluationPlan(**{field: wrong})  # type: ignore[arg-type]
 
 
 def test_parts_run_in_their_order_and_a_wrong_one_is_named() -> None:
     assert parse_parts("stability, talking") == ("talking", "stability")
     with pytest.raises(ValueError, match=r"parts='drifting': choose among .*stability"):
         parse_parts("talking,drifting")
+
+
+def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda **given: told.update(given))
+    people, pictures = Path("people"), Path("pictures")
+    cli.evaluate(
+        recordings=people, photographs=pictures, steps=2, seeds=5, parts="talking", quick=True
+    )
+    assert told["recordings"] == people
+    assert told["photographs"] == pictures
+    assert told["plan"] == replace(QUICK, num_steps=2, seeds=5, parts=("talking",))
