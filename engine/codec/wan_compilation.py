@@ -1,4 +1,4 @@
-"""The VAE's work between its convolutions as one pass over memory, by `torch.compile`.
+"""The VAE's work between its convolutions in one or two passes over memory, by `torch.compile`.
 
 Norm, SiLU and the write into the place where the convolution reads are five passes otherwise, at
 the size of the pictures. The convolutions are cuDNN's either way, and what a tile of the picture
