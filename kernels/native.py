@@ -41,7 +41,7 @@ def native(source: Path) -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_library(source)))
-    except (NativeError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # a home folder that is not known, too
         tell_fallback(source.stem, "plain PyTorch", ((source.name, str(error)),))
         return None
 
