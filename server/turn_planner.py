@@ -74,8 +74,11 @@ class TurnPlanner:
             return 0, False
         rate = self._conversation.rate
         samples = self._conversation.buffered_ms * rate / 1000
+        if head.committed:
+            # Its last frame may be a short one; without it the response would not be over.
+            return max(1, math.ceil(samples * FPS / rate - 1e-6)), True
         margin = 0 if rate == ENGINE_RATE else RESAMPLING_S * rate
-        return max(0, int((samples - margin) * FPS / rate)), head.committed
+        return max(0, int((samples - margin) * FPS / rate)), False
 
     def speech_can_begin(self) -> bool:
         """Whether an utterance waits that has enough audio."""
