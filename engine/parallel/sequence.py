@@ -62,13 +62,17 @@ class SequenceExchange:
         place = place_of(layout)
         if person_masks_PS is None:
             return exchange_attend(q_BNHK, k_BNHK, v_BNHK, self.name, place), None
-        return exchange_attend_people(q_BNHK, k_BNHK, v_BNHK, person_masks_PS, self.name, place)
+        out, routing = exchange_attend_people(
+            q_BNHK, k_BNHK, v_BNHK, person_masks_PS, self.name, place
+        )
+        return out, routing
 
     def extremes(self, routing_BPN: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
         """Least and greatest of all tokens, [B, P, 1] each; padding does not count."""
         if not torch.compiler.is_compiling():
             return self.extremes_here(routing_BPN, layout)
-        return exchange_extremes(routing_BPN, self.name, place_of(layout))
+        least, greatest = exchange_extremes(routing_BPN, self.name, place_of(layout))
+        return least, greatest
 
     def attend_here(
         self,
