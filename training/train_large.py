@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from torch.distributed.fsdp import FSDPModule
 
 from visavis.engine.codec.base import LatentCodec
 from visavis.engine.codec.wan import WanCodec
@@ -92,6 +93,10 @@ def show_samples(
         try:
             pixels = sheet(job.model, clips, job.workers.generator(7), chunks=chunks)
         finally:
+            # A forward pass that no backward pass follows leaves the outermost pieces gathered.
+            for module in job.model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
             job.ema.swap(job.model)
         if job.workers.leads:
             pixels.save(folder / f"sheet-{job.step:06d}.png")
