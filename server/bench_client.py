@@ -46,10 +46,14 @@ class Arrival:
 
 
 class BenchClient:
-    """One socket; sending and `arrivals` may run in two tasks. `size`: of its pictures."""
+    """One socket; sending and `arrivals` may run in two tasks.
+
+    size: of its pictures. handle: how to come back, None when the server does not offer it.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self.size = ""
+        self.handle: str | None = None
         self._socket = socket
         self._seq = 0
 
@@ -68,6 +72,10 @@ class BenchClient:
             await self._socket.send(message)
         except ConnectionClosed as error:
             raise BenchError(f"the server closed the socket: {error}") from error
+
+    def drop(self) -> None:
+        """Lose the connection, as a network does: no word is said."""
+        self._socket.transport.abort()
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
         """All messages until the socket is closed. Raises BenchError for an error event."""
@@ -96,13 +104,8 @@ class BenchClient:
 
 
 @asynccontextmanager
-async def open_client(
-    url: str, *, avatar: str, rate: int, video: str, height: int | None = None
-) -> AsyncIterator[BenchClient]:
-    """A configured session; `height` of its pictures, None for the server's own.
-
-    Raises BenchError when the server refuses, or is not there.
-    """
+async def _connected(url: str) -> AsyncIterator[BenchClient]:
+    """A client that was greeted. Raises BenchError when the server refuses, or is not there."""
     try:
         socket = await connect(
             url,
@@ -115,21 +118,60 @@ async def open_client(
         raise BenchError(f"{url} cannot be reached ({error}); start `visavis serve`") from error
     async with socket:
         client = BenchClient(socket)
+        created = await _answer(client, "session.created")
+        client.handle = (created.get("resume") or {}).get("handle")
+        yield client
+
+
+async def _answer(client: BenchClient, kind: str) -> Event:
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            return await client.until(kind)
+    except TimeoutError:
+        raise BenchError(f"no {kind} within {OPEN_TIMEOUT_S:g} s") from None
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    *,
+    avatar: str,
+    rate: int,
+    video: str,
+    height: int | None = None,
+    on_disconnect: str = "end",
+) -> AsyncIterator[BenchClient]:
+    """A configured session; `height` of its pictures, None for the server's own.
+
+    Raises BenchError when the server refuses, or is not there.
+    """
+    async with _connected(url) as client:
         settings = {
             "avatar_id": avatar,
             "input_audio": {"format": "pcm16", "rate": rate},
             "output": {"video": video} | ({} if height is None else {"height": height}),
+            "on_disconnect": on_disconnect,
         }
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await client.until("session.created")
-                await client.send("session.update", session=settings)
-                updated = await client.until("session.updated")
-                output = updated["session"]["output"]
-                client.size = f"{output['width']}x{output['height']}"
-        except TimeoutError:
-            raise BenchError(f"no session within {OPEN_TIMEOUT_S:g} s") from None
+        await client.send("session.update", session=settings)
+        output = (await _answer(client, "session.updated"))["session"]["output"]
+        client.size = f"{output['width']}x{output['height']}"
         yield client
+
+
+@asynccontextmanager
+async def resume_client(
+    url: str, handle: str, *, last_seq: int | None, last_event_id: str | None
+) -> AsyncIterator[tuple[BenchClient, Event]]:
+    """The session of `handle` on a new socket, and its session.resumed.
+
+    Raises BenchError when the server refuses, or is not there.
+    """
+    async with _connected(url) as client:
+        asked = {"handle": handle, "last_seq": last_seq, "last_event_id": last_event_id}
+        await client.send("session.resume", **{k: v for k, v in asked.items() if v is not None})
+        resumed = await _answer(client, "session.resumed")
+        client.handle = resumed["resume"]["handle"]
+        yield client, resumed
 
 
 def socket_url(url: str) -> str:

@@ -14,9 +14,11 @@ FRAME = RATE // 25
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
+    for _ in range(round(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"it did not come about within {seconds:g} s")
 
 
 def say(client: VirtualClient, samples: int) -> None:
