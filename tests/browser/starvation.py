@@ -1,4 +1,4 @@
-"""Whether the machine let the browser run: a page cannot be blamed for a CPU that others have.
+"""Whether the machine let browser and server run: a page is not to blame for what others take.
 
 Linux counts for each thread how long it was ready and got no CPU; a page that is slow by itself
 runs, and does not wait. Where that is not counted, the page is to blame for everything.
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 PROC = Path("/proc")
-RENDERER = b"--type=renderer"
 # A frame is 40 ms: threads that waited for more than this share of the time have lost some.
 STARVED_SHARE = 0.03
 
@@ -31,12 +30,12 @@ def _is_ours(pid: int) -> bool:
 
 
 def _waited_s() -> dict[str, float]:
-    """Thread -> seconds that it waited for a CPU, of all pages that this process has open."""
+    """Thread -> seconds that it waited for a CPU, of this process and all that it started."""
     waited = {}
     for folder in PROC.glob("[0-9]*"):
         # Processes and threads may end while they are looked at.
         with contextlib.suppress(OSError, ValueError, IndexError):
-            if RENDERER in (folder / "cmdline").read_bytes() and _is_ours(int(folder.name)):
+            if _is_ours(int(folder.name)):
                 for file in folder.glob("task/*/schedstat"):
                     waited[file.parent.name] = int(file.read_text().split()[1]) / 1e9
     return waited
@@ -57,5 +56,5 @@ class Starvation:
 
     @property
     def starved(self) -> bool:
-        """Whether the pages waited for a CPU so much that it can be seen and heard."""
+        """Whether something waited for a CPU so long that it can be seen and heard."""
         return self.share > STARVED_SHARE
