@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -141,7 +142,9 @@ def print_table(
         between = (intervals or {}).get(name)
         spread = f"{between[0]:.3f} .. {between[1]:.3f}" if between else ""
         table.add_row(name, f"{value:.3f} {bar.unit}".strip(), spread, bar.text, verdict)
-    (console or Console()).print(table)
+    # A file or a pipe has no width of its own, and eighty columns would cut the verdicts off.
+    wide = None if sys.stdout.isatty() else 110
+    (console or Console(width=wide)).print(table)
 
 
 def write_json(found: Measured, path: Path, record: RunRecord) -> None:
