@@ -61,8 +61,9 @@ def draw_sheet(
             axes.axis("off")
     figure.suptitle("\n".join(textwrap.wrap(title, 200)), fontsize=8)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    pixels: NDArray[np.uint8] = drawn[..., :3].copy()
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return pixels
