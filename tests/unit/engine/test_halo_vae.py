@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from gloo_group import run_group
+from host_waits import NoReads
 from hypothesis import given
 from hypothesis import strategies as st
-from test_step_waits import NoReads
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

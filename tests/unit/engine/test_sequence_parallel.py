@@ -10,9 +10,9 @@ import pytest
 import torch
 from dit_exactness import small_inputs, small_model
 from gloo_group import run_group
+from host_waits import NoReads
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_step_waits import NoReads
 from torch import Tensor
 
 from visavis.engine.dit.attention import AttentionImpl, attend

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from dit_counting import meta_model, meta_step, run_step
+from host_waits import NoReads, NoWaits
 from tiny_model import tiny_pipeline, tiny_session
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from visavis.engine.codec.wan import WanCodec, WanReference
 from visavis.engine.codec.wan_network import WanConfig, WanNetwork
@@ -23,33 +23,6 @@ from visavis.engine.color import ColorMatcher
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.sampler import Denoising, timesteps
 from visavis.engine.dit.step_graph import StepGraphs
-
-READS = {
-    "_local_scalar_dense",
-    "is_nonzero",
-    "equal",
-    "nonzero",
-    "masked_select",
-    "_unique2",
-    "unique_dim",
-    "unique_consecutive",
-    "repeat_interleave",
-}
-
-
-class NoReads(TorchDispatchMode):
-    """Fails at an operator whose result the host has to wait for; counts the others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.rpartition("::")[2]
-        if name in READS:
-            raise AssertionError(f"{name} waits for the device")
-        self.seen += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("read", [torch.Tensor.item, bool, torch.nonzero])
@@ -69,16 +42,6 @@ def test_no_step_of_a_chunk_or_of_a_batch_reads_a_value() -> None:
         while not jobs[0].denoised:
             pipeline.denoise(jobs)
     assert mode.seen > 100
-
-
-class NoWaits(NoReads):
-    """Fails at data from the host as well: such a copy waits for all that was ordered before."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.rpartition("::")[2]
-        if name == "lift_fresh" and args[0].ndim:  # a number is an argument of the kernel
-            raise AssertionError("values of the host are copied to the device")
-        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def test_data_from_the_host_is_seen() -> None:
