@@ -86,7 +86,7 @@ adapters: $(DEV) $(ADAPTERS)
 
 $(ADAPTERS): requirements/adapters.txt clients/python/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "adapters: no Python 3.11 or newer found" >&2; exit 1; }
-	$(PYTHON) scripts/setup_venv.py .venv-adapters requirements/adapters.txt \
+	$(PYTHON) scripts/setup_venv.py .venv-adapters requirements/adapters.txt --no-compile \
 		--editable clients/python --check "livekit.agents, pipecat, visavis_client, pytest"
 	@touch $@
 
@@ -124,6 +124,6 @@ reference:
 
 clean:
 	rm -rf $(VENV) .venv-landmarks .venv-adapters $(WEB)/node_modules $(WEB)/dist $(WEB)/build build *.egg-info src/*.egg-info \
-		clients/python/*.egg-info clients/python/build .mypy_cache .ruff_cache .pytest_cache \
+		clients/python/*.egg-info clients/python/build clients/conformance/build .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -120,6 +120,9 @@ def main() -> None:
     parser.add_argument("requirements", type=Path, nargs="*")
     parser.add_argument("--editable", action="append", default=[], metavar="FOLDER")
     parser.add_argument("--check", default="", metavar="MODULES", help="imports that must work")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="compile modules when they are first imported"
+    )
     parser.add_argument("--apt", metavar="COMMAND=PACKAGE", help="Debian package of a command")
     options = parser.parse_args()
     if options.apt:
@@ -132,7 +135,8 @@ def main() -> None:
         if version is not None:
             install_torch(python, version)
         say(f"installing {requirements}")
-        if not pip(python, "--no-deps", "-qq", "-r", str(requirements)):
+        arguments = ["--no-deps", "-qq", *(["--no-compile"] if options.no_compile else [])]
+        if not pip(python, *arguments, "-r", str(requirements)):
             fail(f"pip could not install {requirements}; its message is above")
     for folder in options.editable:
         arguments = ["--no-deps", "--no-build-isolation", "-qq", "-e", folder]
