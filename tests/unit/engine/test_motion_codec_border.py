@@ -1,11 +1,11 @@
-"""The head goes on across a chunk's border and along a smooth way; lips and lids give way little."""
+"""The head goes on across a chunk's border, smoothly; lips and lids give way little."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from visavis.engine.codec.continuation import continue_motion, smooth_head
-from visavis.engine.codec.motion import MotionCodec
+from visavis.engine.codec.motion import HEAD_GAIN, MotionCodec
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 from visavis.engine.plan import MOTION_FRAMES
@@ -71,3 +71,17 @@ def test_lips_lids_and_the_portrait_itself_are_not_touched_in_the_first_chunk() 
     assert torch.equal(before[:, 2:], after[:, 2:])
     assert torch.equal(before[0], after[0])
     assert head_changes(joined).max() < head_changes(latents).max() / 2
+
+
+@pytest.mark.parametrize("reencode", [False, True])
+def test_the_head_is_shown_to_move_further_where_frames_are_not_encoded_again(
+    reencode: bool,
+) -> None:
+    codec = MotionCodec(
+        PainterConfig(width=8, depth=1), EncoderConfig(width=8, depth=1), reencode=reencode
+    )
+    codes = torch.randn(3, 6, 16, 16)
+    shown = codec.shown(codes)
+    gain = 1.0 if reencode else HEAD_GAIN
+    torch.testing.assert_close(shown[:, :2], gain * codes[:, :2])
+    assert torch.equal(shown[:, 2:], codes[:, 2:])
