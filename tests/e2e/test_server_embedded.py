@@ -10,9 +10,9 @@ import pytest
 from live_server import GALLERY_ID, LiveServer, client_of, make_config, noise, running
 from PIL import Image
 
+from visavis.server.conformance.address import socket_url
 from visavis.server.conformance.peer import Target
 from visavis.server.conformance.runner import run_check, select
-from visavis.server.conformance_cli import socket_url
 
 
 @pytest.fixture(scope="module")
