@@ -145,7 +145,7 @@ MODELS: dict[str, ModelSpec] = {
         dit=DIT_PRESETS["embedded"],
         load=_motion_model,
         weights="embedded",
-        frame_size=(512, 512),
+        frame_size=(256, 256),
         fine_size=512,
         calm=0.5,
     ),

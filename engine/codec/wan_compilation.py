@@ -8,16 +8,18 @@ one process and in a group. One function with the code of every shape serves all
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visavis.engine.codec.base import LatentCodec
 from visavis.engine.codec.wan_layers import PixelNorm
 from visavis.engine.codec.wan_network import WanNetwork
 from visavis.engine.dit.compilation import keep_compiled_code, room_for_shapes
+
+if TYPE_CHECKING:
+    from visavis.engine.codec.base import LatentCodec
 
 SMALLEST_NORM = 1e-12
 

@@ -33,7 +33,7 @@ async def test_an_utterance_comes_back_whole_with_a_moving_face(embedded: LiveSe
     assert b"".join(frame.audio for frame in frames) == pcm
     assert len(frames) == 51
     pictures = [np.asarray(Image.open(io.BytesIO(f.video))).astype(int) for f in frames]
-    assert pictures[0].shape == (512, 512, 3)
+    assert pictures[0].shape == (256, 256, 3)
     assert max(np.abs(p - pictures[0]).max() for p in pictures[1:]) > 8
 
 

@@ -84,7 +84,7 @@ async def test_an_exported_embedded_run_is_served(layout: Layout, tmp_path: Path
     assert (weights / (DIT_FILE if layout == "own" else ORIGINAL_INDEX)).is_file()
     config = make_config(tmp_path / "server", model="embedded", weights=weights)
     frame = await first_frame(config, run.averaged())
-    assert frame.size == (512, 512)
+    assert frame.size == (256, 256)
 
 
 async def test_an_exported_large_run_is_served_from_the_released_layout(

@@ -70,10 +70,10 @@ def test_compiled_blocks_equal_plain_ones_and_share_their_code(
     assert len(graphs) == 1  # two blocks
 
 
+@torch._dynamo.config.patch(recompile_limit=2)
 @torch.inference_mode()
 def test_every_shape_of_a_server_has_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunk lengths times batches are more than torch's limit, above which it raises."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     compiled = torch.nn.Module.compile
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **how: compiled(self, backend="eager", **how)

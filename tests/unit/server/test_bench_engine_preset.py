@@ -90,7 +90,9 @@ def test_bfloat16_is_measured_against_float32(capsys: pytest.CaptureFixture[str]
         torch.set_num_threads(threads)
     found = report.against_float32
     assert found is not None
-    assert 0 < found.decode_rms < found.decode_max < 0.5
+    # Random weights amplify what rounding does; -1 and 1 are the ends of what a pixel can be.
+    assert 0 < found.decode_rms < found.decode_max <= 2
+    assert found.decode_rms < 0.2
     assert 0 < found.encode_rms < found.encode_max < 0.5
     preset.print_preset(report)
     assert "VAE in bfloat16 less float32" in capsys.readouterr().out
