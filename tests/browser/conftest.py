@@ -83,7 +83,13 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     script = shutil.which("visavis", path=str(Path(sys.executable).parent))
     if script:
         command = [script, "serve", "--port", str(port)]
-    environment = dict(os.environ, VISAVIS_DATA_DIR=str(folder / "data"), VISAVIS_MAX_SESSIONS="4")
+    environment = dict(
+        os.environ,
+        VISAVIS_DATA_DIR=str(folder / "data"),
+        VISAVIS_MAX_SESSIONS="4",
+        # The browser draws on the server's CPUs; pictures are counted, and keep size and rate.
+        VISAVIS_DEGRADE="steps",
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     base = f"http://127.0.0.1:{port}"
