@@ -66,7 +66,8 @@ def render_plot(report: LoadReport) -> str:
     }
     known = {name: histogram for name, (histogram, said) in curves.items() if said.count}
     most = max((last_percentile(h) for h in known.values()), default=50.0)
-    longest_s = _power_above(max((h.maximum() for h in known.values()), default=1.0))
+    wanted = [OBJECTIVES_S[name] for name in known if name in OBJECTIVES_S]
+    longest_s = _power_above(max([h.maximum() for h in known.values()] + wanted, default=1.0))
     parts = [*_frame(report), *_axes(most, longest_s)]
     for row, (name, histogram) in enumerate(known.items()):
         points = " ".join(

@@ -109,9 +109,12 @@ class EngineLoad:
 
     @property
     def first_frames(self) -> int:
-        """Frames to wait for before speech begins: few while all that speak can afford that."""
+        """Frames to wait for before speech begins: few while all that speak can afford that.
+
+        What pictures cost is left out: they are compressed beside the engine.
+        """
         speaking = max(1, self.speaking)
-        load = speaking * self._share(self.quality, CHUNK_LENGTHS[0], speaking)
+        load = speaking * self._model_share(self.quality, CHUNK_LENGTHS[0], speaking)
         return FEW_FRAMES if load <= LOAD_TARGET else MORE_FRAMES
 
     def start_s(self) -> dict[int, float]:
