@@ -156,7 +156,7 @@ async def barge_in(viewer: Viewer, said: bytes, then: bytes | None) -> Cut:
     old = [frame for frame in client.media if frame.epoch == viewer.epoch - 1]
     index = next(i for i, f in enumerate(old) if f.pts_us == shown_us // FRAME_US * FRAME_US)
     assert len(old) - 1 - index >= BEHIND / 2
-    before = [pixels(frame) for frame in old[index - AROUND : index + 1]]
+    before = [pixels(frame) for frame in old[max(0, index - AROUND) : index + 1]]
     after = [pixels(frame) for frame in new]
     await client.send("response.cancel")
     await viewer.until("output.cleared")
