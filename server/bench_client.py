@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from visavis.server.conformance import address
 from visavis.server.conversation import FRAME_US
 from visavis.server.protocol import (
     ENDPOINT,
@@ -185,19 +185,10 @@ def socket_url(url: str) -> str:
 
 def first_avatar(url: str, token: str | None = None, timeout_s: float = OPEN_TIMEOUT_S) -> str:
     """The id of the server's first avatar. Raises BenchError when it tells of none."""
-    base = socket_url(url).removesuffix(ENDPOINT).replace("ws", "http", 1)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{base}/v1/avatars", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as reply:
-            avatars = json.load(reply)["data"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BenchError(
-            f"{base} tells of no avatar ({error}); start `visavis serve`, or pass --avatar"
-        ) from error
-    if not avatars:
-        raise BenchError(f"{base} has no avatars; upload one, or pass --avatar")
-    return str(avatars[0]["id"])
+        return address.first_avatar(socket_url(url), token, timeout_s)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
 
 
 def is_speech(frame: Frame) -> bool:

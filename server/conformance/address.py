@@ -35,7 +35,8 @@ def first_avatar(url: str, token: str | None, timeout_s: float) -> str:
             avatars = json.load(reply)["data"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{base} tells of no avatar ({error}); start the server, or pass --avatar"
+            f"{base} tells of no avatar ({error}); start the server (ours: `visavis serve`), "
+            "or pass --avatar"
         ) from error
     if not avatars:
         raise ValueError(f"{base} has no avatars; upload one, or pass --avatar")

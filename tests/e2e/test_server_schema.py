@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
 from live_server import make_config
+from schema_cases import every_case
 from stand_in import load_painting_engine
 from starlette.testclient import TestClient
 
@@ -36,15 +36,6 @@ def test_no_generated_request_breaks_the_server(api: Any) -> None:
 
 
 def _try_out(operation: Any) -> None:
-    @settings(
-        max_examples=EXAMPLES,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(operation.as_strategy())
     def check(case: Any) -> None:
         response = case.call()
         status = response.status_code
@@ -56,7 +47,7 @@ def _try_out(operation: Any) -> None:
             assert body["error"]["message"], where
             assert body["error"]["type"].endswith("_error"), where
 
-    check()
+    every_case(operation, check, EXAMPLES)
 
 
 def test_the_document_covers_every_route(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
 from live_server import (
     GALLERY_ID,
     LiveServer,
@@ -25,6 +24,7 @@ from live_server import (
     noise,
     running,
 )
+from schema_cases import every_case
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -130,22 +130,6 @@ def ask(api: Api, operation: Any, case: Any, key: str | None) -> int:
     return status
 
 
-def every_case(operation: Any, try_out: Any, examples: int = EXAMPLES) -> None:
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(operation.as_strategy())
-    def run(case: Any) -> None:
-        try_out(case)
-
-    run()
-
-
 def test_every_answer_is_as_the_document_says(api: Api) -> None:
     existing = {"avatar_id": [GALLERY_ID, api.avatar_id], "video_id": [api.video_id]}
     seen = set()
@@ -161,7 +145,7 @@ def test_every_answer_is_as_the_document_says(api: Api) -> None:
                     case.path_parameters[name] = existing[name][turn // 2 % len(existing[name])]
             ask(api, operation, case, ALL)
 
-        every_case(operation, try_out)
+        every_case(operation, try_out, EXAMPLES)
     assert len(seen) >= 20
     answered = {(method, path) for method, path, status in api.answers if status < 300}
     # What a generated request cannot bring: a portrait, a recording, and the id of what may go.
