@@ -92,6 +92,11 @@ class Conversation(Playout):
         return conversation
 
     @property
+    def closed(self) -> bool:
+        """Whether the session is over: nothing is accepted any more, neither audio nor frames."""
+        return self._closed
+
+    @property
     def buffered_ms(self) -> float:
         """Audio received and not consumed by the engine, in milliseconds."""
         return (self._engine_samples + self._responses.pending_samples) * 1000 / self.rate

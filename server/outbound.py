@@ -180,7 +180,12 @@ class Outbound:
         self._wake.set()
 
     def post(self, *items: ev.ServerEvent) -> None:
-        """Queue events; they go out before any media that is not sent yet."""
+        """Queue events; they go out before any media that is not sent yet.
+
+        Once the end is decided its reason is the last word: what comes later is not said.
+        """
+        if self._closing is not None:
+            return
         for item in items:
             if isinstance(item, ev.ResponseCreated):
                 self._audio_since_s[item.response_index] = time.monotonic()
@@ -189,7 +194,7 @@ class Outbound:
         self._events.extend(items)
         if self._overflowed:
             self._keep_owed()
-        elif len(self._events) > MAX_EVENTS and self._closing is None:
+        elif len(self._events) > MAX_EVENTS:
             self._overflowed = True
             self._keep_owed()
             self._on_slow(
@@ -208,6 +213,8 @@ class Outbound:
 
     def error(self, error: ProtocolError) -> None:
         """Queue an error event."""
+        if self._closing is not None:
+            return
         self._metrics.errors.labels(code=error.code).inc()
         self.post(ev.error_event(error))
 
@@ -255,7 +262,8 @@ class Outbound:
             while True:
                 self._wake.clear()
                 now_s = time.monotonic()
-                if now_s - self._tick_s >= TICK_S and not self._held:
+                due = now_s - self._tick_s >= TICK_S
+                if due and not self._held and self._closing is None:
                     self._tick_s = now_s
                     self._tick(now_s)
                     housekeep(now_s)

@@ -132,14 +132,16 @@ class Producer:
         return await self._host.worker.run(save, deadline_s=time.monotonic())
 
     async def run(self) -> None:
-        """Generate until `stop` or until cancelled. Raises what the engine raises."""
+        """Generate until `stop`, until the conversation is closed, or until cancelled. Raises what
+        the engine raises."""
         loop = self._loop = asyncio.get_running_loop()
 
         def emit(frame: MediaFrame) -> None:
             loop.call_soon_threadsafe(self._on_frame, frame)
 
         try:
-            while not self._stopping:
+            # Nobody takes a frame of a closed one: it would be idled for without end.
+            while not (self._stopping or self._conversation.closed):
                 if self._failure is not None:
                     raise self._failure
                 self._wake.clear()

@@ -121,7 +121,7 @@ class RealtimeSession:
                 # What came before the close is still worth something.
                 await self._inbox.close()
                 await asyncio.wait((handling,), timeout=1.0)
-            elif self._live.out.closing and not sending.done():
+            if self._live.out.closing and not sending.done():
                 # The reason to close is still on its way out.
                 await sending
         finally:
@@ -136,7 +136,12 @@ class RealtimeSession:
         """Write what the session says; after a resume that is another session."""
         while True:
             live = self._live
-            await live.out.run(live.housekeep)
+            try:
+                await live.out.run(live.housekeep)
+            except Exception as error:
+                self._fault(error)
+                # What failed is not tried again: this says why, and closes.
+                await live.out.run(live.housekeep)
             if live is self._live:
                 return
 
@@ -191,14 +196,18 @@ class RealtimeSession:
         except ProtocolError as error:
             self._live.fail(error)
         except Exception as error:
-            log.error("session failed", exc_info=error)
-            self._live.fail(
-                ProtocolError(
-                    ErrorCode.INTERNAL_ERROR,
-                    "the session failed inside the server; open a new one",
-                    retry_after_s=1.0,
-                )
+            self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        """The server's own mistake: the details are for the log."""
+        log.error("session failed", exc_info=error)
+        self._live.fail(
+            ProtocolError(
+                ErrorCode.INTERNAL_ERROR,
+                "the session failed inside the server; open a new one",
+                retry_after_s=1.0,
             )
+        )
 
     # Receiving
 

@@ -11,7 +11,7 @@ import pytest
 
 from visavis.server import events as ev
 from visavis.server.config import ServerConfig
-from visavis.server.errors import ProtocolError
+from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.metrics import Metrics
 from visavis.server.outbound import MAX_EVENTS, Outbound
 
@@ -91,6 +91,23 @@ async def test_too_many_events_end_with_their_reason_and_no_done_is_lost() -> No
     assert [e["type"] for e in socket.texts].count("response.created") == 1
     # What nobody reads is not kept for long.
     assert len(socket.texts) < 10
+
+
+async def test_nothing_is_said_after_the_reason_to_close() -> None:
+    socket = Socket()
+    out = outbound(socket)
+    running = asyncio.create_task(out.run(lambda now_s: None))
+    out.post(done("resp_1"), done("resp_2"))
+    out.close_with(ProtocolError(ErrorCode.SLOW_CLIENT, "it is over"))
+    out.post(pong())
+    out.error(ProtocolError(ErrorCode.INTERNAL_ERROR, "too late"))
+    out.close_with(ProtocolError(ErrorCode.IDLE_TIMEOUT, "too late"))
+    await asyncio.sleep(0)
+    out.post(pong())
+    socket.readable.set()
+    await running
+    check_farewell(socket)
+    assert [e["type"] for e in socket.texts].count("error") == 1
 
 
 async def test_a_client_that_reads_again_at_the_last_moment_learns_why_it_is_closed() -> None:

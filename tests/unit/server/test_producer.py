@@ -293,6 +293,24 @@ def test_a_failing_engine_ends_the_producer_with_its_error(virtually: Run) -> No
     virtually(main)
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+def test_nothing_is_made_for_a_session_that_is_over(speaks: bool, virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await asyncio.sleep(1)
+            if speaks:
+                client.conversation.append(bytes(64_000), None, 0.0)
+                client.producer.wake()
+                await asyncio.sleep(0.1)
+            client.conversation.close("failed", "internal_error")
+            made = engine.pipeline.decoded
+            await asyncio.sleep(5)
+            assert engine.pipeline.decoded - made <= 1
+            assert client.producing.done()
+
+    virtually(main)
+
+
 def test_utterances_in_a_row_all_come(virtually: Run) -> None:
     async def main() -> None:
         slow = replace(TWO_CORES, frame_s=0.02)

@@ -158,7 +158,9 @@ class FakeSocket:
         self._deliver({"type": "websocket.receive", "text": json.dumps({"type": kind, **fields})})
 
     def say_audio(self, seq: int, pcm: bytes) -> None:
-        data = HEADER.pack(1, 0, 32, seq, 0, 0, 0, len(pcm), 0) + pcm
+        self.say_bytes(HEADER.pack(1, 0, 32, seq, 0, 0, 0, len(pcm), 0) + pcm)
+
+    def say_bytes(self, data: bytes) -> None:
         self._deliver({"type": "websocket.receive", "bytes": data})
 
     def lose(self, code: int) -> None:
