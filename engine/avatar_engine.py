@@ -12,7 +12,7 @@ import torch
 
 from visavis.engine.batching import ChunkScheduler
 from visavis.engine.codec.base import FrameSizeError, SizedCodec
-from visavis.engine.codec.wan_compilation import compile_codec
+from visavis.engine.codec.wan_compilation import speed_up_codec
 from visavis.engine.costs import ChunkCosts, CostMeter, measure_costs, settled_clock
 from visavis.engine.dit.compilation import speed_up
 from visavis.engine.face.detector import FaceLandmarker
@@ -129,7 +129,7 @@ class AvatarEngine:
             group: processes that share the transformer's work, led by this one; its device and
                 its own options count.
             compiled: compile the transformer's blocks and, on a GPU, the video VAE's norms.
-            recorded: replay denoising steps as CUDA graphs.
+            recorded: replay denoising steps and the video VAE's as CUDA graphs.
             memory: how the transformer's weights are held; None: as they are, on the device. In a
                 group its own options count.
 
@@ -157,12 +157,12 @@ class AvatarEngine:
         if group is not None:
             group.announce(model, folder, chosen)
         parts = spec.load(spec.dit, folder, target, chosen, memory)
-        if compiled:
-            compile_codec(parts.codec)
+        speed_up_codec(parts.codec, compiled=compiled)
         if group is not None:
             parts = group.lead(parts)
         else:
             speed_up(parts.dit, compiled=compiled, recorded=recorded)
+        speed_up_codec(parts.codec, recorded=recorded)
         logger.info(
             "loaded %s from %s in %.1f s: %s, %s, %d threads",
             model,

@@ -60,3 +60,25 @@ class SideStream:
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         return self._stream
+
+
+class Turns:
+    """Blocks that use the same memory of a GPU: each comes after the one before, on any stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last: torch.cuda.Event | None = None
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """What the block orders comes after what the last block ordered."""
+        if self._device.type != "cuda":
+            yield
+            return
+        stream = torch.cuda.current_stream(self._device)
+        if self._last is not None:
+            stream.wait_event(self._last)
+        try:
+            yield
+        finally:
+            self._last = stream.record_event()

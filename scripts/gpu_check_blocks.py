@@ -5,56 +5,27 @@ Letters: B batch, N rows of a process, H heads, K head size, P people.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from gpu_check_report import Report
 from gpu_check_sections import Context
+from gpu_check_sizes import FULL, TINY, Sizes, median_s, repeated
 from torch import Tensor
 
 from visavis.engine.dit.attention import attend
 from visavis.engine.dit.block import Block
 from visavis.engine.dit.caches import AudioCache
 from visavis.engine.dit.compilation import speed_up
-from visavis.engine.dit.config import DIT_PRESETS, DiTConfig
 from visavis.engine.dit.layout import TokenLayout
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.step_graph import StepGraphs
 from visavis.engine.quantize import quantize
 from visavis.engine.weight_memory import Precision
-from visavis.kernels.timing import Plan, measure
 
 GPUS = (1, 8, 4, 2)  # in the order of what is worth knowing
 COLUMNS = ("weights", "how", "GPUs", "block ms", "around the blocks ms", "a chunk's audio ms")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """What is built and timed; `TINY` is for trying the program on a CPU."""
-
-    dit: DiTConfig
-    frames: int  # latent
-    latent_size: tuple[int, int]
-    dtype: torch.dtype
-    plan: Plan
-
-
-FULL = Sizes(
-    dit=DIT_PRESETS["flashtalk-14b"],
-    frames=9,
-    latent_size=(96, 56),
-    dtype=torch.bfloat16,
-    plan=Plan(),
-)
-TINY = Sizes(
-    dit=DIT_PRESETS["test"],
-    frames=3,
-    latent_size=(8, 4),
-    dtype=torch.float32,
-    plan=Plan(least_runs=1, seconds=0.0),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,14 +229,4 @@ def switch(model: FlashTalkDiT, mode: Mode) -> None:
             assert isinstance(block, Block)
             block.compile(fullgraph=model.exchange is None, dynamic=False, backend="eager")
     if mode.recorded:
-        model.recorded_step = StepGraphs(model.step, _repeated)
-
-
-def _repeated(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    result = call().clone()
-    return lambda: (result.copy_(call()), None)[1], result
-
-
-def median_s(run: Callable[[], object], device: torch.device, plan: Plan) -> float:
-    """Seconds of a run."""
-    return statistics.median(measure(run, device, plan, "gpu-check"))
+        model.recorded_step = StepGraphs(model.step, repeated)

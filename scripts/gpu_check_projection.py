@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpu_check_blocks import FULL, MODES, QUANTIZED, TINY, Mode, Sizes
+from gpu_check_blocks import MODES, QUANTIZED, Mode
 from gpu_check_rates import card_rates_of
 from gpu_check_report import Report
 from gpu_check_sections import Context
+from gpu_check_sizes import FULL, TINY, Sizes
 
 from visavis.engine.cards import CardRates
 from visavis.engine.dit.costs import ChunkShape, sent_bytes

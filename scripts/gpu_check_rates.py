@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import torch
-from gpu_check_blocks import median_s
 from gpu_check_report import Report, device_words
 from gpu_check_sections import Context
-from gpu_check_vae import FULL as FULL_VAE
-from gpu_check_vae import TINY as TINY_VAE
+from gpu_check_sizes import FULL as FULL_SIZES
+from gpu_check_sizes import TINY as TINY_SIZES
+from gpu_check_sizes import median_s
 from gpu_check_vae import random_vae, vae_inputs
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -137,7 +137,7 @@ def _attention(context: Context) -> float:
 
 
 def _convolutions(context: Context) -> float:
-    sizes = TINY_VAE if context.dry_run else FULL_VAE
+    sizes = TINY_SIZES if context.dry_run else FULL_SIZES
     vae = random_vae(sizes, context.device)
     latents = vae_inputs(sizes, context.device)[0][:, :, :LATENTS]
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,5 @@
-"""The VAE's work between its convolutions in one or two passes over memory, by `torch.compile`.
+"""The VAE's work between its convolutions in one or two passes over memory, by `torch.compile`;
+and the switches that turn that, and the recording of its steps, on where there is a GPU.
 
 Norm, SiLU and the write into the place where the convolution reads are five passes otherwise, at
 the size of the pictures. The convolutions are cuDNN's either way, and what a tile of the picture
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from visavis.engine.codec.wan_layers import PixelNorm
 from visavis.engine.codec.wan_network import WanNetwork
+from visavis.engine.codec.wan_vae import WanVAE
 from visavis.engine.dit.compilation import keep_compiled_code, room_for_shapes
 
 if TYPE_CHECKING:
@@ -46,13 +48,21 @@ def compile_vae(network: WanNetwork) -> None:
             module.compiled = compiled
 
 
-def compile_vae_on_gpu(vae: object) -> None:
-    """`compile_vae` for a `WanVAE` on a GPU; a CPU has its own kernels."""
-    network = getattr(vae, "network", None)
-    if isinstance(network, WanNetwork) and next(network.parameters()).device.type == "cuda":
-        compile_vae(network)
+def speed_up_vae(vae: object, *, compiled: bool = False, recorded: bool = False) -> None:
+    """Set the switches that are on, for a `WanVAE` on a GPU; a CPU has its own kernels.
+
+    `recorded`: of the VAE that is used, so in a group of each process's tile (`WanVAE.record`).
+    """
+    if not isinstance(vae, WanVAE) or vae.device.type != "cuda":
+        return
+    if compiled:
+        compile_vae(vae.network)
+    if recorded:
+        vae.record()
 
 
-def compile_codec(codec: LatentCodec[Any]) -> None:
-    """`compile_vae_on_gpu` where a codec has such a VAE."""
-    compile_vae_on_gpu(getattr(codec, "vae", None))
+def speed_up_codec(
+    codec: LatentCodec[Any], *, compiled: bool = False, recorded: bool = False
+) -> None:
+    """`speed_up_vae` where a codec has such a VAE."""
+    speed_up_vae(getattr(codec, "vae", None), compiled=compiled, recorded=recorded)

@@ -82,7 +82,7 @@ class CausalFilter(Filter):
         added = residual.contiguous() if residual is not None and whole else None
         if past is None:
             self._filter_tiles(frames, "first tiles", outcome, added)
-            stream.memory[self] = torch.cat([torch.zeros_like(kept), kept])
+            stream.keep(self, torch.cat([torch.zeros_like(kept), kept]))
         else:
             seen, start = [*past.unbind(), *frames], 0
             while start < len(outcome):
@@ -93,7 +93,7 @@ class CausalFilter(Filter):
                     seen[start : end + PAST], KINDS_OF[made], outcome[start:end], part
                 )
                 start = end
-            stream.memory[self] = kept if len(kept) == PAST else torch.stack(seen[-PAST:])
+            stream.keep(self, kept if len(kept) == PAST else torch.stack(seen[-PAST:]))
         if channels < outcome.shape[3]:
             outcome = outcome[..., :channels].contiguous()
         return outcome if residual is None or whole else outcome.add_(residual)
@@ -112,11 +112,11 @@ class CausalFilter(Filter):
         if past is None:
             # what came before a video's first frame is zero
             filter_frame(late[0], self.kernels("last rows"), outcome[0], stream)
-            stream.memory[self] = torch.cat([torch.zeros_like(late), late])
+            stream.keep(self, torch.cat([torch.zeros_like(late), late]))
         else:
             frames = [*past.unbind(), *early.unbind(), *late.unbind()]
             filter_frames(frames, self.kernels, outcome, stream)
-            stream.memory[self] = late if len(late) == PAST else torch.stack(frames[-PAST:])
+            stream.keep(self, late if len(late) == PAST else torch.stack(frames[-PAST:]))
         return outcome[:, : x_THWC.shape[1]].contiguous()
 
     def _as_volume(self, x_THWC: Tensor, stream: VideoStream, prepare: Write) -> Tensor:
@@ -124,12 +124,12 @@ class CausalFilter(Filter):
         pad = 1 if stream.border.whole else 0
         if self not in stream.memory:
             (kernel,) = self.kernels("last")
-            stream.memory[self] = torch.cat([torch.zeros_like(frames), frames])
+            stream.keep(self, torch.cat([torch.zeros_like(frames), frames]))
             return pictures(F.conv2d(channels_first(frames), *kernel, padding=pad))
         (kernel,) = self.kernels("volume")
         volume = frames.permute(3, 0, 1, 2)[None]
         filtered = F.conv3d(volume, *kernel, padding=(0, pad, pad))
-        stream.memory[self] = frames[-PAST:].clone()
+        stream.keep_copy(self, frames[-PAST:])
         return filtered[0].permute(1, 2, 3, 0).contiguous()
 
     def _place(self, x_THWC: Tensor, stream: VideoStream, prepare: Write) -> Tensor:

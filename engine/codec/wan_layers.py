@@ -203,11 +203,11 @@ class Upsample(nn.Module):
         """The first frame stays single and is forgotten: after it the filter starts from zeros."""
         assert self.time_conv is not None
         if self not in stream.memory:
-            stream.memory[self] = torch.zeros_like(x[:1]).expand(PAST, -1, -1, -1)
+            stream.keep(self, torch.zeros_like(x[:1]).expand(PAST, -1, -1, -1))
             return x
         count, height, width, channels = x.shape
         frames = torch.cat([stream.memory[self], x])
-        stream.memory[self] = frames[-PAST:].clone()
+        stream.keep_copy(self, frames[-PAST:])
         doubled = torch.empty((2 * count, height, width, channels), dtype=x.dtype, device=x.device)
         for t in range(count):
             window = frames[t : t + TAPS]
@@ -248,10 +248,10 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         last = stream.memory.get(self)
-        stream.memory[self] = x[-1:].clone()
+        frames = x if last is None else torch.cat([last, x])
+        stream.keep_copy(self, x[-1:])
         if last is None:
             return x
-        frames = torch.cat([last, x])
         size = (len(frames) // 2, *x.shape[1:])
         halved = torch.empty(size, dtype=x.dtype, device=x.device)
         for t in range(len(halved)):

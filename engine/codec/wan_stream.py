@@ -52,18 +52,33 @@ class VideoStream:
 
     Layers replace their memory and never write into it, so that `fork` costs nothing. Work space is
     written and read within one layer's call; a stream belongs to one thread at a time.
+
+    `lent`: the memory lies where a recording keeps it, which will be written to (`wan_recording`).
     """
 
     def __init__(self, border: Border | None = None) -> None:
         self.border: Border = border or WholePicture()
         self.memory: dict[nn.Module, Tensor] = {}
+        self.lent = False
         self._work: dict[tuple[object, ...], Tensor] = {}
 
     def fork(self) -> Self:
         """A second stream that goes on from here; both may be used, in turn or in two threads."""
         twin = type(self)(self.border)
-        twin.memory = dict(self.memory)
+        twin.memory = self.saved() if self.lent else dict(self.memory)
         return twin
+
+    def saved(self) -> dict[nn.Module, Tensor]:
+        """The memory, copied."""
+        return {layer: frames.clone() for layer, frames in self.memory.items()}
+
+    def keep(self, layer: nn.Module, frames: Tensor) -> None:
+        """Let a layer remember what nobody will write to; its former memory is not read again."""
+        self.memory[layer] = frames
+
+    def keep_copy(self, layer: nn.Module, frames: Tensor) -> None:
+        """As `keep`, of a part of something that may be written to."""
+        self.keep(layer, frames.clone())
 
     def work(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Uninitialised tensor of that shape, shared by all who ask for the same name and shape."""

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from visavis.engine.codec.wan_network import TEMPORAL_STRIDE, WanConfig, WanNetwork
+from visavis.engine.codec.wan_recording import RecordedSteps, VideoStep
 from visavis.engine.codec.wan_stream import Border, VideoStream
+from visavis.engine.dit.step_graph import Capture, capture_cuda_graph
 from visavis.engine.side_stream import SideStream
 from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
 
@@ -55,6 +57,21 @@ class WanVAE:
         self.mean = torch.tensor(network.config.latents_mean, device=self.device)
         self.std = torch.tensor(network.config.latents_std, device=self.device)
         self.side = SideStream(self.device)
+        self.encode_step: VideoStep = network.encoder
+        self.decode_step: VideoStep = network.decoder
+
+    def record(self, capture: Capture = capture_cuda_graph) -> None:
+        """Replay the work of each latent from now on; what was recorded before is forgotten.
+
+        Call it once the network has its weights, and again when its process group is another.
+        """
+        self.encode_step = RecordedSteps(self.network.encoder, self.device, capture)
+        self.decode_step = RecordedSteps(self.network.decoder, self.device, capture)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the work of each latent is replayed."""
+        return isinstance(self.decode_step, RecordedSteps)
 
     @classmethod
     def load(
@@ -111,7 +128,7 @@ class WanVAE:
         frames = video_CFHW.to(self.device, self.dtype).permute(1, 2, 3, 0)
         starts = range(1, len(frames), TEMPORAL_STRIDE)
         parts = [frames[:1], *(frames[start : start + TEMPORAL_STRIDE] for start in starts)]
-        encoded = torch.cat([network.encoder(part, stream) for part in parts])
+        encoded = torch.cat([self.encode_step(part, stream) for part in parts])
         mode: Tensor = network.quant_conv(encoded)[..., : self.latent_channels].float()
         return ((mode - self.mean) / self.std).permute(3, 0, 1, 2).contiguous()
 
@@ -170,7 +187,7 @@ class WanDecoding:
         features = network.post_quant_conv((latents * vae.std + vae.mean).to(vae.dtype))
         for t in range(features.shape[1]):
             decoded = [
-                network.decoder(feature[t : t + 1], stream)
+                vae.decode_step(feature[t : t + 1], stream)
                 for feature, stream in zip(features, self._streams, strict=True)
             ]
             yield torch.stack(decoded).permute(0, 4, 1, 2, 3).float().clamp(-1, 1)

@@ -91,7 +91,8 @@ def capture_cuda_graph(call: Callable[[], Tensor]) -> tuple[Callable[[], None], 
             call()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads use the GPU meanwhile: the next chunk's sound is heard on one.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = call()
     return graph.replay, result
 

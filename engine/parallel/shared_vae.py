@@ -33,12 +33,14 @@ class LeadingVAE(HaloVAE):
     def rejoin(self, group: dist.ProcessGroup | None) -> None:
         """Go on in another group, with other followers, after the old one was lost."""
         self.tile.group = group
+        if self.recorded:
+            self.record()  # the old recordings hold messages to processes that are gone
 
     def encode(self, video_BCFHW: Tensor, border: Border | None = None) -> Tensor:
         """As `HaloVAE.encode`; alone while there are no followers, so that sessions can leave."""
         self._check(video_BCFHW, SPATIAL_STRIDE)
         if self.followers.lost:
-            return WanVAE.encode(self, video_BCFHW)
+            return WanVAE(self.network).encode(video_BCFHW)
         with self.followers.together("vae-encode", tuple(video_BCFHW.shape)):
             self.followers.tell("vae-encode", video_BCFHW)
             return super().encode(video_BCFHW, border)

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from visavis.engine.codec.base import LatentCodec
-from visavis.engine.codec.wan_compilation import compile_vae_on_gpu
+from visavis.engine.codec.wan_compilation import speed_up_vae
 from visavis.engine.dit.compilation import record_steps, speed_up
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.host_copies import HostCopies
@@ -294,12 +294,12 @@ class WorkerGroup:
         vae = None
         if spec.load_vae is not None:
             vae = spec.load_vae(assignment.folder, self.device, assignment.dtype)
-            if assignment.options.compiled:
-                compile_vae_on_gpu(vae[0])
+            speed_up_vae(vae[0], compiled=assignment.options.compiled)
         if self._tether is not None:
             self._tether.reached("loaded")
         self._share(model, assignment)
-        handlers = {} if vae is None else self._following_vae(*vae)
+        recorded = assignment.options.recorded
+        handlers = {} if vae is None else self._following_vae(*vae, recorded=recorded)
         Follower(model, self.channel, handlers).run()
         if self._tether is not None:
             self._tether.close()
@@ -439,13 +439,17 @@ class WorkerGroup:
         shared = HaloVAE(codec.vae, grid, dist.new_group(), root=LEADER)
         codec.vae = self._pictures = LeadingVAE(shared, self.channel)
 
-    def _following_vae(self, vae: WanVAE, latent_size: tuple[int, int]) -> Mapping[str, Handler]:
+    def _following_vae(
+        self, vae: WanVAE, latent_size: tuple[int, int], *, recorded: bool
+    ) -> Mapping[str, Handler]:
         from visavis.engine.parallel.halo import PictureGrid
         from visavis.engine.parallel.halo_vae import HaloVAE
         from visavis.engine.parallel.shared_vae import FollowingVAE
 
         grid = PictureGrid.best(latent_size, self.launch.world)
-        return FollowingVAE(HaloVAE(vae, grid, dist.new_group(), root=LEADER)).handlers
+        shared = HaloVAE(vae, grid, dist.new_group(), root=LEADER)
+        speed_up_vae(shared, recorded=recorded)
+        return FollowingVAE(shared).handlers
 
     def _share(self, model: FlashTalkDiT, assignment: Assignment, *, anew: bool = False) -> None:
         options = assignment.options

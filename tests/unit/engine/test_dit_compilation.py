@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from dit_exactness import SMALL, small_inputs, small_model
+from graph_stand_ins import repeat
 from torch import Tensor
 
 from visavis.engine.dit.block import Block
@@ -16,13 +17,7 @@ from visavis.engine.dit.compilation import CACHE_VARIABLE, compile_blocks, keep_
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.step_graph import StepGraphs
 
-
-@pytest.fixture(autouse=True)
-def fresh_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "compiled"))
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def block_call(model: FlashTalkDiT, *, folded: bool) -> Callable[[], Tensor]:
@@ -84,16 +79,6 @@ def test_every_shape_of_a_server_has_its_code(monkeypatch: pytest.MonkeyPatch) -
     for batch in range(1, 5):
         several = {name: torch.cat([x[:1]] * batch) for name, x in inputs.items()}
         torch.testing.assert_close(model(**several), plain(**several))
-
-
-def repeat(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """A recording that computes anew from where its arguments lay, as a CUDA graph does."""
-    result = call().clone()
-
-    def replay() -> None:
-        result.copy_(call())
-
-    return replay, result
 
 
 @torch.inference_mode()

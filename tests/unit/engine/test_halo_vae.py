@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from gloo_group import run_group
+from graph_stand_ins import repeat
 from host_waits import NoReads
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ def decoded(vae: WanVAE, latents: Tensor) -> Tensor:
 
 def differences(rank: int, cases: list[PictureGrid]) -> dict[str, Any]:
     vae = small_vae()
-    found: dict[str, Any] = {"decode": [], "encode": [], "sent": []}
+    found: dict[str, Any] = {"decode": [], "encode": [], "sent": [], "recorded": []}
     for grid in cases:
         latents, video = inputs(grid.size)
         shared = HaloVAE(vae, grid)
@@ -59,6 +60,11 @@ def differences(rank: int, cases: list[PictureGrid]) -> dict[str, Any]:
         found["decode"].append((together - decoded(vae, latents)).abs().max().item())
         found["sent"].append(shared.tile.sent_bytes)
         found["encode"].append((encoded - vae.encode(video)).abs().max().item())
+        shared.record(repeat)
+        found["recorded"] += [
+            torch.equal(decoded(shared, latents), together),
+            torch.equal(shared.encode(video), encoded),
+        ]
     return found
 
 
@@ -75,6 +81,7 @@ def test_shared_equals_single(world: int, cases: list[PictureGrid]) -> None:
         assert max(found["decode"]) <= LIMIT
         assert max(found["encode"]) <= LIMIT
         assert min(found["sent"]) > 0
+        assert all(found["recorded"])
 
 
 class Apart:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,22 +10,19 @@ import torch
 from parity_fixtures import assert_within
 from torch import Tensor
 
-from visavis.engine.codec import wan_compilation
-from visavis.engine.codec.wan_compilation import compile_codec, compile_vae, norm_pixels
+from visavis.engine.codec.wan_compilation import (
+    compile_vae,
+    norm_pixels,
+    speed_up_codec,
+)
 from visavis.engine.codec.wan_layers import PixelNorm
 from visavis.engine.codec.wan_network import WanConfig, WanNetwork
 from visavis.engine.codec.wan_vae import WanVAE
-from visavis.engine.dit.compilation import CACHE_VARIABLE
 
 SMALL = WanConfig(base_dim=8, num_res_blocks=1)
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "compiled"))
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 @pytest.fixture
@@ -101,16 +97,18 @@ def test_later_videos_compile_nothing(graphs: list[tuple[Any, ...]]) -> None:
     assert len(graphs) == known
 
 
-def test_only_a_vae_on_a_gpu_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_vae_on_a_gpu_is_sped_up(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = random_vae()
     codec: Any = type("Codec", (), {"vae": vae})()
-    compile_codec(codec)
     norms = [x for x in vae.network.modules() if isinstance(x, PixelNorm)]
     assert norms
+    speed_up_codec(codec, compiled=True, recorded=True)
+    speed_up_codec(type("Codec", (), {})(), compiled=True, recorded=True)  # type: ignore[arg-type]
     assert all(norm.compiled is None for norm in norms)
-    calls: list[object] = []
-    monkeypatch.setattr(wan_compilation, "compile_vae", calls.append)
-    compile_codec(type("Codec", (), {})())  # type: ignore[arg-type]
-    vae.network.to("meta")
-    compile_codec(codec)
-    assert calls == []
+    assert not vae.recorded
+    vae.device = torch.device("cuda")
+    speed_up_codec(codec, compiled=True)
+    assert all(norm.compiled is not None for norm in norms)
+    assert not vae.recorded
+    speed_up_codec(codec, recorded=True)
+    assert vae.recorded

@@ -19,6 +19,8 @@ import gpu_check_kernels  # noqa: E402
 import gpu_check_projection  # noqa: E402
 import gpu_check_rates  # noqa: E402
 import gpu_check_sections  # noqa: E402
+import gpu_check_sizes  # noqa: E402
+import gpu_check_vae  # noqa: E402
 from gpu_check_report import Report  # noqa: E402
 from gpu_check_sections import Budget, Context, Section  # noqa: E402
 
@@ -271,7 +273,8 @@ def test_the_projection_adds_up_the_quickest_parts() -> None:
     best = gpu_check_projection.best_modes(given)
     assert [(world, mode.name) for world, mode in best] == [(1, "compiled"), (2, "plain")]
     assert gpu_check_projection.vae_seconds(given) == 4.5
-    sizes = replace(gpu_check_blocks.TINY, dit=replace(gpu_check_blocks.TINY.dit, num_layers=10))
+    tiny = gpu_check_sizes.TINY
+    sizes = replace(tiny, dit=replace(tiny.dit, num_layers=10))
     # four steps of ten blocks and what surrounds them, and ten blocks' part of the audio
     seconds = gpu_check_projection.dit_seconds(given, sizes, best[0][1], 1)
     assert seconds == 4 * (10 * 1.0 + 0.25) + 10 * 0.125
@@ -281,6 +284,27 @@ def test_the_projection_adds_up_the_quickest_parts() -> None:
     gpu_check_projection.projection(report, context(**given))
     rows = [line for line in report.lines if line.startswith(("| 1 |", "| 2 |"))]
     assert len(rows) == 2
+
+
+def test_the_vae_is_timed_plain_and_recorded_and_compared() -> None:
+    report = Report()
+    with torch.inference_mode():
+        gpu_check_vae.vae(report, context())
+    for how in ("plain", "recorded"):
+        for name in ("decode_s", "prefix_s", "encode_s"):
+            assert report.figures[f"{name}: {how}"] > 0
+    assert (
+        "- Recorded frames differ from the others by 0.0e+00 at most, in [-1, 1]." in report.lines
+    )
+    assert report.failures == []
+    assert gpu_check_projection.vae_seconds(report.figures) is not None
+
+
+@pytest.mark.parametrize("distance", [0.3, float("nan")])
+def test_recorded_frames_that_differ_are_a_failure(distance: float) -> None:
+    report = Report()
+    gpu_check_vae.judge_recorded(report, distance)
+    assert report.failures == [f"the recorded VAE's frames differ by {distance:.1e}"]
 
 
 @pytest.mark.parametrize(
