@@ -16,7 +16,14 @@ HISTORY_FRAMES = 96
 
 
 class RewindError(ValueError):
-    """A frame that is not remembered: not shown yet, or too long ago."""
+    """A frame that is not remembered: not shown yet, or too long ago.
+
+    `nearest` is the remembered one that is nearest to it; None while there is none.
+    """
+
+    def __init__(self, message: str, nearest: int | None = None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class History:
         if not self.start <= end <= self.end or (end == self.start and end > 0):
             raise RewindError(
                 f"frame {end - 1} is not remembered, only {self.start}..{self.end - 1} are; "
-                f"rewind by less than {HISTORY_FRAMES} frames"
+                f"rewind by less than {HISTORY_FRAMES} frames",
+                nearest=min(max(end - 1, self.start), self.end - 1) if self._moments else None,
             )
         self.cut(end)
 

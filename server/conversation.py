@@ -190,7 +190,7 @@ class Conversation(Playout):
         A new epoch begins unless `response_id` names a response of which nothing was sent while
         an older one still plays. An id that is not open is ignored. shown_pts_us: the last frame
         that the viewer has seen when the fade is over, so that the engine goes on from it; None
-        for the last frame sent.
+        for the last one that was sent and is not void.
         """
         if self._closed:
             return []
@@ -204,17 +204,18 @@ class Conversation(Playout):
         return self._cancel_unsent(cancelled)
 
     def _cancel_all(self, fade_ms: int, shown_pts_us: int | None) -> list[ev.ServerEvent]:
-        last_sent_us = self.next_pts_us - FRAME_US
-        shown_us = last_sent_us if shown_pts_us is None else min(shown_pts_us, last_sent_us)
         self.ready.clear()
-        self.timeline.begin_epoch()
-        self._reset_engine(self.timeline.ordinal_at(shown_us) if shown_us >= 0 else -1)
+        place, ordinal = self.timeline.begin_epoch(shown_pts_us)
+        self._reset_engine(ordinal)
+        shown_us = place * FRAME_US
+        if shown_pts_us is not None and shown_pts_us // FRAME_US == place:
+            shown_us = shown_pts_us
         events: list[ev.ServerEvent] = [
             ev.OutputCleared(
                 epoch=self.epoch,
                 from_pts_us=self.next_pts_us,
                 fade_ms=min(max(fade_ms, 0), MAX_FADE_MS),
-                shown_pts_us=shown_us if shown_us >= 0 else None,
+                shown_pts_us=shown_us if place >= 0 else None,
             )
         ]
         events.extend(self._done(r, "cancelled", "client_cancelled") for r in self._responses)

@@ -247,10 +247,11 @@ class LiveSession:
         assert media is not None
         epoch = self.conversation.epoch
         fade_ms = min(max(event.fade_ms or 0, 0), MAX_FADE_MS)
+        shown_us = media.shown_pts_us(now_s)
         events = self.conversation.cancel(
             event.response_id,
             fade_ms=fade_ms,
-            shown_pts_us=media.shown_pts_us(now_s) + fade_ms * 1000,
+            shown_pts_us=None if shown_us is None else shown_us + fade_ms * 1000,
         )
         if self.conversation.epoch != epoch:
             self.out.cleared(now_s)

@@ -40,8 +40,9 @@ class MediaSource:
         idle = ready[0].response == 0 and ready[-1].response == 0
         return self._pacer.delay_s(self._conversation.next_index, now_s, idle=idle)
 
-    def shown_pts_us(self, now_s: float) -> int:
-        """The frame that should be on screen; -1 before the first, and maybe one not sent yet."""
+    def shown_pts_us(self, now_s: float) -> int | None:
+        """The frame that should be on screen, maybe one not sent yet; None when nothing was sent
+        since the last cancel."""
         return self._pacer.shown_pts_us(now_s)
 
     def late_s(self, now_s: float) -> float:

@@ -49,11 +49,12 @@ class Pacer:
             return 0.0
         return max(0.0, now_s - self._start_s - next_index * FRAME_S)
 
-    def shown_pts_us(self, now_s: float) -> int:
+    def shown_pts_us(self, now_s: float) -> int | None:
         """The frame that should be on screen now: the client's word and the time since, else the
-        clock alone. -1 before the first frame; it may be beyond what was sent."""
+        clock alone. None when nothing was sent since the beginning or the last `restart`; it may be
+        beyond what was sent."""
         if self._start_s is None:
-            return -1 if self._credit_us is None else self._credit_us
+            return None
         by_clock_us = int((now_s - self._start_s) * 1e6)
         if self._credit_us is None:
             return by_clock_us

@@ -152,9 +152,6 @@ class EngineStream:
 
         self._go_back(last_ordinal)
         self._line.wait()
-        if self._places:
-            # Of a chunk that was abandoned, what was shown of it counts.
-            self._session.rewind(self._places[-1][1])
         state = self._session.snapshot()
         oldest = state.history.end - len(state.history.moments)
         return StreamState(
@@ -206,24 +203,36 @@ class EngineStream:
                 self._committed = True
 
     def _go_back(self, ordinal: int) -> None:
-        """The viewer saw the frame `ordinal` last (-1: none): what came after it never was."""
+        """The viewer saw the frame `ordinal` last (-1: none): what came after it never was, and
+        what came before it was, also of a chunk that was abandoned."""
         undone = False
         while self._places and self._places[-1][0] > ordinal:
             self._places.pop()
             undone = True
-        if not undone:
-            return
-        self._line.drop(ordinal)
-        self._loop.interrupt()
-        self._last = None
-        # What the client has not got cannot be what the next picture is predicted from.
-        self._keyframe = True
+        if undone:
+            self._line.drop(ordinal)
+            self._loop.interrupt()
+            self._last = None
+            # What the client has not got cannot be what the next picture is predicted from.
+            self._keyframe = True
+        if undone or self._places:
+            self._rewind(self._places[-1][1] if self._places else -1)
+
+    def _rewind(self, index: int) -> None:
+        """Go on from the engine's frame `index` (-1: from rest), or from the nearest to it."""
         from visavis.engine.history import RewindError
 
         try:
-            self._session.rewind(self._places[-1][1] if self._places else -1)
+            self._session.rewind(index)
         except RewindError as error:  # a client so far behind gets a jump and not an end
-            log.warning("no way back to the frame that was seen", reason=str(error))
+            log.warning(
+                "no way back to the frame that was seen", reason=str(error), instead=error.nearest
+            )
+            if error.nearest is None:
+                return
+            self._session.rewind(error.nearest)
+            if self._places:
+                self._places[-1] = (self._places[-1][0], error.nearest)
 
     def _speech_chunk(self, order: Order) -> int | None:
         if order.speech is None:

@@ -174,10 +174,18 @@ class Timeline:
         """The place of the next frame."""
         return self.next_index * FRAME_US
 
-    def begin_epoch(self) -> None:
-        """A cancel: what was sent before is void."""
+    def begin_epoch(self, shown_pts_us: int | None) -> tuple[int, int]:
+        """A cancel: what was sent before is void, and what comes after the frame on screen at
+        `shown_pts_us` (None: the last one that counts) never was.
+
+        Returns that frame's place and the engine's number of it, -1 for none.
+        """
         self.epoch += 1
         self._discontinuity = True
+        index = self.next_index if shown_pts_us is None else shown_pts_us // FRAME_US
+        while len(self._ordinals) > 1 and self._ordinals[-1][0] > index:
+            self._ordinals.pop()
+        return self._ordinals[-1] if self._ordinals else (-1, -1)
 
     def mark_discontinuity(self) -> None:
         """The next frame is not predicted from what the client has."""
@@ -205,11 +213,3 @@ class Timeline:
         self.next_index += 1
         self.last_ordinal = frame.ordinal
         return header
-
-    def ordinal_at(self, pts_us: int) -> int:
-        """The engine's number of the frame on screen at `pts_us`; -1 before the first one."""
-        index = pts_us // FRAME_US
-        for place, ordinal in reversed(self._ordinals):
-            if place <= index:
-                return ordinal
-        return self._ordinals[0][1] if self._ordinals else -1

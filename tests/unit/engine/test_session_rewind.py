@@ -111,11 +111,20 @@ def test_frames_that_are_not_remembered_are_refused(pipeline: FlashTalkPipeline)
     session = tiny_session(pipeline)
     for _ in range(5):
         list(session.generate_idle(33))
-    with pytest.raises(RewindError, match="frame 140 is not remembered"):
+    with pytest.raises(RewindError, match="frame 140 is not remembered") as later:
         session.rewind(140)
-    with pytest.raises(RewindError, match=f"less than {HISTORY_FRAMES}"):
+    assert later.value.nearest == 139
+    with pytest.raises(RewindError, match=f"less than {HISTORY_FRAMES}") as earlier:
         session.rewind(20)
-    session.rewind(139 - HISTORY_FRAMES + 1)
+    assert earlier.value.nearest == 139 - HISTORY_FRAMES + 1
+    session.rewind(earlier.value.nearest)
+    assert next(iter(session.generate_idle(9))).index == earlier.value.nearest + 1
+
+
+def test_where_nothing_is_remembered_nothing_is_nearest(pipeline: FlashTalkPipeline) -> None:
+    with pytest.raises(RewindError) as refused:
+        tiny_session(pipeline).rewind(0)
+    assert refused.value.nearest is None
 
 
 class TestReplay:

@@ -95,7 +95,7 @@ def test_after_a_cancel_media_goes_out_at_once() -> None:
 
 def test_what_is_on_screen_by_the_clock_alone() -> None:
     clock = pacer()
-    assert clock.shown_pts_us(5.0) == -1
+    assert clock.shown_pts_us(5.0) is None
     clock.sent(0, 5.0)
     clock.sent(1, 5.0)
     assert clock.shown_pts_us(5.1) == pytest.approx(100_000, abs=2)
