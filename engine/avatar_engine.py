@@ -130,12 +130,12 @@ class AvatarEngine:
                 its own options count.
             compiled: compile the transformer's blocks and, on a GPU, the video VAE's norms.
             recorded: replay denoising steps and the video VAE's as CUDA graphs.
-            memory: how the transformer's weights are held; None: as they are, on the device. In a
-                group its own options count.
+            memory: how the weights are held; None: as they are, on the device. In a group its own
+                options count.
 
         Raises:
-            QuantizationError, OffloadError: `memory` does not go with the rest; before weights are
-                read.
+            QuantizationError, OffloadError, VaeFormatError: `memory` does not go with the rest;
+                before weights are read.
             UnknownModelError, WeightsError, DeviceError, ConfigError, CheckpointError,
                 FrameSizeError: all ValueErrors that say what to change.
         """
@@ -146,6 +146,7 @@ class AvatarEngine:
         if group is not None:
             compiled, recorded = group.options.compiled, group.options.recorded
         check_memory(memory, target, compiled=compiled, recorded=recorded)
+        memory.check_vae(model, has_vae=spec.load_vae is not None)
         if group is not None and spec.weights is None and not memory.plain:
             raise QuantizationError(
                 f"model={model!r} has random weights, which a group shares as they are; leave "

@@ -33,7 +33,7 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.encoders.image import CLIP_VIT_H, load_image_encoder
 from visavis.engine.encoders.text import UMT5_XXL, encode_prompt, load_text_encoder
 from visavis.engine.model_parts import ModelParts
-from visavis.engine.placing import load_placed
+from visavis.engine.placing import load_placed, vae_format
 from visavis.engine.weight_memory import WeightMemory
 from visavis.engine.weights import CONFIG_FILE, WeightsError, read_config
 
@@ -75,7 +75,8 @@ def load_flashtalk_14b(
     sizes: EncoderSizes | None = None,
     prompt: str = PROMPT,
 ) -> ModelParts:
-    """Load the folder onto `device`; transformer and VAE in `dtype`, as the released code does.
+    """Load the folder onto `device`; transformer and VAE in `dtype`, as the released code does,
+    unless `memory` gives the VAE another format.
 
     The text encoder goes first and is dropped once the prompt is encoded, so that its 11 GB and
     the transformer's 38 GB are never held together.
@@ -92,7 +93,7 @@ def load_flashtalk_14b(
     memory.check_blocks(config.num_layers)
     (text,) = encode_prompts(folder, [prompt], device, sizes=sizes)
     dit = _transformer(config, folder, device, dtype, memory)
-    codec, front_end = load_encoders(folder, device, dtype, sizes=sizes)
+    codec, front_end = load_encoders(folder, device, vae_format(memory, dtype), sizes=sizes)
     return ModelParts(dit=dit, codec=codec, front_end=front_end, text=text[None])
 
 

@@ -30,6 +30,12 @@ def check_memory(
         check_precision(memory.quantize, device)
 
 
+def vae_format(memory: WeightMemory, dtype: torch.dtype) -> torch.dtype:
+    """What a video VAE is computed in beside a transformer in `dtype`."""
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return dtype if memory.vae_dtype is None else formats[memory.vae_dtype]
+
+
 def load_placed(
     load: Callable[[torch.device], FlashTalkDiT],
     memory: WeightMemory,

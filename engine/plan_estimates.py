@@ -109,7 +109,8 @@ class Request:
 class Memory:
     """Bytes on the process that serves, which has most: the others hold no encoders.
 
-    `host`: of its host memory, for blocks that wait there.
+    `host`: of its host memory, for blocks that wait there. `recorded`: steps and decodes are
+    replayed, each in memory of its own.
     """
 
     transformer: int
@@ -121,12 +122,15 @@ class Memory:
     decode: int
     reserve: int = RESERVE_BYTES
     host: int = 0
+    recorded: bool = False
 
     @property
     def total(self) -> int:
-        """Bytes at the worst moment: a step and a decode do not run at the same time."""
+        """Bytes at the worst moment: a step and a decode do not run at the same time, but what was
+        recorded keeps its memory."""
         fixed = self.transformer + self.vae + self.encoders + self.contexts + self.reserve
-        return fixed + max(self.audio + self.activations, self.decode)
+        parts = (self.audio + self.activations, self.decode)
+        return fixed + (sum(parts) if self.recorded else max(parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,24 +163,25 @@ class Times:
         )
 
 
-def memory_of(request: Request, shape: ChunkShape, weights: WeightMemory) -> Memory:
-    """What the process that serves holds, with weights held so."""
+def memory_of(
+    request: Request, shape: ChunkShape, weights: WeightMemory, *, recorded: bool
+) -> Memory:
+    """What the process that serves holds, with weights held so and steps recorded or not."""
     config = request.config
     transformer = offloaded_bytes(config, weights.offload)
     if weights.quantize is not None:
         transformer = quantized_bytes(config, weights.quantize)
-    recorded = (
-        2 if records(shape.world, weights) else 1
-    )  # a recording has its own copy of the caches
+    copies = 2 if recorded else 1  # a recording has its own copy of the caches
     return Memory(
         transformer=transformer,
         vae=2 * VAE_PARAMETERS,
         encoders=IMAGE_ENCODER_BYTES + SPEECH_ENCODER_BYTES,
-        contexts=(request.avatars + recorded - 1) * context_bytes(config, shape.text_tokens),
-        audio=recorded * audio_bytes(config, shape),
+        contexts=(request.avatars + copies - 1) * context_bytes(config, shape.text_tokens),
+        audio=copies * audio_bytes(config, shape),
         activations=activation_bytes(config, shape),
         decode=int(VAE_BYTES_PER_PIXEL * request.height * request.width * _tile_share(shape)),
         host=weights.offload * block_bytes(config),
+        recorded=recorded,
     )
 
 

@@ -68,7 +68,7 @@ class Option:
                 f"--ulysses-degree {self.plan.ulysses_degree}",
                 f"--ring-degree {self.plan.ring_degree}",
             ]
-        if records(self.plan.world, self.weights):
+        if self.memory.recorded:
             flags.append("--recorded")
         return tuple(flags)
 
@@ -128,7 +128,9 @@ def _option(
     request: Request, rates: CardRates, plan: SequencePlan, weights: WeightMemory
 ) -> Option:
     shape = request.shape(plan)
-    memory = memory_of(request, shape, weights)
+    memory = memory_of(request, shape, weights, recorded=records(shape.world, weights))
+    if memory.recorded and not _fits(request, memory):
+        memory = memory_of(request, shape, weights, recorded=False)
     times = times_of(request, rates, shape, weights)
     config = request.config
     worst = max(
@@ -139,7 +141,11 @@ def _option(
         weights=weights,
         memory=memory,
         times=times,
-        fits=max(memory.total, TEXT_ENCODER_BYTES + RESERVE_BYTES) <= request.vram * GIB,
+        fits=_fits(request, memory),
         realtime_factor=times.chunk * FPS / new_frames(request.chunk_frames),
         flops_ratio=worst / (shape.steps * original_step_flops(config, shape)),
     )
+
+
+def _fits(request: Request, memory: Memory) -> bool:
+    return max(memory.total, TEXT_ENCODER_BYTES + RESERVE_BYTES) <= request.vram * GIB

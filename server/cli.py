@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
-from visavis.engine.weight_memory import Precision, WeightMemory
+from visavis.engine.weight_memory import Precision, VaeFormat, WeightMemory
 from visavis.server import bench_cli, conformance_cli, group
 from visavis.server.cli_errors import fail
 from visavis.server.config import ServerConfig
@@ -50,6 +50,7 @@ def serve(
     recorded: Annotated[bool | None, Parameter(negative="")] = None,
     quantize: Precision | None = None,
     offload: int | None = None,
+    vae_dtype: VaeFormat | None = None,
     max_sessions: int | None = None,
     admin_port: Annotated[int | None, Parameter(name=["--admin-port", "--metrics-port"])] = None,
     admin_host: str | None = None,
@@ -90,14 +91,17 @@ def serve(
     ring_degree
         In a group: groups of them that divide the tokens. [default: the rest]
     compiled
-        Compile the transformer's blocks.
+        Compile the transformer's blocks, and the video VAE's norms.
     recorded
-        Replay denoising steps as CUDA graphs; pays on four and more GPUs.
+        Replay denoising steps, and the video VAE's, as CUDA graphs; pays on four and more GPUs.
     quantize
         Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic; approximate.
         [default: as they are]
     offload
         So many blocks wait in host memory and visit the GPU in turn. [default: 0]
+    vae_dtype
+        Number format of the 14B model's video VAE: float32 is exact, bfloat16 faster where there
+        are units for it. [default: as the transformer's]
     max_sessions
         Sessions at a time. [default: measured at start-up]
     admin_port
@@ -137,6 +141,7 @@ def serve(
         recorded=recorded,
         quantize=quantize,
         offload=offload,
+        vae_dtype=vae_dtype,
         max_sessions=max_sessions,
         admin_port=admin_port,
         admin_host=admin_host,
@@ -189,6 +194,7 @@ def render(
     num_steps: int | None = None,
     quantize: Precision | None = None,
     offload: int = 0,
+    vae_dtype: VaeFormat | None = None,
     seed: int = 0,
     size: int | None = None,
     watermark: str = "",
@@ -218,6 +224,9 @@ def render(
         [default: as they are]
     offload
         So many blocks wait in host memory and visit the GPU in turn. [default: 0]
+    vae_dtype
+        Number format of the 14B model's video VAE: float32 is exact, bfloat16 faster where there
+        are units for it. [default: as the transformer's]
     seed
         Random seed; the same seed gives the same video.
     size
@@ -237,7 +246,7 @@ def render(
             device=device,
             num_threads=num_threads,
             num_steps=num_steps,
-            memory=WeightMemory(quantize=quantize, offload=offload),
+            memory=WeightMemory(quantize=quantize, offload=offload, vae_dtype=vae_dtype),
             seed=seed,
             frame_size=None if size is None else (size, size),
             watermark=watermark,

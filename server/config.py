@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from visavis.engine.weight_memory import Precision, WeightMemory
+from visavis.engine.weight_memory import Precision, VaeFormat, WeightMemory
 from visavis.server.api_keys import ApiKey, KeyRing, parse_keys, read_keys
 from visavis.server.events import Degradation
 from visavis.server.quality import DegradePolicy
@@ -66,6 +66,7 @@ class ServerConfig(BaseSettings):
     recorded: bool = False
     quantize: Precision | None = None
     offload: int = 0
+    vae_dtype: VaeFormat | None = None
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     web_dir: Path = _REPOSITORY / "clients" / "web" / "dist"
@@ -161,8 +162,8 @@ class ServerConfig(BaseSettings):
 
     @cached_property
     def memory(self) -> WeightMemory:
-        """How the transformer's weights are held."""
-        return WeightMemory(quantize=self.quantize, offload=self.offload)
+        """How the model's weights are held."""
+        return WeightMemory(quantize=self.quantize, offload=self.offload, vae_dtype=self.vae_dtype)
 
     @model_validator(mode="after")
     def _check_memory(self) -> Self:

@@ -43,6 +43,7 @@ from visavis.engine.parallel.side_channel import Lookout, Phase, Tether
 from visavis.engine.parallel.spawning import FollowerProcesses, Summons
 from visavis.engine.parallel.watchdog import StepWatch
 from visavis.engine.parallel.watched_copies import WatchedCopies
+from visavis.engine.placing import vae_format
 from visavis.engine.registry import model_spec
 from visavis.engine.runtime import choose_device
 from visavis.engine.weight_memory import WeightMemory
@@ -293,7 +294,8 @@ class WorkerGroup:
         logger.info("follower %d has %s on %s", self.launch.rank, assignment.model, self.device)
         vae = None
         if spec.load_vae is not None:
-            vae = spec.load_vae(assignment.folder, self.device, assignment.dtype)
+            dtype = vae_format(assignment.options.memory, assignment.dtype)
+            vae = spec.load_vae(assignment.folder, self.device, dtype)
             speed_up_vae(vae[0], compiled=assignment.options.compiled)
         if self._tether is not None:
             self._tether.reached("loaded")

@@ -123,7 +123,7 @@ def _cells(option: Option) -> dict[str, str]:
         "  avatars' contexts": memory.contexts,
         "  a chunk's audio": memory.audio,
         "  activations": memory.activations,
-        "  or: VAE decode": memory.decode,
+        "  VAE decode": memory.decode,
         "  reserve": memory.reserve,
         "host memory, GiB": memory.host,
     }

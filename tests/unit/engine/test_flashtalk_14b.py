@@ -18,14 +18,20 @@ from visavis.engine import flashtalk_14b, registry
 from visavis.engine.audio.front_end import MelFrontEnd
 from visavis.engine.audio.window import audio_windows
 from visavis.engine.avatar_engine import AvatarEngine
+from visavis.engine.codec.wan import WanCodec
 from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.engine.flashtalk_14b import EncoderSizes, check_layout, load_flashtalk_14b
+from visavis.engine.flashtalk_14b import (
+    EncoderSizes,
+    check_layout,
+    load_flashtalk_14b,
+    load_vae,
+)
 from visavis.engine.model_parts import ModelParts
 from visavis.engine.pipeline import FlashTalkPipeline
 from visavis.engine.registry import ModelSpec
 from visavis.engine.tensor_files import CheckpointError
-from visavis.engine.weight_memory import OffloadError, WeightMemory
+from visavis.engine.weight_memory import OffloadError, VaeFormat, WeightMemory
 from visavis.engine.weights import WeightsError
 
 CPU = torch.device("cpu")
@@ -140,6 +146,21 @@ def test_too_many_blocks_to_offload_are_refused_before_weights_are_read(
     monkeypatch.setattr(flashtalk_14b, "load_text_encoder", None)  # would fail if it were called
     with pytest.raises(OffloadError, match=r"offload=99: the model has \d+ blocks"):
         load_flashtalk_14b(folder, CPU, torch.float32, sizes=sizes, memory=WeightMemory(offload=99))
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "bfloat16"), ("float32", "float32")])
+def test_the_vae_may_have_another_format_than_the_transformer(
+    folder: Path, sizes: EncoderSizes, asked: VaeFormat | None, found: str
+) -> None:
+    memory = WeightMemory(vae_dtype=asked)
+    loaded = load_flashtalk_14b(folder, CPU, torch.bfloat16, sizes=sizes, memory=memory)
+    assert isinstance(loaded.codec, WanCodec)
+    assert loaded.codec.vae.dtype == getattr(torch, found)
+    assert loaded.dit.head.projection.weight.dtype == torch.bfloat16
+    if asked == "float32":  # read as stored, not rounded on the way
+        exact = load_vae(folder, CPU, torch.float32, sizes=sizes)[0].network.state_dict()
+        for name, tensor in loaded.codec.vae.network.state_dict().items():
+            assert torch.equal(tensor, exact[name]), name
 
 
 def test_a_model_with_a_text_branch_wants_a_prompt() -> None:

@@ -149,8 +149,26 @@ def test_measured_rates_are_read_and_checked(tmp_path: Path) -> None:
 def test_memory_is_a_sum_of_its_parts() -> None:
     memory = options(Request(gpus=4, vram=80), H100)[0].memory
     assert memory.reserve > GIB
-    whole = sum(asdict(replace(memory, host=0)).values())
-    assert whole - min(memory.audio + memory.activations, memory.decode) == memory.total
+    whole = sum(asdict(replace(memory, host=0, recorded=False)).values())
+    assert memory.recorded  # as from four GPUs: neither a step nor a decode gives its memory back
+    assert memory.total == whole
+    alone = options(Request(gpus=1, vram=80), H100)[0].memory
+    assert not alone.recorded
+    whole = sum(asdict(replace(alone, host=0)).values())
+    assert alone.total == whole - min(alone.audio + alone.activations, alone.decode)
+
+
+def test_steps_are_recorded_only_where_there_is_room_for_it() -> None:
+    def int8(vram: float) -> Option:
+        found = options(Request(gpus=8, vram=vram), H100)
+        return next(o for o in best_of_each(found) if o.weights.quantize == "int8")
+
+    roomy = int8(80)
+    assert "--recorded" in roomy.flags
+    narrow = int8(roomy.memory.total / GIB - 0.5)
+    assert narrow.fits
+    assert "--recorded" not in narrow.flags
+    assert not int8(narrow.memory.total / GIB - 0.5).fits
 
 
 def test_offloading_is_exact_and_takes_as_little_as_will_do() -> None:

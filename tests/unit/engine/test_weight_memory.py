@@ -15,7 +15,12 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.offload import DirectTransport
 from visavis.engine.placing import load_placed
 from visavis.engine.quantize import weight_bytes
-from visavis.engine.weight_memory import OffloadError, QuantizationError, WeightMemory
+from visavis.engine.weight_memory import (
+    OffloadError,
+    QuantizationError,
+    VaeFormatError,
+    WeightMemory,
+)
 
 CPU = torch.device("cpu")
 
@@ -86,6 +91,11 @@ def test_a_quantised_transformer_is_smaller_and_near() -> None:
         ({"quantize": "int3"}, QuantizationError, "quantize='int3' is unknown; choose one of int8"),
         ({"offload": -1}, OffloadError, "offload=-1: a number of blocks"),
         ({"offload": 2, "quantize": "int8"}, OffloadError, "leave one of the two out"),
+        (
+            {"vae_dtype": "float16"},
+            VaeFormatError,
+            "vae_dtype='float16': must be one of float32, b",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from visavis.cli import build_app
+from visavis.engine.weight_memory import WeightMemory
 from visavis.server.cli import make_config
 
 
@@ -51,6 +52,7 @@ def test_a_wrong_setting_is_named_with_its_way_out(
         ({"offload": 4}, "offload=4 with device=cpu: the weights are in host memory already"),
         ({"offload": 4, "quantize": "int8", "device": "cuda"}, "offload=4 with quantize=int8"),
         ({"quantize": "int3"}, "VISAVIS_QUANTIZE"),
+        ({"vae_dtype": "float8"}, "VISAVIS_VAE_DTYPE"),
     ],
 )
 def test_weights_that_cannot_be_held_so_are_refused_at_once(
@@ -60,6 +62,12 @@ def test_weights_that_cannot_be_held_so_are_refused_at_once(
         make_config(**flags)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_how_weights_are_held_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_VAE_DTYPE", "float32")
+    assert make_config(quantize=None).memory == WeightMemory(vae_dtype="float32")
+    assert make_config(vae_dtype="bfloat16").memory.vae_dtype == "bfloat16"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
