@@ -40,6 +40,11 @@ class Deadlines:
         self._active_s = now_s
         self._warned_idle = False
 
+    def resumed(self, now_s: float) -> None:
+        """The client came back, and may never have heard what was announced before."""
+        self.active(now_s)
+        self._warned_end_s = None
+
     def bound(self, end_s: float, error: ProtocolError) -> None:
         """The session ends with `error` at `end_s`, unless that is told anew, or before."""
         self._bound = (end_s, error)
@@ -56,14 +61,14 @@ class Deadlines:
             return None, server_draining()
         end_s, error = self._end
         if now_s >= end_s:
-            told = self._warned_end_s is not None
-            return None if told else _expiring("max_duration", 0.0), error
+            return _expiring("max_duration", 0.0) if self._is_news(end_s) else None, error
         idle_end_s = self._active_s + self._config.idle_timeout_s
         if now_s >= idle_end_s:
             limit = self._config.idle_timeout_s
-            return None, ProtocolError(
+            error = ProtocolError(
                 ErrorCode.IDLE_TIMEOUT, f"nothing was sent for {limit:g} s; open a new session"
             )
+            return None if self._warned_idle else _expiring("idle", 0.0), error
         return self._warning(now_s, idle_end_s), None
 
     @property
@@ -76,11 +81,15 @@ class Deadlines:
         own = (self._end_s, error)
         return own if self._bound is None else min(own, self._bound, key=lambda end: end[0])
 
+    def _is_news(self, end_s: float) -> bool:
+        return self._warned_end_s is None or end_s < self._warned_end_s - SOONER_S
+
     def _warning(self, now_s: float, idle_end_s: float) -> SessionExpiring | None:
         end_s, _ = self._end
         early_s = min(WARN_S, self._config.max_session_s / 5) if end_s == self._end_s else WARN_S
-        sooner = self._warned_end_s is None or end_s < self._warned_end_s - SOONER_S
-        if sooner and end_s - now_s <= early_s:
+        if end_s - now_s > early_s:
+            self._warned_end_s = None  # what was told of has gone away
+        elif self._is_news(end_s):
             self._warned_end_s = end_s
             return _expiring("max_duration", end_s - now_s)
         idle_left_s = idle_end_s - now_s

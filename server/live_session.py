@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 import structlog
@@ -62,6 +62,7 @@ class LiveSession:
         self.id = f"sess_{uuid.uuid4().hex[:20]}"
         self.out = Outbound(socket, config, metrics, admission, on_slow=self.fail)
         self.connection: Connection | None = None
+        self.opening = False
         self.caller = caller
         self.max_session_s = config.max_session_s
         if caller is not None and caller.max_session_s is not None:
@@ -90,6 +91,16 @@ class LiveSession:
         self._ended = False
 
     # Configuration
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """While its place and its avatar are waited for, nothing is expected of the client."""
+        self.opening = True
+        try:
+            yield
+        finally:
+            self.opening = False
+            self.deadlines.active(time.monotonic())
 
     async def open(self, setup: SessionSetup) -> ev.SessionUpdated:
         """Take a place, prepare the avatar, and begin to produce.
@@ -274,8 +285,12 @@ class LiveSession:
         if self.can_depart:
             self.depart()
         else:
-            task = asyncio.create_task(self.end("server_draining"))
-            self._stack.callback(task.cancel)
+            self._end_soon("server_draining")
+
+    def _end_soon(self, reason: str) -> None:
+        """For a session without a socket, at whose end it would come to its own."""
+        task = asyncio.create_task(self.end(reason))
+        self._stack.callback(task.cancel)
 
     @property
     def can_depart(self) -> bool:
@@ -303,6 +318,8 @@ class LiveSession:
             status: ev.ResponseStatus = "failed" if engine else "cancelled"
             self.out.post(*self.conversation.close(status, error.code))
         self.out.close_with(error)
+        if self._desk.waits(self):
+            self._end_soon(error.code)
 
     def leave(self, *, drain: bool) -> None:
         """The client's session.close."""
@@ -320,7 +337,7 @@ class LiveSession:
         """Called by the writer a few times a second: limits, announced first."""
         conversation = self.conversation
         open_responses = conversation is not None and conversation.has_open_responses
-        if open_responses:
+        if open_responses or self.opening:
             self.deadlines.active(now_s)
         self._ask_lease(now_s)
         warning, end = self.deadlines.due(now_s, busy=open_responses)

@@ -70,7 +70,7 @@ async def resume(live: LiveSession, request: ev.SessionResume, socket: WebSocket
     if request.event_id is not None:
         resumed.source_event_id = request.event_id
     media.restart(first_us // FRAME_US, time.monotonic(), recoder)
-    live.deadlines.active(time.monotonic())
+    live.deadlines.resumed(time.monotonic())
     live.out.rebind(socket, resumed, missed, had=had)
     live.wake()
 

@@ -81,7 +81,6 @@ class RealtimeSession:
             lease=lease,
         )
         self._inbox = Inbox()
-        self._opening = False
         self._configure_by_s = self._handshake_end_s()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._close_code = 1006
@@ -117,7 +116,7 @@ class RealtimeSession:
         self._tasks = (reading, handling, sending)
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and not self._opening:
+            if reading.done() and not self._live.opening:
                 # What came before the close is still worth something.
                 await self._inbox.close()
                 await asyncio.wait((handling,), timeout=1.0)
@@ -219,7 +218,7 @@ class RealtimeSession:
                 self._close_code = message.get("code") or 1006
                 return
             self._metrics.ws_bytes.labels(dir="in").inc(message_size(message))
-            if self._opening and self._answer_while_opening(message):
+            if self._live.opening and self._answer_while_opening(message):
                 continue
             await self._inbox.put(message)
 
@@ -345,11 +344,11 @@ class RealtimeSession:
             self._reply([self._live.change(settings)], event)
             return
         setup = first_setup(settings, self._host.output_offer, self._host.features)
-        self._opening = True
         try:
-            self._reply([await self._live.open(setup)], event)
+            with self._live.preparing():
+                updated = await self._live.open(setup)
+            self._reply([updated], event)
         finally:
-            self._opening = False
             self._configure_by_s = self._handshake_end_s()
 
     async def _on_resume(self, event: ev.SessionResume) -> None:
@@ -381,10 +380,10 @@ class RealtimeSession:
 
     async def _take_over(self, bundle: Bundle, event: ev.SessionResume) -> None:
         """Go on with a session that another replica left."""
-        self._opening = True
         try:
-            await arrive(self._live, bundle)
-            await resume(self._live, event, self._socket)
+            with self._live.preparing():
+                await arrive(self._live, bundle)
+                await resume(self._live, event, self._socket)
         except BaseException as error:
             # Another try, here or elsewhere, may do better.
             if self._desk.handover is not None:
@@ -394,7 +393,5 @@ class RealtimeSession:
             error.event_id = event.event_id
             self._live.fail(error)
             return
-        finally:
-            self._opening = False
         structlog.contextvars.bind_contextvars(session_id=self._live.id)
         log.info("session taken over from another replica")
