@@ -8,6 +8,7 @@ from fastapi.responses import PlainTextResponse, Response
 from visavis.server.components import Server
 from visavis.server.health import health_routes
 from visavis.server.http_errors import REFUSALS, BodyLimit, install_error_handlers
+from visavis.server.key_asked import KEY_ASKED
 from visavis.server.session_list import SessionList, end_session, list_sessions
 
 
@@ -20,13 +21,13 @@ def admin_routes(server: Server) -> APIRouter:
         """The Prometheus text format; no key is needed, so keep the port inside."""
         return Response(server.metrics.render(), media_type="text/plain; version=0.0.4")
 
-    @router.get("/v1/realtime/sessions")
+    @router.get("/v1/realtime/sessions", dependencies=KEY_ASKED)
     async def sessions(request: Request) -> SessionList:
         """The live sessions."""
         server.caller(request, "admin")
         return {"object": "list", "data": list_sessions(server.desk)}
 
-    @router.delete("/v1/realtime/sessions/{session_id}", status_code=204)
+    @router.delete("/v1/realtime/sessions/{session_id}", status_code=204, dependencies=KEY_ASKED)
     async def end(request: Request, session_id: str) -> None:
         """End a session with `session_ended` and close code 4403."""
         server.caller(request, "admin")

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
@@ -61,15 +60,13 @@ def create_app(config: ServerConfig, *, load: EngineLoader = load_engine) -> Fas
     app.state.server = server
     install_error_handlers(app)
     _add_middleware(app, config)
-    # Says so in the OpenAPI document; the routes themselves ask who calls.
-    bearer = [Depends(HTTPBearer(auto_error=False, description="An API key"))]
     app.include_router(health_routes(server))
-    app.include_router(model_routes(server), dependencies=bearer)
-    app.include_router(avatar_routes(server), dependencies=bearer)
+    app.include_router(model_routes(server))
+    app.include_router(avatar_routes(server))
     app.include_router(realtime_routes(server))
-    app.include_router(video_routes(server), dependencies=bearer)
+    app.include_router(video_routes(server))
     if server.admin_on_main_port:
-        app.include_router(admin_routes(server), dependencies=bearer)
+        app.include_router(admin_routes(server))
     _add_page(app, config)
     return app
 

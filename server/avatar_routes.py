@@ -13,6 +13,7 @@ from visavis.server.avatars import StoredAvatar
 from visavis.server.components import Server
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.forms import form_schema, read_form
+from visavis.server.key_asked import KEY_ASKED
 
 _UPLOAD = form_schema(
     "file",
@@ -44,7 +45,7 @@ class AvatarList(TypedDict):
 
 def avatar_routes(server: Server) -> APIRouter:
     """/v1/avatars. A caller sees built-in avatars, its own uploads and those that nobody owns."""
-    router = APIRouter(tags=["avatars"])
+    router = APIRouter(tags=["avatars"], dependencies=KEY_ASKED)
 
     @router.get("/v1/avatars")
     async def list_avatars(request: Request) -> AvatarList:
@@ -86,7 +87,11 @@ def avatar_routes(server: Server) -> APIRouter:
         caller = server.caller(request)
         return avatar_json(await asyncio.to_thread(server.store.get, avatar_id, caller))
 
-    @router.get("/v1/avatars/{avatar_id}/image", response_class=FileResponse)
+    @router.get(
+        "/v1/avatars/{avatar_id}/image",
+        response_class=FileResponse,
+        openapi_extra={"security": [{}]},  # or none
+    )
     async def get_image(request: Request, avatar_id: str) -> FileResponse:
         """The portrait. Built-in ones are public: an <img> cannot send a key."""
         avatar = await asyncio.to_thread(server.store.get, avatar_id)

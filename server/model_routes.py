@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from visavis.server.components import Server
 from visavis.server.conversation import FPS
+from visavis.server.key_asked import KEY_ASKED
 from visavis.server.model_host import HostState
 from visavis.server.schema.asyncapi import asyncapi_document
 
@@ -53,7 +54,7 @@ def model_routes(server: Server) -> APIRouter:
         """The socket's events, errors and binary messages."""
         return document
 
-    @router.get("/v1/models")
+    @router.get("/v1/models", dependencies=KEY_ASKED)
     async def models(request: Request) -> ModelList:
         """What is loaded."""
         server.caller(request)

@@ -17,6 +17,7 @@ from visavis.server.avatars import check_avatar_id
 from visavis.server.components import Server
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.http_errors import protocol_error_response
+from visavis.server.key_asked import KEY_ASKED
 from visavis.server.metrics import Stopwatch
 from visavis.server.outbound import Outbound
 from visavis.server.principal import Principal
@@ -47,7 +48,6 @@ class SecretJson(TypedDict):
 
 
 _SECRET_ROUTE = {
-    "security": [{"HTTPBearer": []}],
     "requestBody": {
         "required": False,
         "content": {
@@ -66,7 +66,7 @@ def realtime_routes(server: Server) -> APIRouter:
     """The socket /v1/realtime/avatar and POST /v1/realtime/client_secrets."""
     router = APIRouter(tags=["realtime"])
 
-    @router.post("/v1/realtime/client_secrets", openapi_extra=_SECRET_ROUTE)
+    @router.post("/v1/realtime/client_secrets", openapi_extra=_SECRET_ROUTE, dependencies=KEY_ASKED)
     async def client_secret(request: Request) -> SecretJson:
         """A short-lived token for one viewer; it opens sessions and does nothing else."""
         caller = server.caller(request, "realtime")

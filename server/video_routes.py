@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from visavis.server.components import Server
 from visavis.server.forms import form_schema, read_form
+from visavis.server.key_asked import KEY_ASKED
 from visavis.server.principal import Principal
 from visavis.server.video_job import Status, VideoJob
 
@@ -56,7 +57,7 @@ class VideoList(TypedDict):
 
 def video_routes(server: Server) -> APIRouter:
     """/v1/videos: for keys with the scope `videos`. A caller sees its own."""
-    router = APIRouter(tags=["videos"])
+    router = APIRouter(tags=["videos"], dependencies=KEY_ASKED)
 
     def caller_of(request: Request) -> Principal:
         return server.caller(request, "videos")
