@@ -30,7 +30,7 @@ typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 #define ROWS 8   /* tiles in one turn of the product */
 #define TILES 64 /* tiles of a block */
 /* Channels summed on their own: short sums lose less to rounding than one long. */
-#define TERMS 16
+#define TERMS 32
 /* Slots a power of two apart would all fall into the same lines of the cache. */
 #define APART LANES
 
