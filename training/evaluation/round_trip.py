@@ -15,13 +15,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.codec.composition import compose
+from visavis.engine.codec.composition import compose, source_positions
 from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import FRAME_SIZE
 from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION, MotionReference
 from visavis.training.codec_data import Puppet
+from visavis.training.control_probe import FACE, ControlProbe
 from visavis.training.evaluation.statistics import mean_psnr, pearson
-from visavis.training.landmarks import IndependentLandmarker, eye_opening, mouth_opening
+from visavis.training.landmarks import (
+    IndependentLandmarker,
+    Landmarks,
+    eye_opening,
+    mouth_opening,
+)
 from visavis.training.puppets.controls import INDEX, lip_gap
 
 FACE_MAPS = (2, 7, 8)  # layout latents of the mouth and both eyes
@@ -49,18 +55,24 @@ def round_trip(
 ) -> RoundTrip:
     """Encode the puppet's frames [N], draw them again, and compare.
 
-    `psnr_outside_db` leaves out mouth and eyes; `psnr_cavity_db` is over the pixels of the opened
+    `psnr_outside_db` leaves out mouth and eyes, and where the head has moved in from beyond the
+    picture: nobody knows what was there, and puppets smear the border where `Canvas` mirrors it
+    (`psnr_outside_border_db` is with it). `psnr_cavity_db` is over the pixels of the opened
     mouth's cavity alone, all frames together; both of what is shown, but for the background, which
     moves with the codes as the puppet's does: where it is kept still it gives
     `psnr_outside_still_db`. `..._painter_db` is of what the painter makes.
-    `autoencoder_aperture_r` and `autoencoder_eyelid_r` correlate detected openings with the true
-    gap and the true lids; `autoencoder_code_error_px` is the mean error of the codes' units.
+
+    `autoencoder_aperture_r` and `autoencoder_eyelid_r` correlate openings that a detector finds
+    with the true gap and the true lids. `..._r_truth` is what the puppet's own frames score, the
+    most that the detector can tell; `..._r_paired` correlates what it finds in the drawn frames
+    and in the puppet's. `autoencoder_lid_code_r` needs no detector: both lids as the found
+    codes have them. `autoencoder_code_error_px` is the mean error of the codes' units.
     """
     codes = torch.from_numpy(puppet.basis.codes(controls))
     reference = codec.resized(puppet.reference, (FRAME_SIZE, FRAME_SIZE))
     moving = copy.copy(codec)
     moving.reencode = True
-    truth, shown, still, painted, found, gaps = [], [], [], [], [], []
+    truth, shown, still, painted, found, gaps, known = [], [], [], [], [], [], []
     for part in torch.split(codes, BATCH):
         frames = quantise(puppet.render(part))
         code = codec.encode(frames, reference)
@@ -70,21 +82,26 @@ def round_trip(
         still.append(_drawn(codec, code, reference))
         painted.append(quantise(codec.render(code, reference)))
         gaps.append(_cavity(puppet, part))
+        known.append(_in_picture(puppet, part))
     true_frames, cavity = torch.cat(truth), torch.cat(gaps)
     face = F.interpolate(reference.layout[:, list(FACE_MAPS)], size=true_frames.shape[2:])
     outside = (face.amax(dim=1, keepdim=True) < FACE_THRESHOLD).float()
+    inside = outside * torch.cat(known)
     pictures = to_pictures(torch.cat(still))
-    points = landmarker.detect(pictures)
+    read = torch.cat(found)
     scalars = {
-        "autoencoder_aperture_r": pearson(mouth_opening(points), lip_gap(controls)),
-        "autoencoder_eyelid_r": -pearson(eye_opening(points), controls[:, LIDS].mean(axis=1)),
-        "autoencoder_code_error_px": float((torch.cat(found) - codes).abs().mean()),
+        **_detected(
+            landmarker.detect(pictures), landmarker.detect(to_pictures(true_frames)), controls
+        ),
+        "autoencoder_lid_code_r": _lid_code_r(puppet, read, controls),
+        "autoencoder_code_error_px": float((read - codes).abs().mean()),
     }
     for name, parts in (("", shown), ("_painter", painted)):
         rebuilt = torch.cat(parts)
-        scalars[f"psnr_outside{name}_db"] = mean_psnr(rebuilt, true_frames, outside)
+        scalars[f"psnr_outside{name}_db"] = mean_psnr(rebuilt, true_frames, inside)
         if cavity.any():
             scalars[f"psnr_cavity{name}_db"] = mean_psnr(rebuilt, true_frames, cavity)
+    scalars["psnr_outside_border_db"] = mean_psnr(torch.cat(shown), true_frames, outside)
     scalars["psnr_outside_still_db"] = mean_psnr(torch.cat(still), true_frames, outside)
     return RoundTrip(
         name=puppet.name, scalars=scalars, truth=to_pictures(true_frames), rebuilt=pictures
@@ -94,6 +111,36 @@ def round_trip(
 def _drawn(codec: MotionCodec, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
     """Frames [N, 3, H, W] in 0..1 as they are shown."""
     return codec.draw(codes_N6hw, reference).permute(0, 3, 1, 2).float() / 255
+
+
+def _detected(drawn: Landmarks, true: Landmarks, controls: NDArray[np.float32]) -> dict[str, float]:
+    """Openings in drawn and in true frames, against the controls and against each other."""
+    scalars = {}
+    for name, opening, wanted in (
+        ("aperture", mouth_opening, lip_gap(controls)),
+        ("eyelid", eye_opening, -controls[:, LIDS].mean(axis=1)),
+    ):
+        found, detectable = opening(drawn), opening(true)
+        scalars[f"autoencoder_{name}_r"] = pearson(found, wanted)
+        scalars[f"autoencoder_{name}_r_truth"] = pearson(detectable, wanted)
+        scalars[f"autoencoder_{name}_r_paired"] = pearson(found, detectable)
+    return scalars
+
+
+def _lid_code_r(puppet: Puppet, codes_N6hw: Tensor, controls: NDArray[np.float32]) -> float:
+    """Correlation of both lids, as codes have them, with what they were made from."""
+    basis, rest = (torch.from_numpy(part)[None] for part in (puppet.basis.basis, puppet.basis.rest))
+    face = ControlProbe.from_basis(basis).read((codes_N6hw - rest)[None]).face[0].numpy()
+    columns = [FACE.index("blink_l"), FACE.index("blink_r")]
+    return pearson(face[:, columns].ravel(), controls[:, LIDS].ravel())
+
+
+def _in_picture(puppet: Puppet, codes: Tensor) -> Tensor:
+    """1 where both layers come from inside the portrait's picture [N, 1, H, W], else 0."""
+    sources = source_positions(codes, puppet.reference.seams.expand(len(codes), -1, -1, -1))
+    places = torch.cat([sources.upper, sources.lower], dim=1)
+    within = (places >= -0.5) & (places <= FRAME_SIZE - 0.5)
+    return within.all(dim=1, keepdim=True).float()
 
 
 def _cavity(puppet: Puppet, codes: Tensor) -> Tensor:
