@@ -59,14 +59,17 @@ class WanVAE:
         self.side = SideStream(self.device)
         self.encode_step: VideoStep = network.encoder
         self.decode_step: VideoStep = network.decoder
+        self._capture: Capture = capture_cuda_graph
 
-    def record(self, capture: Capture = capture_cuda_graph) -> None:
+    def record(self, capture: Capture | None = None) -> None:
         """Replay the work of each latent from now on; what was recorded before is forgotten.
 
         Call it once the network has its weights, and again when its process group is another.
+        `capture`: other than a CUDA graph in tests; None: as before.
         """
-        self.encode_step = RecordedSteps(self.network.encoder, self.device, capture)
-        self.decode_step = RecordedSteps(self.network.decoder, self.device, capture)
+        self._capture = capture or self._capture
+        self.encode_step = RecordedSteps(self.network.encoder, self.device, self._capture)
+        self.decode_step = RecordedSteps(self.network.decoder, self.device, self._capture)
 
     @property
     def recorded(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from dit_counting import meta_model, meta_step, run_step
+from graph_stand_ins import repeat
 from host_waits import NoReads, NoWaits
 from tiny_model import tiny_pipeline, tiny_session
 
@@ -50,12 +51,15 @@ def test_data_from_the_host_is_seen() -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_decoding_colours_and_the_hand_over_wait_for_nothing(device: str) -> None:
+def test_decoding_colours_and_the_hand_over_wait_for_nothing(device: str, recorded: bool) -> None:
     """From denoised latents to bytes and to the next motion latents; on meta, values do not
     exist at all, not even for copies to the host."""
     torch.manual_seed(0)
     vae = WanVAE(WanNetwork(WanConfig(base_dim=4, num_res_blocks=1)).to(device))
+    if recorded:
+        vae.record(repeat)
     codec = WanCodec(vae, None, (32, 16), decodes_early=True)
     picture = torch.rand(3, 32, 16, device=device) * 2 - 1
     reference = WanReference(picture, ColorMatcher(picture), None)

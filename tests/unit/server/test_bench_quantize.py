@@ -65,6 +65,22 @@ def test_a_session_against_itself_and_against_rounded_weights() -> None:
     assert rounded.mouth == exact.mouth
 
 
+@pytest.mark.slow
+def test_what_rounding_costs_is_seen_in_every_mode_of_a_cpu() -> None:
+    pytest.importorskip("torchao", reason="the extra gpu is not installed")
+    modes = ["int8", "fp8", "int8-dynamic", "bfloat16"]
+    exact, *rounded = measure_quality(
+        "embedded", None, "cpu", schematic_portrait(), 1, modes, frames=1
+    )
+    assert [quality.precision for quality in rounded] == modes
+    for quality in rounded:
+        assert quality.weight_megabytes < 0.6 * exact.weight_megabytes, quality
+        assert 25 < quality.psnr_db < 99, quality
+        assert quality.last_motion_px is not None
+        assert 0 < quality.last_motion_px < 0.5, quality
+    assert rounded[0].psnr_db > rounded[1].psnr_db  # three bits of mantissa are fewer than seven
+
+
 def test_bad_requests_are_refused_before_the_work() -> None:
     portrait = schematic_portrait()
     with pytest.raises(ValueError, match="chunks=0: must be at least 1"):
