@@ -5,7 +5,8 @@
 Kernel correctness against float32 references, their speed against every backend of PyTorch, one
 block and the VAE of the 14B model at full size with random weights (plain, compiled, as CUDA
 graphs, in eight bits), the rates that `visavis plan --rates` takes, what follows for 1, 2, 4 and 8
-GPUs, and the embedded model's frames a second and sessions. Needs PyTorch for CUDA and Triton;
+GPUs, whole chunks of its pipeline with few blocks, whose pictures may not depend on how it is run,
+and the embedded model's frames a second and sessions. Needs PyTorch for CUDA and Triton;
 each section says what else it wants, and one that fails does not end the others.
 
 Writes into a folder, after every section: `report.md` with the command and the device, and

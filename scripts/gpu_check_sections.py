@@ -50,6 +50,7 @@ SECTIONS = (
     Section("options", "kernels", "gpu_check_kernels", "option_speed", 1.0),
     Section("rows", "kernels", "gpu_check_kernels", "row_speed", 0.5),
     Section("quantized", "14b", "gpu_check_blocks", "quantized_blocks", 2.0),
+    Section("chunk", "embedded", "gpu_check_chunk", "chunk", 2.0),
     Section("embedded", "embedded", "gpu_check_embedded", "embedded", 2.0),
 )
 NAMES = tuple(dict.fromkeys([*(s.group for s in SECTIONS), *(s.name for s in SECTIONS)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import gpu_check  # noqa: E402
 import gpu_check_blocks  # noqa: E402
+import gpu_check_chunk  # noqa: E402
 import gpu_check_kernels  # noqa: E402
 import gpu_check_projection  # noqa: E402
 import gpu_check_rates  # noqa: E402
@@ -298,6 +300,34 @@ def test_the_vae_is_timed_plain_and_recorded_and_compared() -> None:
     )
     assert report.failures == []
     assert gpu_check_projection.vae_seconds(report.figures) is not None
+
+
+def test_every_way_to_run_the_pipeline_shows_the_same_pictures() -> None:
+    report = Report()
+    with torch.inference_mode():
+        gpu_check_chunk.chunk(report, context())
+    assert report.failures == []
+    for way in gpu_check_chunk.WAYS:
+        (row,) = (line for line in report.lines if line.startswith(f"| {way.name} |"))
+        assert row.endswith(("| 0 | 0.000 |", "| 1 | 0.000 |")), row
+    assert any(line.startswith("- A step of 4 blocks: ") for line in report.lines)
+
+
+def test_pictures_of_another_memory_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in one latent of the recorded VAE's replays, as a race would leave it."""
+    kept = gpu_check_chunk.repeated
+
+    def wrong(call: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        replay, result = kept(call)
+        return lambda: (replay(), result.add_(0.1 * torch.randn_like(result)))[0], result
+
+    monkeypatch.setattr(gpu_check_chunk, "repeated", wrong)
+    monkeypatch.setattr(gpu_check_chunk, "WAYS", gpu_check_chunk.WAYS[2:3])
+    report = Report()
+    with torch.inference_mode():
+        gpu_check_chunk.chunk(report, context())
+    (failure,) = report.failures
+    assert failure.startswith("recorded, motion latents beforehand: pictures differ by")
 
 
 @pytest.mark.parametrize("distance", [0.3, float("nan")])
