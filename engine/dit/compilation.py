@@ -17,7 +17,7 @@ from visavis.engine.dit.step_graph import StepGraphs
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-# Three lengths of chunks, four batches, and the last block another one: 24 shapes of one code,
+# Four lengths of chunks, four batches, and the last block another one: 32 shapes of one code,
 # where torch gives up after eight (with an error, as breaks are not allowed).
 SHAPES_OF_ONE_CODE = 64
 

@@ -11,9 +11,11 @@ from graph_stand_ins import repeat
 from host_waits import NoReads
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from visavis.engine.codec.wan_conv import CausalFilter
+from visavis.engine.codec.wan_layers import DoublingFilter
 from visavis.engine.codec.wan_network import WanConfig, WanNetwork
 from visavis.engine.codec.wan_stream import VideoStream
 from visavis.engine.codec.wan_vae import WanVAE
@@ -82,6 +84,42 @@ def test_shared_equals_single(world: int, cases: list[PictureGrid]) -> None:
         assert max(found["encode"]) <= LIMIT
         assert min(found["sent"]) > 0
         assert all(found["recorded"])
+
+
+def messages(rank: int, grid: PictureGrid) -> dict[str, int]:
+    """What a decode sends of the tile's borders, and what its convolutions would need, in bfloat16,
+    which takes a GPU's way."""
+    vae = HaloVAE(WanVAE(small_vae().network.bfloat16()), grid)
+    found = {"convolutions": 0, "needed": 0, "gathers": 0}
+
+    def seen(layer: nn.Module, given: tuple[Any, ...]) -> None:
+        count, height, width, channels = given[0].shape
+        found["convolutions"] += 1
+        found["needed"] += count * channels * 2 * (height + width + 1)
+
+    gather = vae.tile.gather
+
+    def counted(tokens: Tensor) -> Tensor:
+        found["gathers"] += 1
+        return gather(tokens)
+
+    vae.tile.gather = counted  # type: ignore[method-assign]
+    for layer in vae.network.decoder.modules():
+        if isinstance(layer, (CausalFilter, DoublingFilter)):
+            layer.register_forward_pre_hook(seen)
+    latents, _ = inputs(grid.size)
+    found["latents"] = len(list(vae.decode(latents)))
+    return found | {"sent": vae.tile.sent_messages, "bytes": vae.tile.sent_bytes}
+
+
+def test_borders_are_sent_once_a_convolution_and_keys_gathered_once_a_latent() -> None:
+    """Four tiles, each with a neighbour beside and one below or above, and one at the corner."""
+    for found in run_group(4, messages, PictureGrid((3, 3), (2, 2))):
+        assert found["convolutions"] > 20 * found["latents"]
+        assert found["sent"] == 2 * found["convolutions"]
+        assert found["gathers"] == found["latents"] == 3
+        # The corner goes through the neighbour; the margin beyond the picture's edge goes along.
+        assert found["needed"] < found["bytes"] < 1.2 * found["needed"]
 
 
 class Apart:
