@@ -192,6 +192,8 @@ def render(
     device: str = "cpu",
     num_threads: int | None = None,
     num_steps: int | None = None,
+    compiled: Annotated[bool, Parameter(negative="")] = False,
+    recorded: Annotated[bool, Parameter(negative="")] = False,
     quantize: Precision | None = None,
     offload: int = 0,
     vae_dtype: VaeFormat | None = None,
@@ -219,6 +221,11 @@ def render(
         CPU threads of the engine. [default: chosen by the machine]
     num_steps
         Denoising steps a chunk. [default: the model's]
+    compiled
+        Compile the transformer's blocks, and the video VAE's norms: for long videos, since that
+        takes time at first.
+    recorded
+        Replay denoising steps, and the video VAE's, as CUDA graphs.
     quantize
         Keep the blocks' weights in eight bits: int8, fp8, int8-dynamic or fp8-dynamic; approximate.
         [default: as they are]
@@ -246,6 +253,8 @@ def render(
             device=device,
             num_threads=num_threads,
             num_steps=num_steps,
+            compiled=compiled,
+            recorded=recorded,
             memory=WeightMemory(quantize=quantize, offload=offload, vae_dtype=vae_dtype),
             seed=seed,
             frame_size=None if size is None else (size, size),

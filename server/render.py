@@ -66,6 +66,8 @@ def render(
     num_threads: int | None = None,
     num_steps: int | None = None,
     memory: WeightMemory | None = None,
+    compiled: bool = False,
+    recorded: bool = False,
     seed: int = 0,
     frame_size: tuple[int, int] | None = None,
     watermark: str = "",
@@ -81,7 +83,8 @@ def render(
     model's (None: its own).
 
     The file's metadata say that it is synthetic and what made it; `watermark` is a text that is
-    also seen. `memory` says how the transformer's weights are held.
+    also seen. `memory` says how the model's weights are held, `compiled` and `recorded` how it is
+    run, as `AvatarEngine.load` does.
 
     Returns the warnings about the picture, as sentences for the user. Raises the ValueErrors that
     RenderError's description lists.
@@ -94,7 +97,13 @@ def render(
         fine_size = model_spec(model).fine_size
         framed = frame_portrait(Path(portrait), fine_size=fine_size) if needs_face else None
         engine = engine or AvatarEngine.load(
-            model, weights=weights, device=device, num_threads=num_threads, memory=memory
+            model,
+            weights=weights,
+            device=device,
+            num_threads=num_threads,
+            compiled=compiled,
+            recorded=recorded,
+            memory=memory,
         )
         avatar = engine.prepare_avatar(framed or Path(portrait))
         for warning in avatar.warnings:

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from visavis.cli import build_app
+from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.face.framing import NoFaceError
 from visavis.engine.face.image import ImageError
 from visavis.engine.session import AvatarFrame
+from visavis.engine.weight_memory import WeightMemory
 from visavis.server.audio_file import AudioFile, AudioFileError
 from visavis.server.render import RenderError, render, speak
 
@@ -218,3 +221,26 @@ def test_the_real_engine_speaks_to_the_end(tmp_path: Path) -> None:
     with av.open(str(output)) as video:
         assert (video.streams.video[0].height, video.streams.video[0].width) == (256, 256)
         assert sum(1 for _ in video.decode(video=0)) == math.ceil(0.5 * 25)
+
+
+def test_the_program_says_how_the_model_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[dict[str, object]] = []
+
+    def load(model: str, **how: object) -> StubEngine:
+        loads.append({"model": model, **how})
+        return StubEngine()
+
+    monkeypatch.setattr(AvatarEngine, "load", load)
+    speech, output = write_audio(tmp_path / "a.wav", 0.1, 16_000), tmp_path / "o.mp4"
+    command = ["render", "face.jpg", str(speech), "-o", str(output), "--model", "flashtalk-14b"]
+    flags = ["--compiled", "--recorded", "--quantize", "int8-dynamic", "--vae-dtype", "float32"]
+    for more in ([], flags):
+        with pytest.raises(SystemExit) as ended:
+            build_app()([*command, *more])
+        assert not ended.value.code
+    plain, full = loads
+    assert (plain["compiled"], plain["recorded"], plain["memory"]) == (False, False, WeightMemory())
+    assert (full["model"], full["compiled"], full["recorded"]) == ("flashtalk-14b", True, True)
+    assert full["memory"] == WeightMemory(quantize="int8-dynamic", vae_dtype="float32")
