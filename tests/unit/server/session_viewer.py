@@ -213,6 +213,13 @@ class Viewer:
                 assert last + 1 in self.ends
                 assert first == 0 or first in self.ends
 
+    def check_nothing_lost(self) -> None:
+        """Where all was answered and nothing refused or dropped, every sample said came back."""
+        completed = all(heard.status == "completed" for heard in self.heard.values())
+        if completed and not self.refusals and not self.cleared_ms:
+            numbers = [pair for heard in self.heard.values() for pair in heard.pairs]
+            assert numbers == list(range(self.microphone.pairs))
+
     @property
     def undone(self) -> list[str]:
         """Responses that are not done, as far as this client has heard."""
@@ -220,7 +227,7 @@ class Viewer:
 
 
 def check_close(link: Link, *, said_goodbye: bool) -> None:
-    """An error came before each close that is one, and its code says so."""
+    """An error came right before each close that is one, and its code says so."""
     assert link.socket.closed is not None
     code, _ = link.socket.closed
     if code == 1000:
@@ -228,7 +235,8 @@ def check_close(link: Link, *, said_goodbye: bool) -> None:
         return
     if link.socket.was_blocked:
         return  # nothing could be said to it
-    last = next(m for m in reversed(link.socket.sent) if isinstance(m, str))
+    last = link.socket.sent[-1]
+    assert isinstance(last, str), f"closed with {code} after media"
     event = json.loads(last)
     assert event["type"] == "error", f"closed with {code} after {event['type']}"
     assert ERRORS[ErrorCode(event["error"]["code"])].close == code

@@ -115,6 +115,7 @@ class FakeSocket:
         self.closed: tuple[int, str] | None = None
         self.lost = False
         self.was_blocked = False
+        self.wrote_after_close = False
         self._arrived = asyncio.Event()
         self._reading = asyncio.Event()
         self._reading.set()
@@ -138,6 +139,7 @@ class FakeSocket:
         if self.lost:
             raise WebSocketDisconnect(1006)
         if self.closed is not None:
+            self.wrote_after_close = True
             raise RuntimeError("the socket is closed")
         self.sent.append(data)
 
