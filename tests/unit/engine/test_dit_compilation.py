@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from dit_exactness import SMALL, small_inputs, small_model
-from graph_stand_ins import repeat
+from graph_stand_ins import repeat, tape
 from torch import Tensor
 
 from visavis.engine.dit.block import Block
 from visavis.engine.dit.compilation import CACHE_VARIABLE, compile_blocks, keep_compiled_code
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.engine.dit.step_graph import StepGraphs
+from visavis.engine.dit.step_graph import Capture, StepGraphs
 
 pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
@@ -101,7 +101,9 @@ def test_compiled_code_is_kept_in_the_users_cache(
     assert "compiled code is not kept" in caplog.text
 
 
-def test_recorded_steps_equal_plain_ones_for_new_arguments() -> None:
+@torch.inference_mode()
+@pytest.mark.parametrize("capture", [repeat, tape])
+def test_recorded_steps_equal_plain_ones_for_new_arguments(capture: Capture) -> None:
     model = small_model(dtype=torch.float32)
     recorded = small_model(dtype=torch.float32)
     copies: list[object] = []
@@ -110,7 +112,7 @@ def test_recorded_steps_equal_plain_ones_for_new_arguments() -> None:
         copies.append(inputs)
         return recorded.step(inputs)  # type: ignore[arg-type]
 
-    recorded.recorded_step = StepGraphs(step, repeat)
+    recorded.recorded_step = StepGraphs(step, capture)
     for seed in range(3):
         inputs = small_inputs(dtype=torch.float32)
         inputs = {k: v + seed if v.is_floating_point() else v for k, v in inputs.items()}
@@ -123,7 +125,7 @@ def test_recorded_steps_equal_plain_ones_for_new_arguments() -> None:
 def test_a_result_outlives_the_next_step_and_latents_may_be_written_to() -> None:
     recorded = small_model(dtype=torch.float32)
     plain = small_model(dtype=torch.float32)
-    recorded.recorded_step = StepGraphs(recorded.step, repeat)
+    recorded.recorded_step = StepGraphs(recorded.step, tape)
     inputs = small_inputs(dtype=torch.float32)
     first = recorded(**inputs)
     kept = first.clone()
@@ -136,7 +138,7 @@ def test_a_result_outlives_the_next_step_and_latents_may_be_written_to() -> None
 @torch.inference_mode()
 def test_every_shape_has_its_recording() -> None:
     recorded, plain = small_model(dtype=torch.float32), small_model(dtype=torch.float32)
-    recorded.recorded_step = StepGraphs(recorded.step, repeat)
+    recorded.recorded_step = StepGraphs(recorded.step, tape)
     for frames in (3, 5, 3):
         inputs = small_inputs(dtype=torch.float32, frames=frames)
         torch.testing.assert_close(recorded(**inputs), plain(**inputs))
