@@ -7,7 +7,7 @@ from its start time and no rounding ever accumulates.
 """
 
 FPS = 25
-CHUNK_LENGTHS = (9, 17, 33)
+CHUNK_LENGTHS = (9, 13, 17, 33)
 MOTION_FRAMES = 5
 MOTION_LATENTS = 2
 LATENT_STRIDE = 4
@@ -47,12 +47,12 @@ def check_rate(rate: int) -> int:
 
 
 def latent_frames(chunk_frames: int) -> int:
-    """Latent frames of a chunk: 3, 5 or 9."""
+    """Latent frames of a chunk: 3, 4, 5 or 9."""
     return 1 + (chunk_frames - 1) // LATENT_STRIDE
 
 
 def new_frames(chunk_frames: int) -> int:
-    """Frames that a chunk adds to the video: 4, 12 or 28."""
+    """Frames that a chunk adds to the video: 4, 8, 12 or 28."""
     return chunk_frames - MOTION_FRAMES
 
 

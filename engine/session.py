@@ -150,7 +150,7 @@ class AvatarSession:
         return FIRST_CHUNK_FRAMES if self._settled else CHUNK_LENGTHS[-1]
 
     def next_chunk(self) -> int | None:
-        """Length of the chunk that `generate` would make now: 9, 17 or 33; None: it needs audio.
+        """What `generate` would make now, one of CHUNK_LENGTHS; None: it needs audio.
 
         The longest chunk whose audio is there, since long chunks cost least per frame; but the
         first one after silence is at most 17 long, and the end of an utterance takes the shortest

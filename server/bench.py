@@ -19,7 +19,7 @@ from rich.table import Table
 
 from visavis.engine.plan import CHUNK_LENGTHS, ENGINE_RATE, FPS, new_frames
 from visavis.server.encoder import H264Encoder
-from visavis.server.engine_load import EngineLoad
+from visavis.server.engine_load import EngineLoad, expected_slowness
 from visavis.server.picture_costs import measure_engine_pictures
 
 if TYPE_CHECKING:
@@ -175,7 +175,12 @@ def admitted(engine: AvatarEngine) -> int:
     num_steps = engine.num_steps
     engine.warm_up()
     pictures = measure_engine_pictures(engine, max(engine.frame_size))
-    load = EngineLoad(lambda: engine.costs, num_steps=engine.num_steps, pictures=pictures)
+    load = EngineLoad(
+        lambda: engine.costs,
+        num_steps=engine.num_steps,
+        pictures=pictures,
+        slowness=expected_slowness(engine.device.type),
+    )
     # On a slow machine a server makes fewer steps; what is timed here stays what was asked for.
     engine.num_steps = num_steps
     return load.capacity

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from visavis.engine.parallel.loss import GroupLostError
 from visavis.server.avatars import AvatarStore, StoredAvatar
 from visavis.server.config import ServerConfig
-from visavis.server.engine_load import EngineLoad
+from visavis.server.engine_load import EngineLoad, expected_slowness
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import Features, OutputMedia, OutputOffer
 from visavis.server.group import join_group
@@ -151,6 +151,7 @@ class ModelHost:
             num_steps=self._config.num_steps or engine.num_steps,
             policy=self._config.degrade_policy,
             pictures=pictures,
+            slowness=expected_slowness(engine.device.type),
         )
         await self.worker.run(self._attach, deadline_s=0.0)
         self.computes_again()

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 LONGEST_WAIT_S = 0.25
 SHORTEST_WAIT_S = 0.005
+# Who has spoken may be expected to speak again within this time.
+CONVERSES_S = 3.0
 
 
 class Producer:
@@ -77,7 +79,8 @@ class Producer:
         self._idling = False
         self._idle_unwanted = False
         self._stopping = False
-        self._speaks = False
+        self._speaks = self._converses = False
+        self._spoke_s = float("-inf")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
 
@@ -149,7 +152,7 @@ class Producer:
                 if not self._host.computes:
                     await self._wait(now_s)
                     continue
-                self._count_speaker(self._conversation.has_open_responses)
+                self._count_speaker(self._conversation.has_open_responses, now_s)
                 order = self.planner.next_order(now_s)
                 if order is None:
                     await self._wait(now_s)
@@ -164,7 +167,7 @@ class Producer:
                 self._turn, self._idling = None, False
                 self._take(order, outcome)
         finally:
-            self._count_speaker(False)
+            self._count_speaker(False, float("inf"))
 
     async def _turn_of(self, start: Callable[[], Turn], order: Order) -> Outcome:
         turn = await self._host.worker.run(start, deadline_s=order.deadline_s)
@@ -208,9 +211,14 @@ class Producer:
             self.wake()
         self._on_change()
 
-    def _count_speaker(self, speaks: bool) -> None:
-        self._host.load.speaking += int(speaks) - int(self._speaks)
-        self._speaks = speaks
+    def _count_speaker(self, speaks: bool, now_s: float) -> None:
+        if speaks:
+            self._spoke_s = now_s
+        converses = now_s - self._spoke_s < CONVERSES_S
+        load = self._host.load
+        load.speaking += int(speaks) - int(self._speaks)
+        load.conversing += int(converses) - int(self._converses)
+        self._speaks, self._converses = speaks, converses
 
     def _take(self, order: Order, outcome: Outcome) -> None:
         now_s = time.monotonic()

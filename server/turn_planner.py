@@ -19,8 +19,9 @@ from visavis.server.pacing import FRAME_S, Pacer
 MAX_READY_FRAMES = new_frames(CHUNK_LENGTHS[-1])
 # An utterance whose audio stops for so long lets the avatar go idle until it goes on.
 STARVED_S = 0.4
-# A client that has waited so long gets the little that there is.
-HURRY_S = 0.2
+# A client that has waited so long gets the little that there is: twelve frames of live speech would
+# have come after four by then.
+HURRY_S = 0.35
 # Idle frames are made so long before they may be sent.
 IDLE_AHEAD_S = 0.16
 IDLE_REPEATS = 6
@@ -47,7 +48,7 @@ class TurnPlanner:
         self._host = host
         self._config = config
         self._metrics = metrics
-        self._longest_chunk = CHUNK_LENGTHS[1]  # as after silence
+        self._longest_chunk = CHUNK_LENGTHS[-2]  # as after silence
         self._cut = False
 
     def turn_ended(self, outcome: Outcome) -> None:
@@ -83,7 +84,7 @@ class TurnPlanner:
     def speech_can_begin(self) -> bool:
         """Whether an utterance waits that has enough audio."""
         ready, committed = self._supply()
-        return committed or ready >= self._host.load.first_frames
+        return committed or ready >= self._host.load.fewest_frames
 
     def _idle_wanted(self, now_s: float) -> bool:
         lead_s = self._config.idle_lead_ms / 1000
@@ -115,7 +116,7 @@ class TurnPlanner:
         return ChunkPolicy(
             lead_s=self._lead_s(now_s),
             start_s=self._host.load.start_s(),
-            first_frames=self._host.load.first_frames,
+            fewest_frames=self._host.load.fewest_frames,
             hurry=late_s > HURRY_S,
         )
 

@@ -54,7 +54,7 @@ def plan(
     width
         Width of the picture, in pixels.
     chunk_frames
-        Frames of a chunk: 9, 17 or 33.
+        Frames of a chunk: 9, 13, 17 or 33.
     steps
         Denoising steps a chunk.
     avatars

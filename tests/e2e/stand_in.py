@@ -105,7 +105,7 @@ class PaintingEngine:
         self.scheduler = ChunkScheduler(self._pipeline)
         # A fast engine: a chunk takes about a tenth of the time that it plays.
         self.costs = ChunkCosts(
-            steps_s={length: {1: 0.01} for length in (9, 17, 33)},
+            steps_s={length: {1: 0.01} for length in (9, 13, 17, 33)},
             prepare_s=0.001,
             first_frame_s=0.002,
             frame_s=0.002,

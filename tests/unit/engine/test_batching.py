@@ -252,7 +252,7 @@ def test_a_meter_is_told_of_every_step_and_chunk(pipeline: FlashTalkPipeline) ->
             ticking.now_s += 0.01 * len(jobs)
 
     disturbed = ChunkCosts(
-        steps_s={length: {1: 1.0, 2: 2.0} for length in (9, 17, 33)},
+        steps_s={length: {1: 1.0, 2: 2.0} for length in (9, 13, 17, 33)},
         prepare_s=1.0,
         first_frame_s=1.0,
         frame_s=1.0,

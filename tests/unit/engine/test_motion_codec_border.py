@@ -30,7 +30,7 @@ def sway(period: float) -> Tensor:
     return way[:, None, None, None].expand(33, 2, 1, 1)
 
 
-@pytest.mark.parametrize("frames", [9, 17, 33])
+@pytest.mark.parametrize("frames", [9, 13, 17, 33])
 def test_a_step_at_the_border_is_spread_over_the_chunk(frames: int) -> None:
     before = head_changes(chunk(frames, 2.0))
     after = head_changes(continue_motion(chunk(frames, 2.0)))

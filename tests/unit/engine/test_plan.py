@@ -9,7 +9,9 @@ from visavis.engine import plan
 RATES = st.integers(plan.MIN_RATE, plan.MAX_RATE)
 
 
-@pytest.mark.parametrize(("chunk", "latents", "new"), [(9, 3, 4), (17, 5, 12), (33, 9, 28)])
+@pytest.mark.parametrize(
+    ("chunk", "latents", "new"), [(9, 3, 4), (13, 4, 8), (17, 5, 12), (33, 9, 28)]
+)
 def test_sizes_of_a_chunk(chunk: int, latents: int, new: int) -> None:
     assert plan.latent_frames(chunk) == latents
     assert plan.new_frames(chunk) == new
@@ -32,7 +34,9 @@ def test_frames_start_within_a_sample_of_their_time(frame: int, rate: int) -> No
     [
         (3, 33, None),
         (4, 33, 9),
-        (11, 33, 9),
+        (7, 33, 9),
+        (8, 33, 13),
+        (11, 33, 13),
         (12, 33, 17),
         (28, 33, 33),
         (999, 33, 33),
@@ -44,7 +48,8 @@ def test_largest_chunk(ready: int, longest: int, chunk: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("remaining", "chunk"), [(1, 9), (4, 9), (5, 17), (12, 17), (13, 33), (28, 33), (29, 33)]
+    ("remaining", "chunk"),
+    [(1, 9), (4, 9), (5, 13), (8, 13), (9, 17), (12, 17), (13, 33), (28, 33), (29, 33)],
 )
 def test_covering_chunk(remaining: int, chunk: int) -> None:
     assert plan.covering_chunk(remaining) == chunk
@@ -57,5 +62,5 @@ def test_other_rates_are_refused_by_name(rate: int) -> None:
 
 
 def test_other_chunk_lengths_are_refused() -> None:
-    with pytest.raises(plan.PlanError, match="chunk_frames=12.*9, 17, 33"):
+    with pytest.raises(plan.PlanError, match="chunk_frames=12.*9, 13, 17, 33"):
         plan.check_chunk_frames(12)

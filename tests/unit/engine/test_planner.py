@@ -101,7 +101,7 @@ def test_flags_name_the_split_that_was_counted() -> None:
     gpus=st.integers(1, 8),
     height=st.integers(4, 48),
     width=st.integers(4, 48),
-    chunk=st.sampled_from([9, 17, 33]),
+    chunk=st.sampled_from([9, 13, 17, 33]),
 )
 def test_more_of_anything_costs_more(gpus: int, height: int, width: int, chunk: int) -> None:
     request = Request(gpus=gpus, vram=80, height=16 * height, width=16 * width, chunk_frames=chunk)

@@ -165,7 +165,9 @@ class TestChunkPolicy:
             list(session.generate())
         assert chunks == [17, 33, 33]
 
-    @pytest.mark.parametrize(("frames", "chunk"), [(3, None), (4, 9), (11, 9), (12, 17), (40, 17)])
+    @pytest.mark.parametrize(
+        ("frames", "chunk"), [(3, None), (4, 9), (7, 9), (11, 13), (12, 17), (40, 17)]
+    )
     def test_little_audio_gives_a_short_first_chunk(
         self, pipeline: FlashTalkPipeline, frames: int, chunk: int | None
     ) -> None:
@@ -173,7 +175,7 @@ class TestChunkPolicy:
         session.push_audio(noise(640 * frames))
         assert session.next_chunk() == chunk
 
-    @pytest.mark.parametrize(("frames", "chunk"), [(1, 9), (5, 17), (13, 33), (28, 33)])
+    @pytest.mark.parametrize(("frames", "chunk"), [(1, 9), (5, 13), (9, 17), (13, 33), (28, 33)])
     def test_a_tail_takes_the_shortest_chunk_that_covers_it(
         self, pipeline: FlashTalkPipeline, frames: int, chunk: int
     ) -> None:

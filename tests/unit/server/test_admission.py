@@ -164,13 +164,13 @@ async def test_capacity_that_grows_lets_the_next_in() -> None:
 
 
 class MeasuredHost(Host):
-    """As many places as an engine that takes a tenth of real time for a session has."""
+    """As many places as an engine that takes 0.08 of real time for a session has."""
 
     def __init__(self, pictures: PictureCosts) -> None:
         super().__init__(0, 8)
         costs = ChunkCosts(
-            steps_s={length: {1: 0.01} for length in (9, 17, 33)},
-            prepare_s=0.008,
+            steps_s={length: {1: 0.008} for length in (9, 13, 17, 33)},
+            prepare_s=0.006,
             first_frame_s=0.0,
             frame_s=0.0,
         )
@@ -191,13 +191,13 @@ async def test_nobody_is_admitted_whose_pictures_would_make_others_stutter() -> 
         host.load.picture_s("fmp4", large, 25),
     )
     assert host.load.capacity == host.places(small_s) == 4
-    assert host.places(large_s) == 3
-    assert host.places(host.load.picture_s("none", large, 25)) == 9
+    assert host.places(large_s) == 2
+    assert host.places(host.load.picture_s("none", large, 25)) == 10
 
     for name in "ab":
         await line.come(name, large_s)
-    # 0.6 are taken: one more small one, not a large one, and then nobody.
-    assert (host.places(large_s), host.places(small_s)) == (3, 3)
+    # 0.56 are taken: one more small one, not a large one, and then nobody.
+    assert (host.places(large_s), host.places(small_s)) == (2, 3)
     for name in "cde":
         await line.come(name, small_s)
     assert line.inside() == ["a", "b", "c"]

@@ -24,7 +24,7 @@ from visavis.server import bench
 from visavis.server.bench_chunks import Playout
 from visavis.server.bench_client import BenchError, rss_mib, socket_url
 from visavis.server.bench_soak import SoakReport
-from visavis.server.engine_load import EngineLoad
+from visavis.server.engine_load import EngineLoad, expected_slowness
 from visavis.server.picture_costs import PictureCosts
 
 
@@ -74,7 +74,7 @@ def report() -> bench.EngineReport:
 
 
 def test_every_stage_of_every_chunk_length_is_timed(report: bench.EngineReport) -> None:
-    assert [chunk.chunk_frames for chunk in report.chunks] == [9, 17, 33]
+    assert [chunk.chunk_frames for chunk in report.chunks] == [9, 13, 17, 33]
     for chunk in report.chunks:
         for stage in bench.STAGES:
             assert chunk.stages[stage].p50_s > 0, stage
@@ -168,14 +168,14 @@ def test_memory_of_a_process_that_is_not_there() -> None:
 
 def test_sessions_at_a_time_are_those_that_a_server_admits(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = ChunkCosts(
-        steps_s={length: {1: 0.01} for length in (9, 17, 33)},
+        steps_s={length: {1: 0.01} for length in (9, 13, 17, 33)},
         prepare_s=0.008,
         first_frame_s=0.0,
         frame_s=0.0,
     )
     size = (64, 64)
     engine: Any = SimpleNamespace(
-        num_steps=4, costs=None, frame_size=size, frame_sizes=(size,), warm_up=lambda: None
+        num_steps=4, costs=None, frame_size=size, frame_sizes=(size,), device=torch.device("cpu")
     )
 
     def warm_up() -> None:
@@ -184,7 +184,9 @@ def test_sessions_at_a_time_are_those_that_a_server_admits(monkeypatch: pytest.M
     engine.warm_up = warm_up
     pictures = PictureCosts({"h264": {size: 0.004}}, size)
     monkeypatch.setattr(bench, "measure_engine_pictures", lambda *_: pictures)
-    load = EngineLoad(lambda: costs, num_steps=2, pictures=pictures)
-    # (8 + 2 * 10) / 480 of real time for chunks, a tenth for their pictures.
-    assert bench.admitted(engine) == load.capacity == 5
+    load = EngineLoad(
+        lambda: costs, num_steps=2, pictures=pictures, slowness=expected_slowness("cpu")
+    )
+    # 1.25 * (8 + 2 * 10) / 480 of real time for chunks, a tenth for their pictures.
+    assert bench.admitted(engine) == load.capacity == 4
     assert engine.num_steps == 4

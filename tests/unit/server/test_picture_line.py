@@ -15,6 +15,7 @@ from virtual_engine import RATE, TWO_CORES, TimedPipeline, VirtualEngine, run_vi
 from visavis.engine.batching import ChunkScheduler
 from visavis.engine.idle import IdleLoop
 from visavis.engine.pipeline import ChunkFrame
+from visavis.engine.plan import CHUNK_LENGTHS
 from visavis.engine.session import AvatarSession
 from visavis.server.chunk_policy import ChunkPolicy
 from visavis.server.conversation import Conversation
@@ -161,7 +162,9 @@ class Speaker:
                 reset=shown is not None,
                 shown_ordinal=-1 if shown is None else shown,
             ),
-            speech=ChunkPolicy(lead_s=0, start_s={9: 0, 17: 0, 33: 0}, first_frames=4, hurry=True),
+            speech=ChunkPolicy(
+                lead_s=0, start_s=dict.fromkeys(CHUNK_LENGTHS, 0), fewest_frames=4, hurry=True
+            ),
             allow_idle=False,
             idle_policy="generate",
             idle_chunk_frames=9,

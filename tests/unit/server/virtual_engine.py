@@ -48,10 +48,12 @@ OUTPUT = EffectiveOutput(
     height=256,
     quality=85,
 )
-# As measured with the embedded model on two idle cores: docs/architecture.md, "Scheduling".
+# As measured with the embedded model on two idle cores: docs/architecture.md, "Scheduling"; what
+# chunks of 13 frames cost lies between.
 TWO_CORES = ChunkCosts(
     steps_s={
         9: {1: 0.011, 2: 0.0156, 4: 0.0228},
+        13: {1: 0.0124, 2: 0.0184, 4: 0.0299},
         17: {1: 0.0137, 2: 0.0212, 4: 0.037},
         33: {1: 0.0211, 2: 0.0336, 4: 0.0606},
     },
