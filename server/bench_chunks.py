@@ -9,9 +9,6 @@ from visavis.server.bench_client import FRAME_S
 # Frames of a chunk come within a few milliseconds, or at most at the pace of their decoding;
 # between chunks there is a pause. Two frames' time tells them apart.
 BURST_GAP_S = 2 * FRAME_S
-# Shorter chunks come after a silence or end an utterance; what they cost says little about the
-# steady state.
-STEADY_FRAMES = 8
 PLAYOUT_BUFFER_S = 0.2
 
 
@@ -22,13 +19,6 @@ class Chunk:
 
     frames: int
     seconds: float
-
-    @property
-    def realtime_factor(self) -> float | None:
-        """Seconds over the time that it plays; None for a chunk too short to judge by."""
-        if self.frames < STEADY_FRAMES:
-            return None
-        return self.seconds / (self.frames * FRAME_S)
 
 
 class ChunkTracker:

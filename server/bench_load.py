@@ -166,7 +166,10 @@ def _realtime_factor(stage: Stage) -> tuple[float | None, str]:
     if stage.generator_late is not None:
         return None, stage.generator_late
     if factors.count < NEEDED[50]:
-        return None, f"{factors.count} chunks were long enough to judge by, {NEEDED[50]} are needed"
+        return None, (
+            f"the server told its real-time factor {factors.count} times while the avatar spoke, "
+            f"{NEEDED[50]} are needed"
+        )
     return factors.quantile(50), ""
 
 

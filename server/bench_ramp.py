@@ -73,6 +73,8 @@ def missed_objectives(measured: Measurements) -> tuple[str, ...]:
         found.append(f"{measured.void_frames} frames of a cancelled epoch came after its end")
     if not measured.first_frame.count:
         found.append("no utterance was long enough to be answered")
+    elif not measured.speech_frames:
+        found.append("not a frame of speech came")
     return tuple(found)
 
 

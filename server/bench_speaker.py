@@ -21,6 +21,7 @@ from visavis.server.bench_client import (
     Arrival,
     BenchClient,
     BenchError,
+    Event,
     is_speech,
     open_client,
 )
@@ -29,8 +30,7 @@ from visavis.server.protocol import Frame, Kind
 
 RATE = 16_000
 PIECE = round(RATE * FRAME_S)
-# Most turns of a conversation are short, and cut short; now and then somebody tells a story, whose
-# later chunks are the steady state.
+# Most turns of a conversation are short, and cut short; now and then somebody tells a story.
 UTTERANCE_S = (0.9, 1.8)
 STORY_S = (3.0, 5.0)
 STORIES = 0.15
@@ -44,7 +44,8 @@ PLAYBACK_EVERY_S = 0.4
 
 @dataclass(slots=True)
 class Measurements:
-    """What the speakers of one stage measured, together. Histograms are in seconds."""
+    """What the speakers of one stage measured, together. Histograms are in seconds, but that of
+    `realtime_factor`, which the server tells of each session's speech every few seconds."""
 
     first_frame: Histogram = field(default_factory=Histogram)
     chunk: Histogram = field(default_factory=Histogram)
@@ -121,6 +122,7 @@ class Speaker:
         self._playout = Playout()
         self._epoch = 0
         self._cancel_due: list[float] = []
+        self._spoken_since = False
 
     async def run(self, start_s: float, until_s: float) -> None:
         """Talk and listen. Raises BenchError when the session is lost."""
@@ -185,7 +187,7 @@ class Speaker:
             elif item["type"] == "output.cleared":
                 self._on_cleared(int(item["epoch"]), arrival.time_s)
             elif item["type"] == "session.stats":
-                self._measured.lowered.update(item.get("degraded") or ())
+                self._on_stats(item)
             elif item["type"] == "response.done":
                 self._on_done(int(item["response_index"]), str(item["status"]))
         raise BenchError("the server ended the session")
@@ -201,6 +203,7 @@ class Speaker:
             self._playout.arrive(header.pts_us / 1e6, arrival.time_s)
             return
         measured.speech_frames += 1
+        self._spoken_since = True
         if not said.frames:
             measured.first_frame.record(max(0.0, arrival.time_s - said.first_due_s))
             self._playout.restart()
@@ -217,11 +220,15 @@ class Speaker:
             measured.skew.record(skew_s)
 
     def _note_chunk(self, chunk: Chunk | None) -> None:
-        if chunk is None:
-            return
-        self._measured.chunk.record(chunk.seconds)
-        if chunk.realtime_factor is not None:
-            self._measured.realtime_factor.record(chunk.realtime_factor)
+        if chunk is not None:
+            self._measured.chunk.record(chunk.seconds)
+
+    def _on_stats(self, stats: Event) -> None:
+        self._measured.lowered.update(stats.get("degraded") or ())
+        # What is told again without speech in between was not measured again.
+        if self._spoken_since and stats["rtf"] is not None:
+            self._measured.realtime_factor.record(float(stats["rtf"]))
+        self._spoken_since = False
 
     def _on_cleared(self, epoch: int, now_s: float) -> None:
         self._epoch = epoch

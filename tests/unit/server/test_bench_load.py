@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visavis.server.bench_chunks import ChunkTracker, SkewMeter
+from visavis.server.bench_client import Arrival, BenchError
 from visavis.server.bench_histogram import NEEDED, Histogram
 from visavis.server.bench_load import LoadPlan, summarize
 from visavis.server.bench_memory import MB_PER_MIB, MemoryWatch
@@ -22,7 +26,8 @@ from visavis.server.bench_plot import (
 )
 from visavis.server.bench_ramp import Stage, cautious_p95, missed_objectives
 from visavis.server.bench_report import figures
-from visavis.server.bench_speaker import Measurements, plan
+from visavis.server.bench_speaker import Measurements, Speaker, Utterance, _Said, plan
+from visavis.server.protocol import Frame, Header, Kind
 
 
 def histogram(values: list[float], scale: float = 1e6) -> Histogram:
@@ -75,17 +80,50 @@ def test_chunks_are_told_from_the_pauses_between_them() -> None:
     assert [chunk.frames for chunk in found] == [12, 12, 12]
     for chunk in found:
         assert chunk.seconds == pytest.approx(0.355)
-        assert chunk.realtime_factor == pytest.approx(0.355 / 0.48)
     assert tracker.finish() is None
 
 
-def test_a_chunk_of_four_frames_is_no_steady_state() -> None:
-    tracker = ChunkTracker()
-    for index in range(4):
-        tracker.add(index * 0.04, 0.5)
-    chunk = tracker.finish()
-    assert chunk is not None
-    assert chunk.realtime_factor is None
+class StatsOnly:
+    """A client that is told of frames of speech ("frame") and of the server's figures."""
+
+    def __init__(self, *told: float | None | str) -> None:
+        self._told = told
+
+    async def arrivals(self) -> AsyncIterator[Arrival]:
+        header = Header(kind=Kind.MEDIA, response=1, audio_len=1280)
+        for number, told in enumerate(self._told):
+            item: Any = {"type": "session.stats", "rtf": told, "degraded": []}
+            if told == "frame":
+                item = Frame(replace(header, pts_us=40_000 * number), bytes(1280), b"")
+            yield Arrival(100.0 + 0.04 * number, 100, item)
+
+
+@pytest.mark.parametrize(
+    ("told", "factors"),
+    [
+        (("frame", 0.5, 0.5, "frame", "frame", 0.7), [0.5, 0.7]),
+        ((0.3, None, 0.3), []),
+        (("frame", None, 0.4), []),
+    ],
+)
+async def test_the_factor_is_what_the_server_tells_of_speech(
+    told: tuple[float | None | str, ...], factors: list[float]
+) -> None:
+    measured = Measurements()
+    client: Any = StatsOnly(*told)
+    speaker = Speaker(client, measured, video="none", number=0)
+    speaker._said[1] = _Said(Utterance(99.0, 2.0, None), 99.04)
+    with pytest.raises(BenchError, match="ended"):
+        await speaker._listen()
+    assert measured.realtime_factor.count == len(factors)
+    if factors:
+        assert measured.realtime_factor.quantile(100) == pytest.approx(max(factors), rel=1e-3)
+
+
+def test_a_stage_without_a_frame_of_speech_is_not_a_good_one() -> None:
+    measured = good()
+    measured.speech_frames = 0
+    assert missed_objectives(measured) == ("not a frame of speech came",)
 
 
 def test_skew_shows_pictures_left_out_and_sound_that_runs_away() -> None:
@@ -216,12 +254,12 @@ def test_a_stage_that_a_late_generator_spoilt_says_so() -> None:
     assert report.first_frame_s.values["p50"] is not None
 
 
-def test_the_factor_of_hardly_any_chunks_is_not_printed() -> None:
+def test_a_factor_that_was_hardly_ever_told_is_not_printed() -> None:
     (stage,) = stages("")
     stage.measured.realtime_factor = histogram([0.5] * 4)
     report = summarize(LoadPlan(), (stage,), MemoryWatch(None))
     assert report.realtime_factor is None
-    assert "4 chunks" in report.reasons["realtime_factor"]
+    assert "4 times" in report.reasons["realtime_factor"]
 
 
 def test_the_plan_gives_every_percentile_its_values() -> None:
