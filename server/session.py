@@ -176,9 +176,7 @@ class RealtimeSession:
         try:
             await self._stop()
             out = Outbound(self._socket, self._config, self._metrics, self._admission)
-            # No two events of a session have the same number.
-            out.num_events = self._live.out.num_events
-            self._live.out.num_events += 1
+            out.follow(self._live.out)
             out.close_with(
                 ProtocolError(ErrorCode.TAKEN_OVER, "the session goes on on a newer connection")
             )

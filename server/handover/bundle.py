@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import msgspec
 
 from visavis.server.conversation import ConversationState
+from visavis.server.event_queue import OutboundState
 from visavis.server.negotiation import SessionSetup
 from visavis.server.order import StreamState
-from visavis.server.outbound import OutboundState
 
 # Replicas of another version do not read it: a session that they cannot go on with ends as usual.
 BUNDLE_VERSION = 1

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from visavis.server import events as ev
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import Conversation
+from visavis.server.event_queue import OutboundState
 from visavis.server.handover.bundle import (
     BUNDLE_VERSION,
     Bundle,
@@ -29,7 +30,6 @@ from visavis.server.handover.seal import LEEWAY_S, Sealer, SealError
 from visavis.server.handover.store import FolderStore
 from visavis.server.negotiation import SessionSetup
 from visavis.server.order import StreamState
-from visavis.server.outbound import OutboundState
 from visavis.server.sent_ring import SentRing
 
 SEALER = Sealer("a secret of all replicas", ttl_s=30, max_bytes=1000)

@@ -16,9 +16,9 @@ from session_life import FAULT, IDLE_S, LIMITS, TTL_S, SessionLife
 from session_viewer import check_close
 from virtual_session import RATE
 
+from visavis.server.event_queue import MAX_EVENTS
 from visavis.server.events import IdlePolicy
 from visavis.server.inbox import MAX_BYTES
-from visavis.server.outbound import MAX_EVENTS
 from visavis.server.sent_ring import MAX_EVENTS as MAX_KEPT_EVENTS
 from visavis.server.sent_ring import MAX_MEDIA
 from visavis.server.turn_planner import MAX_READY_FRAMES

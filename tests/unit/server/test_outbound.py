@@ -12,8 +12,9 @@ import pytest
 from visavis.server import events as ev
 from visavis.server.config import ServerConfig
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.event_queue import MAX_EVENTS
 from visavis.server.metrics import Metrics
-from visavis.server.outbound import MAX_EVENTS, Outbound
+from visavis.server.outbound import Outbound
 
 
 class Socket:
@@ -124,7 +125,7 @@ async def test_a_client_that_reads_again_at_the_last_moment_learns_why_it_is_clo
 
 
 async def test_a_client_that_never_reads_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visavis.server.outbound.FAREWELL_S", 0.05)
+    monkeypatch.setattr("visavis.server.wire.FAREWELL_S", 0.05)
     socket = Socket()
     out = outbound(socket, slow_client_s=0.05)
     out.post(done("resp_1"))
