@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -18,7 +17,6 @@ from websockets.typing import Subprotocol
 from visavis.server.conformance import address
 from visavis.server.conversation import FRAME_US
 from visavis.server.protocol import (
-    ENDPOINT,
     SUBPROTOCOL,
     Flag,
     Frame,
@@ -175,12 +173,11 @@ async def resume_client(
 
 
 def socket_url(url: str) -> str:
-    """ws(s)://host:port/v1/realtime/avatar of any address of the server. Raises BenchError."""
-    parts = urlsplit(url)
-    schemes = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
-    if parts.scheme not in schemes or not parts.netloc:
-        raise BenchError(f"url={url!r}: write it like ws://127.0.0.1:8000")
-    return f"{schemes[parts.scheme]}://{parts.netloc}{ENDPOINT}"
+    """The address of the socket, as `address.socket_url` has it. Raises BenchError."""
+    try:
+        return address.socket_url(url)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
 
 
 def first_avatar(url: str, token: str | None = None, timeout_s: float = OPEN_TIMEOUT_S) -> str:
