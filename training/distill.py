@@ -165,7 +165,6 @@ class Distillation(ResumableRun[FlashTalkDiT]):
             batch,
             recipe.chunk_frames,
             plan.from_portrait,
-            recipe.hand_over_noise,
             self.pixels,
         )
 

@@ -3,13 +3,14 @@
     python -m visavis.training.hand_over_error --portraits clients/web/public/avatars
 
 The paper's hand-over decodes the last frames and encodes them again; the embedded model's hands
-codes over exactly, unless its codec was loaded to `reencode`. The error of that way is what the
-ablation adds as noise (`hand_over_noise`).
+codes over exactly, unless its codec was loaded to `reencode`. The errors of that way are what
+hand-overs of the ablation add (`ablation/hand_over.py`).
 
-Legend: N frames, h w control grid.
+Legend: P portraits, K hand-overs of each, N frames, h w control grid.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,20 +50,47 @@ def read_back(codec: MotionCodec, portrait: Portrait, codes_N6hw: Tensor) -> Ten
     return codes
 
 
-def hand_over_error(codec: MotionCodec, portraits: Sequence[Portrait], *, seed: int = 0) -> float:
-    """Root mean square error, in units of the code, over the portraits' puppets as they speak.
+def record_errors(
+    codec: MotionCodec, portraits: Sequence[Portrait], *, each: int = 1, seed: int = 0
+) -> Tensor:
+    """Errors [P, K, 5, 6, h, w] of `each` hand-overs of every portrait's puppet as it speaks.
 
     Each shows five frames in a row, drawn from the evaluation's speech.
     """
     rng = np.random.default_rng(seed)
-    clips, squares = read_eval_clips(), []
+    clips, people = read_eval_clips(), []
     for number, portrait in enumerate(portraits):
-        puppet = Puppet.of(str(number), portrait)
-        controls = clips[int(rng.integers(len(clips)))].controls
-        start = int(rng.integers(len(controls) - MOTION_FRAMES + 1))
-        codes = torch.from_numpy(puppet.basis.codes(controls[start : start + MOTION_FRAMES]))
-        squares.append(float((read_back(codec, portrait, codes) - codes).square().mean()))
-    return float(np.sqrt(np.mean(squares)))
+        puppet, errors = Puppet.of(str(number), portrait), []
+        for _ in range(each):
+            controls = clips[int(rng.integers(len(clips)))].controls
+            start = int(rng.integers(len(controls) - MOTION_FRAMES + 1))
+            codes = torch.from_numpy(puppet.basis.codes(controls[start : start + MOTION_FRAMES]))
+            errors.append(read_back(codec, portrait, codes) - codes)
+        people.append(torch.stack(errors))
+    return torch.stack(people)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorShares:
+    """Root mean squares, in units of the code: of all errors; of what is common to the five frames
+    of a hand-over; of what is common to all hand-overs of a person, so that it can add up."""
+
+    all: float
+    hand_over: float
+    person: float
+
+    @classmethod
+    def of(cls, errors_PK56hw: Tensor) -> "ErrorShares":
+        """Of recorded errors."""
+        return cls(
+            _size(errors_PK56hw),
+            _size(errors_PK56hw.mean(dim=2)),
+            _size(errors_PK56hw.mean(dim=(1, 2))),
+        )
+
+
+def _size(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
 
 
 def framed(folder: Path) -> list[Portrait]:
@@ -79,18 +107,34 @@ def framed(folder: Path) -> list[Portrait]:
 
 
 @app.default
-def main(*, portraits: Path, weights: Path | None = None, seed: int = 0) -> None:
+def main(
+    *,
+    portraits: Path,
+    weights: Path | None = None,
+    each: int = 6,
+    seed: int = 0,
+    save: Path | None = None,
+) -> None:
     """Print the error over a folder of portraits.
 
     Args:
         portraits: folder of pictures, best of people that the codec never saw.
         weights: folder of the codec's weights, if not the bundled ones.
+        each: hand-overs of every portrait.
         seed: of the poses.
+        save: file for the errors themselves, as `visavis train ablation rows` wants them.
     """
     pictures = framed(portraits)
     codec = MotionCodec.load(find_weights("embedded", weights), reencode=True)
-    error = hand_over_error(codec, pictures, seed=seed)
-    print(f"{error:.4f} root mean square error of the code, {len(pictures)} portraits")  # noqa: T201
+    errors = record_errors(codec, pictures, each=each, seed=seed)
+    shares = ErrorShares.of(errors)
+    print(  # noqa: T201
+        f"{shares.all:.4f} root mean square error of the code, {len(pictures)} portraits; common "
+        f"to a hand-over's frames {shares.hand_over:.4f}, to all of a person {shares.person:.4f}"
+    )
+    if save is not None:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(save, errors=errors.numpy().astype(np.float16))
 
 
 if __name__ == "__main__":

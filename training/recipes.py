@@ -113,9 +113,6 @@ class StudentRecipe:
     chunk_frames: int = 33
     max_chunks: int = 3
     random_chunks: bool = True
-    # Standard deviation, in code units, of what a hand-over adds. 0: codes are handed over exactly,
-    # as deployed; more stands for decoding to pixels and encoding them again (section 1.7).
-    hand_over_noise: float = 0.0
     # Hand over through pixels, as the paper does: decoded, then encoded again. Off, because the
     # embedded model is deployed without, and it costs about what the chunk does. The 14B always
     # does, whatever stands here.
@@ -157,11 +154,6 @@ class StudentRecipe:
     def __post_init__(self) -> None:
         check_model(self.model)
         check_length(self.steps, self.minutes)
-        if self.reencode and self.hand_over_noise:
-            raise ValueError(
-                f"hand_over_noise={self.hand_over_noise} stands for what reencode=true does; set "
-                "one of them"
-            )
         if self.chunk_frames % 4 != 1 or self.chunk_frames < 9:
             raise ValueError(f"chunk_frames={self.chunk_frames} must be 4 n + 1 and at least 9")
         if self.max_chunks < 1:

@@ -78,18 +78,9 @@ class ChunkHearing(Protocol):
         ...
 
 
-def hand_over(
-    latents_BCThw: Tensor, *, noise: float = 0.0, generator: torch.Generator | None = None
-) -> Tensor:
-    """Motion latents [B, C, 2, h, w] of the next chunk: the last five frames' codes, repacked.
-
-    `noise` is the standard deviation of an error added to the codes: 0 as deployed, more as if the
-    frames had been decoded and encoded again.
-    """
-    codes = unpack_codes(latents_BCThw)[:, -MOTION_FRAMES:]
-    if noise > 0:
-        codes = codes + noise * torch.randn(codes.shape, generator=generator)
-    return pack_codes(codes)
+def hand_over(latents_BCThw: Tensor) -> Tensor:
+    """Motion latents [B, C, 2, h, w] of the next chunk: the last five frames' codes, repacked."""
+    return pack_codes(unpack_codes(latents_BCThw)[:, -MOTION_FRAMES:])
 
 
 def leave_at(

@@ -125,11 +125,10 @@ def reach_last_chunk(
     from_portrait: bool,
     chunk_frames: int = CHUNK_FRAMES,
     sampler: SamplerName = "renoise",
-    hand_over_noise: float = 0.0,
     pixels: PixelHandOver | None = None,
 ) -> LastChunk:
     """`roll_to_last` through sequences of the embedded model."""
-    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, hand_over_noise, pixels)
+    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, pixels)
     return roll_to_last(student, scene, chunks, generator, num_steps=num_steps, sampler=sampler)
 
 
@@ -170,7 +169,6 @@ class MotionScene:
     batch: SequenceBatch
     chunk_frames: int
     from_portrait: bool
-    noise: float = 0.0
     pixels: PixelHandOver | None = None
 
     @property
@@ -190,10 +188,10 @@ class MotionScene:
     def hand_over(
         self, latents_BCThw: Tensor, generator: torch.Generator, *, slots: int = 2
     ) -> Tensor:
-        """The last five frames' codes, read off pixels or with noise if the recipe wants it."""
+        """The last five frames' codes, read off pixels if the recipe wants it."""
         if self.pixels is not None:
             return self.pixels(latents_BCThw, self.batch.portraits, slots)
-        return hand_over(latents_BCThw, noise=self.noise, generator=generator)
+        return hand_over(latents_BCThw)
 
     def recorded(self, chunk: int) -> tuple[Tensor, Tensor]:
         """Where history is generated, it replaces the recorded frames: slot 0 codes one there."""

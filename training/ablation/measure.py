@@ -23,7 +23,7 @@ from visavis.training.rollout import Network
 
 CHUNKS: Final = 100
 WINDOW: Final = 5  # chunks whose frames are pooled
-MARKS: Final = (1, 10, 100)  # chunks at which drift is reported
+MARKS: Final = (1, 10, 100, 1000)  # chunks at which drift is reported, as far as they go
 _LIDS = slice(FACE.index("blink_l"), FACE.index("blink_r") + 1)
 # A session has collapsed when its late motion leaves what a puppet can do, or stops.
 _STRAY: Final = 0.5  # unexplained part of the code, of the recorded codes' own size
@@ -55,12 +55,21 @@ class Figures:
 
 @torch.no_grad()
 def measure(
-    network: Network, sessions: HeldSessions, how: Deployment, seed: int, *, chunks: int = CHUNKS
+    network: Network,
+    sessions: HeldSessions,
+    how: Deployment,
+    seed: int,
+    *,
+    chunks: int = CHUNKS,
+    recover: bool = True,
 ) -> Figures:
-    """Roll out from the portraits and compare with the recorded motion of the same speech."""
+    """Roll out from the portraits and compare with the recorded motion of the same speech;
+    `recover`: also disturb it."""
     generator = torch.Generator().manual_seed(seed)
     motion = sessions.initial_motion()
     codes, _ = sessions.run(network, how, motion, generator, first=0, chunks=chunks)
+    if not recover:
+        return figures(codes, sessions, chunks, {})
     few = sessions.first(min(8, len(sessions.layout)))
     return figures(codes, sessions, chunks, recovery(few, network, how, seed))
 
@@ -76,7 +85,8 @@ def figures(
     size = (truth - sessions.rest[:, None]).square().mean().sqrt()
     span = sessions.new_frames * WINDOW
     windows = [slice(at, at + span) for at in range(0, chunks * sessions.new_frames, span)]
-    marked = [windows[min((mark - 1) // WINDOW, len(windows) - 1)] for mark in MARKS]
+    reached = [mark for mark in MARKS if mark <= max(100, chunks)]
+    marked = [windows[min((mark - 1) // WINDOW, len(windows) - 1)] for mark in reached]
     late, ten = windows[-1], 10 * sessions.new_frames
     lips = slice(0, len(LIPS))
     opening, true_opening = sessions.face.opening(codes), sessions.face.opening(truth)

@@ -71,6 +71,20 @@ class Record:
         return np.stack(rows)
 
 
+# Of those that spoke for long.
+_LONG: Final = {
+    "drift 0": "drift at 1",
+    "drift 1": "at 10",
+    "drift 2": "at 100",
+    "drift -1": "at the end",
+    "stray 0": "stray at 1",
+    "stray -1": "at the end",
+    "camera": "camera at the end",
+    "sync_late": "r of the last ten",
+    "collapse": "collapse",
+}
+
+
 def read_records(folder: Path) -> dict[str, Record]:
     """All titles in the table's order. Raises FileNotFoundError if there is no row yet."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -107,14 +121,17 @@ def interval(values: NDArray[np.float64]) -> str:
 _T: Final = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 
 
-def markdown(records: Mapping[str, Record]) -> str:
-    """Two tables, a row a title: motion, with seeds and rounds of training, and stability."""
+def markdown(records: Mapping[str, Record], long: Mapping[str, Record] | None = None) -> str:
+    """Two tables, a row a title: motion, with seeds and rounds of training, and stability; and a
+    third of those that spoke for `long`."""
+    further = [*_lines(long, _LONG, counts=False), ""] if long else []
     return "\n".join(
         [
             *_lines(records, _MOTION, counts=True),
             "",
             *_lines(records, _STABILITY, counts=False),
             "",
+            *further,
         ]
     )
 
@@ -130,36 +147,44 @@ def _lines(records: Mapping[str, Record], columns: Mapping[str, str], *, counts:
 
 
 _DRAWN: Final = {
-    TEACHER: "0.5",
-    UNTRAINED: "0.75",
-    BASE: "tab:blue",
-    "K = 1": "tab:red",
-    "K = 5": "tab:green",
-    "causal in the chunk": "tab:orange",
+    TEACHER: ("0.5", "-"),
+    UNTRAINED: ("0.75", "-"),
+    BASE: ("tab:blue", "-"),
+    "K = 1": ("tab:red", "-"),
+    "K = 5": ("tab:green", "-"),
+    "causal in the chunk": ("tab:orange", "-"),
+    f"{UNTRAINED}, harsh": ("0.75", "--"),
+    f"{BASE}, harsh": ("tab:blue", "--"),
+    "K = 1, harsh": ("tab:red", "--"),
 }
 
 
-def draw_picture(records: Mapping[str, Record], path: Path) -> None:
-    """Drift over chunks, and what is left of a disturbance, for the headline rows."""
-    figure, (drift, recovery) = plt.subplots(1, 2, figsize=(11, 4))
-    for title, colour in _DRAWN.items():
-        if title not in records:
-            continue
-        record = records[title]
-        curves = record.curve("drift_curve")
-        at = WINDOW * np.arange(curves.shape[1]) + (WINDOW + 1) / 2
-        _draw(drift, at, curves, colour, title)
-        left = record.curve("recover")
-        start = np.ones((len(left), 1))
-        _draw(recovery, np.array((0, *RECOVERY_CHUNKS)), np.hstack([start, left]), colour, title)
-    drift.set_xlabel("chunk (12 new frames, 0.48 s)")
-    drift.set_ylabel("drift: distance from the data, in its spread")
-    drift.set_ylim(bottom=0)
+def draw_picture(
+    records: Mapping[str, Record], path: Path, long: Mapping[str, Record] | None = None
+) -> None:
+    """Drift over chunks, also over the `long` ones, and what is left of a disturbance, for the
+    headline rows."""
+    figure, (drift, longer, recovery) = plt.subplots(1, 3, figsize=(16, 4.2))
+    for title, (colour, dashes) in _DRAWN.items():
+        style = {"color": colour, "ls": dashes, "label": title}
+        if title in records:
+            record = records[title]
+            _draw_drift(drift, record, style)
+            left = record.curve("recover")
+            start = np.ones((len(left), 1))
+            _draw(recovery, np.array((0, *RECOVERY_CHUNKS)), np.hstack([start, left]), style)
+        if long and title in long:
+            _draw_drift(longer, long[title], style)
+    for axes in (drift, longer):
+        axes.set_xlabel("chunk (12 new frames, 0.48 s)")
+        axes.set_ylabel("drift: distance from the data, in its spread")
+        axes.set_ylim(bottom=0)
+    longer.set_xscale("log")
     recovery.set_xlabel("chunks after the disturbance")
     recovery.set_ylabel("share that is left, mean of four kinds")
     recovery.set_ylim(0, None)
-    drift.legend(frameon=False, fontsize=8)
-    for axes in (drift, recovery):
+    recovery.legend(frameon=False, fontsize=8)
+    for axes in (drift, longer, recovery):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,12 +192,15 @@ def draw_picture(records: Mapping[str, Record], path: Path) -> None:
     plt.close(figure)
 
 
+def _draw_drift(axes: Any, record: Record, style: Mapping[str, str]) -> None:
+    curves = record.curve("drift_curve")
+    _draw(axes, WINDOW * np.arange(curves.shape[1]) + (WINDOW + 1) / 2, curves, style)
+
+
 def _draw(
-    axes: Any,
-    at: NDArray[Any],
-    curves: NDArray[np.float64],
-    colour: str,
-    title: str,
+    axes: Any, at: NDArray[Any], curves: NDArray[np.float64], style: Mapping[str, str]
 ) -> None:
-    axes.plot(at, curves.mean(axis=0), color=colour, label=title, lw=1.8)
-    axes.fill_between(at, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, lw=0)
+    axes.plot(at, curves.mean(axis=0), lw=1.8, **style)
+    axes.fill_between(
+        at, curves.min(axis=0), curves.max(axis=0), color=style["color"], alpha=0.12, lw=0
+    )

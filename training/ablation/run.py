@@ -15,7 +15,7 @@ from cyclopts import App
 
 from visavis.training.ablation.data import AblationData
 from visavis.training.ablation.report import draw_picture, markdown, read_records
-from visavis.training.ablation.table import Table, jobs
+from visavis.training.ablation.table import LONG_FOLDER, Table, jobs
 from visavis.training.ablation.teacher import train_teacher
 from visavis.training.distill import averaged_model
 from visavis.training.parallel import Workers
@@ -60,6 +60,7 @@ def rows(
     evaluations: int = 10_000,
     sessions: int = 12,
     chunks: int = 100,
+    long_chunks: int = 1000,
 ) -> None:
     """Train and measure every row and seed that is not there yet.
 
@@ -71,6 +72,7 @@ def rows(
         evaluations: network evaluations that a row may spend on training.
         sessions: held portraits that are rolled out.
         chunks: length of those roll-outs.
+        long_chunks: length of those that half of the sessions make in some rows; 0: none.
     """
     configure_logging(out / "log.txt")
     table = Table(
@@ -80,6 +82,7 @@ def rows(
         evaluations=evaluations,
         sessions=sessions,
         chunks=chunks,
+        long_chunks=long_chunks,
     )
     made = sum(table.make(row, seed) for row, seed in jobs())
     log.info("%d rows made by this process", made)
@@ -100,11 +103,13 @@ def report(
         table: also write the table there, as Markdown.
     """
     records = read_records(out / "rows")
-    text = markdown(records)
+    long = out / "rows" / LONG_FOLDER
+    spoken_long = read_records(long) if long.exists() else None
+    text = markdown(records, spoken_long)
     sys.stdout.write(text)
     if table is not None:
         table.write_text(text)
-    draw_picture(records, picture)
+    draw_picture(records, picture, spoken_long)
 
 
 def load_data(out: Path, speech: Path, bank: Path, encoder: Path) -> AblationData:

@@ -16,9 +16,10 @@ from torch.nn import functional
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.plan import MOTION_FRAMES
 from visavis.training.ablation.chunk_bank import ChunkBank
+from visavis.training.ablation.hand_over import RecordedErrors
 from visavis.training.control_probe import ControlProbe
 from visavis.training.motion_metrics import FaceProbe
-from visavis.training.rollout import ChunkConditions, Network, SamplerName, exit_early, hand_over
+from visavis.training.rollout import ChunkConditions, Network, SamplerName, exit_early
 from visavis.training.self_rollout import chunk_shape
 
 
@@ -28,7 +29,7 @@ class Deployment:
 
     num_steps: int = 4
     sampler: SamplerName = "renoise"
-    hand_over_noise: float = 0.0
+    errors: float = 1.0  # times the recorded errors of a hand-over through pixels; 0: exact
 
 
 class HeldSessions:
@@ -38,10 +39,15 @@ class HeldSessions:
     """
 
     def __init__(
-        self, bank: ChunkBank, portraits: NDArray[np.int64], offsets: NDArray[np.int64]
+        self,
+        bank: ChunkBank,
+        errors: RecordedErrors,
+        portraits: NDArray[np.int64],
+        offsets: NDArray[np.int64],
     ) -> None:
-        """Session i shows `portraits[i]` and begins with the bank's chunk `offsets[i]`."""
-        self.bank = bank
+        """Session i shows `portraits[i]` and begins with the bank's chunk `offsets[i]`; `errors`
+        are those of hand-overs."""
+        self.bank, self.errors = bank, errors
         self._chosen, self._offsets = portraits, offsets
         self._places = _places(bank)
         self.portraits = torch.from_numpy(portraits)
@@ -52,7 +58,9 @@ class HeldSessions:
         self.face = FaceProbe.from_basis(source.basis[self.portraits])
 
     @classmethod
-    def draw(cls, bank: ChunkBank, count: int, *, seed: int = 99) -> "HeldSessions":
+    def draw(
+        cls, bank: ChunkBank, errors: RecordedErrors, count: int, *, seed: int = 99
+    ) -> "HeldSessions":
         """`count` different portraits, spread evenly over the speech.
 
         Raises ValueError if the bank has fewer portraits.
@@ -62,11 +70,11 @@ class HeldSessions:
             raise ValueError(
                 f"sessions={count}: only {len(portraits)} portraits are held back; ask for fewer"
             )
-        return cls(bank, portraits, (np.arange(count) * len(_places(bank))) // count)
+        return cls(bank, errors, portraits, (np.arange(count) * len(_places(bank))) // count)
 
     def first(self, count: int) -> "HeldSessions":
         """The first few of the sessions."""
-        return HeldSessions(self.bank, self._chosen[:count], self._offsets[:count])
+        return HeldSessions(self.bank, self.errors, self._chosen[:count], self._offsets[:count])
 
     @property
     def new_frames(self) -> int:
@@ -127,7 +135,7 @@ class HeldSessions:
                 sampler=how.sampler,
             )
             made.append(unpack_codes(latents)[:, MOTION_FRAMES:])
-            motion = hand_over(latents, noise=how.hand_over_noise, generator=generator)
+            motion = self.errors.hand_over(latents, self.portraits, generator, scale=how.errors)
         return torch.cat(made, dim=1), motion
 
 

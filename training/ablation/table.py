@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.ablation.data import AblationData
+from visavis.training.ablation.hand_over import ErringChunks
 from visavis.training.ablation.measure import measure
 from visavis.training.ablation.rows import ROWS, Row, slug
 from visavis.training.ablation.sessions import Deployment, HeldSessions
@@ -21,6 +23,8 @@ from visavis.training.distill import Distillation, copy_model
 from visavis.training.parallel import Workers
 from visavis.training.progress import log
 from visavis.training.self_rollout import network_evaluations, plan_round
+
+LONG_FOLDER: Final = "long"
 
 
 def jobs() -> list[tuple[Row, int]]:
@@ -41,10 +45,13 @@ class Table:
         evaluations: int,
         sessions: int,
         chunks: int,
+        long_chunks: int = 0,
     ) -> None:
+        """`evaluations` of networks train a row; `sessions` are rolled out for `chunks`, and half
+        as many for `long_chunks` (0: none) where a row asks for that."""
         self.folder, self.data, self.teacher = folder, data, teacher
-        self.evaluations, self.chunks = evaluations, chunks
-        self.sessions = HeldSessions.draw(data.held, sessions)
+        self.evaluations, self.chunks, self.long_chunks = evaluations, chunks, long_chunks
+        self.sessions = HeldSessions.draw(data.held, data.held_errors, sessions)
 
     def make(self, row: Row, seed: int) -> bool:
         """Train and measure one row and seed, unless it is done or claimed; true if it was made."""
@@ -58,6 +65,8 @@ class Table:
             network, training = self._network(row, seed)
             # The titles that share this network come first: the row itself is what "done" means.
             also = row.also.items() if seed == row.seeds[0] else ()
+            if row.long and self.long_chunks and seed == row.seeds[0]:
+                self._measure_long(row, network, seed)
             for title, how in (*also, (row.title, row.how)):
                 self._measure(title, how, network, seed, training)
             log.info(
@@ -77,12 +86,13 @@ class Table:
         if not row.trained:
             return self.teacher, {"rounds": 0, "evaluations": 0}
         job = Distillation(row.recipe(seed), copy_model(self.teacher), Workers())
+        chunks = ErringChunks(self.data.train, self.data.train_errors, row.how.errors)
         spent, last = 0, {}
         while True:
             cost = network_evaluations(job.recipe, plan_round(job.recipe, job.step))
             if spent + cost > self.evaluations:
                 break
-            last = job.round(self.data.train)
+            last = job.round(chunks)
             spent += cost
             if job.step % 50 == 0:
                 line = " ".join(f"{name} {value:.4g}" for name, value in last.items())
@@ -107,10 +117,28 @@ class Table:
             "chunks": self.chunks,
             "figures": found.as_dict(),
         }
-        path = self.path(title, seed)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1))
-        partial.replace(path)
+        _write(self.path(title, seed), record)
+
+    def _measure_long(self, row: Row, network: FlashTalkDiT, seed: int) -> None:
+        few = self.sessions.first(max(1, len(self.sessions.layout) // 2))
+        found = measure(network, few, row.how, seed, chunks=self.long_chunks, recover=False)
+        record = {
+            "title": row.title,
+            "seed": seed,
+            "how": asdict(row.how),
+            "training": {"rounds": 0},
+            "sessions": len(few.layout),
+            "chunks": self.long_chunks,
+            "figures": found.as_dict(),
+        }
+        _write(self.folder / LONG_FOLDER / f"{slug(row.title)}.{seed}.json", record)
+
+
+def _write(path: Path, record: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1))
+    partial.replace(path)
 
 
 @contextmanager

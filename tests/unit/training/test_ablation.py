@@ -14,18 +14,20 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.ablation import table as table_module
 from visavis.training.ablation.chunk_bank import ChunkBank, HeardChunks, chunks_in
 from visavis.training.ablation.data import AblationData
+from visavis.training.ablation.hand_over import ErringChunks, RecordedErrors
 from visavis.training.ablation.measure import figures
 from visavis.training.ablation.report import draw_picture, interval, markdown, read_records
 from visavis.training.ablation.rows import BASE, ROWS, Row, slug
 from visavis.training.ablation.sessions import Deployment, HeldSessions, recovery
-from visavis.training.ablation.table import Table, jobs
+from visavis.training.ablation.table import LONG_FOLDER, Table, jobs
 from visavis.training.dit_data import FocusSpec, MotionWindows, PortraitBank, SpeechClips
 from visavis.training.hearing import Hearing
 from visavis.training.puppets.basis import WEIGHTS, control_weights
 from visavis.training.recipes import MODELS, StudentRecipe, smoke_student
+from visavis.training.rollout import hand_over
 
 CHUNK = 9
-HOW = Deployment(num_steps=1)
+HOW = Deployment(num_steps=1, errors=0.0)
 
 
 def chunk_bank(*, held: bool = False) -> ChunkBank:
@@ -114,8 +116,47 @@ def test_sequences_and_windows_have_the_shapes_that_training_wants() -> None:
     assert batch.audio.shape == (3, CHUNK, 5, 4, 64)
 
 
+def recorded_errors(people: int = 4) -> RecordedErrors:
+    generator = torch.Generator().manual_seed(5)
+    return RecordedErrors(0.05 * torch.randn(people, 3, 5, 6, 16, 16, generator=generator))
+
+
 def sessions(count: int = 2) -> HeldSessions:
-    return HeldSessions.draw(chunk_bank(held=True), count)
+    return HeldSessions.draw(chunk_bank(held=True), recorded_errors(), count)
+
+
+def test_a_hand_over_errs_as_its_person_was_recorded_to() -> None:
+    errors = recorded_errors()
+    latents = pack_codes(torch.randn(3, CHUNK, 6, 16, 16))
+    people = torch.tensor([1, 5, 2])  # the second is the first: there are four
+    generator = torch.Generator().manual_seed(0)
+    handed = errors.hand_over(latents, people, generator, scale=2.0)
+    added = (unpack_codes(handed) - unpack_codes(hand_over(latents))) / 2
+    for sample, person in enumerate((1, 1, 2)):
+        gaps = (errors.errors[person] - added[sample]).abs().amax(dim=(1, 2, 3, 4))
+        assert float(gaps.min()) < 1e-5
+    assert torch.equal(errors.hand_over(latents, people, generator, scale=0.0), hand_over(latents))
+
+
+def test_people_of_training_are_not_measured_with() -> None:
+    train, held = recorded_errors(5).split()
+    assert (len(train.errors), len(held.errors)) == (3, 2)
+    assert not any(torch.equal(a, b) for a in train.errors for b in held.errors)
+
+
+def test_errors_that_were_not_recorded_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="hand_over_error --portraits PORTRAITS --save"):
+        RecordedErrors.load(tmp_path / "none.npz")
+
+
+def test_training_errs_where_it_goes_through_its_own_chunks() -> None:
+    bank, generator = chunk_bank(), torch.Generator()
+    latents = pack_codes(torch.zeros(2, CHUNK, 6, 16, 16))
+    for scale in (0.0, 1.0):
+        chunks = ErringChunks(bank, recorded_errors(), scale)
+        scene = chunks.draw_scene(np.random.default_rng(0), 2, 2, from_portrait=True)
+        handed = scene.hand_over(latents, generator)
+        assert (float(handed.abs().max()) > 0) == (scale > 0)
 
 
 def test_a_roll_out_in_two_parts_is_that_in_one() -> None:
@@ -199,8 +240,8 @@ class TinyRow(Row):
 
 
 def tiny_table(folder: Path) -> Table:
-    data = AblationData(chunk_bank(), chunk_bank(held=True))
-    return Table(folder, data, small_model(), evaluations=40, sessions=2, chunks=5)
+    data = AblationData(chunk_bank(), chunk_bank(held=True), recorded_errors(), recorded_errors())
+    return Table(folder, data, small_model(), evaluations=40, sessions=2, chunks=5, long_chunks=15)
 
 
 def test_a_row_is_made_once_and_a_dead_claim_does_not_stop_it(tmp_path: Path) -> None:
@@ -221,17 +262,19 @@ def test_a_row_is_made_once_and_a_dead_claim_does_not_stop_it(tmp_path: Path) ->
 
 def test_the_report_has_a_line_a_title_and_a_picture(tmp_path: Path) -> None:
     table = tiny_table(tmp_path)
-    row = TinyRow(title=BASE, how=HOW, trained=False)
+    row = TinyRow(title=BASE, how=HOW, trained=False, long=True)
     for seed in (1, 2, 3):
         table.make(row, seed)
-    records = read_records(tmp_path)
+    records, long = read_records(tmp_path), read_records(tmp_path / LONG_FOLDER)
+    assert long[BASE].curve("drift_curve").shape == (1, 3)  # one seed, 15 chunks by fives
+    assert len(markdown(records, long).splitlines()) == 11
     lines = markdown(records).splitlines()
     assert len(lines) == 7
     assert lines[2].startswith(f"| {BASE} | 3 | 0 | ")
     assert "±" in lines[2]
     for part in (lines[:3], lines[4:]):
         assert len({line.count("|") for line in part}) == 1
-    draw_picture(records, tmp_path / "picture.png")
+    draw_picture(records, tmp_path / "picture.png", long)
     assert (tmp_path / "picture.png").stat().st_size > 5000
     with pytest.raises(FileNotFoundError, match="visavis train ablation rows"):
         read_records(tmp_path / "none")

@@ -274,7 +274,6 @@ def test_a_round_is_reproduced_by_its_step_number() -> None:
         {"causal": True},
         {"motion_alignment": 1.0},
         {"noise_range": "exit"},
-        {"hand_over_noise": 0.1, "chunk_frames": 17},
     ],
 )
 def test_every_switch_trains_another_student(changes: dict[str, object]) -> None:

@@ -20,11 +20,11 @@ from visavis.engine.schematic import schematic_portrait
 from visavis.engine.weights import find_weights
 from visavis.training.codec_data import PuppetShow
 from visavis.training.dit_data import SequenceBatch
-from visavis.training.hand_over_error import framed, hand_over_error, read_back
+from visavis.training.hand_over_error import ErrorShares, framed, read_back, record_errors
 from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.pixel_hand_over import PixelHandOver
-from visavis.training.recipes import MODELS, smoke_student
+from visavis.training.recipes import MODELS
 from visavis.training.rollout import hand_over
 from visavis.training.self_rollout import MotionScene
 from visavis.training.train_student import EnergyRecipe, StudentRun
@@ -50,8 +50,19 @@ def portraits() -> list[Portrait]:
 def test_the_shipped_codec_reads_back_what_it_drew(
     codec: MotionCodec, portraits: list[Portrait]
 ) -> None:
-    error = hand_over_error(codec, portraits)
-    assert 0.0 < error < BOUND
+    errors = record_errors(codec, portraits, each=2)
+    assert errors.shape == (len(portraits), 2, 5, 6, 16, 16)
+    shares = ErrorShares.of(errors)
+    assert 0.0 < shares.person < shares.hand_over < shares.all < BOUND
+
+
+def test_shares_tell_what_is_common_to_whom() -> None:
+    person = torch.tensor([3.0, -3.0]).view(2, 1, 1, 1, 1, 1)
+    hand_over = torch.tensor([4.0, -4.0]).view(1, 2, 1, 1, 1, 1)
+    frame = torch.tensor([1.0, -1.0, 0, 1.0, -1.0]).view(1, 1, 5, 1, 1, 1)
+    shares = ErrorShares.of((person + hand_over + frame).expand(2, 2, 5, 6, 16, 16))
+    found = shares.all**2, shares.hand_over**2, shares.person**2
+    assert found == pytest.approx((9 + 16 + 0.8, 9 + 16, 9))
 
 
 def test_a_portrait_at_rest_is_read_as_rest(codec: MotionCodec, portraits: list[Portrait]) -> None:
@@ -133,5 +144,3 @@ def test_a_recipe_and_its_run_agree_on_pixels() -> None:
         StudentRun(recipe, FlashTalkDiT(MODELS["smoke"]), Workers())
     with pytest.raises(ValueError, match="reencode=False: load the codec with reencode=True"):
         PixelHandOver(MotionCodec.load(find_weights("embedded")), None)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"hand_over_noise=0.1 stands for what reencode=true does"):
-        replace(smoke_student(), reencode=True, hand_over_noise=0.1)
