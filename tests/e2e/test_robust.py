@@ -27,7 +27,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed
 
-import visavis.server.session as server_session
+import visavis.server.message_handler as server_handler
 from visavis_client import AvatarClient, AvatarFrame, connect
 from visavis_client.errors import SessionClosedError
 
@@ -112,7 +112,7 @@ async def test_a_hundred_thousand_malformed_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Else every twentieth would end the session, which has a test of its own.
-    monkeypatch.setattr(server_session, "MAX_CLIENT_ERRORS", 2 * MALFORMED)
+    monkeypatch.setattr(server_handler, "MAX_CLIENT_ERRORS", 2 * MALFORMED)
     codes: dict[str, int] = {}
     corpus = malformed(MALFORMED)
     with running(make_config(tmp_path), load_painting_engine) as server:

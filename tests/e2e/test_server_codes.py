@@ -14,7 +14,7 @@ from stand_in import load_painting_engine
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-import visavis.server.session as server_session
+import visavis.server.message_handler as server_handler
 
 
 async def closing(client: Client) -> tuple[int | None, str | None, dict[str, Any]]:
@@ -88,14 +88,14 @@ async def test_an_event_in_a_binary_message_is_told(live: LiveServer, configured
 async def test_a_fault_of_the_server_ends_one_session_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = server_session.handle_event
+    handle = server_handler.handle_event
 
     def faulty(live: Any, event: Any, now_s: float) -> Any:
         if event.event_id == "faulty":
             raise KeyError("nobody thought of this")
         return handle(live, event, now_s)
 
-    monkeypatch.setattr(server_session, "handle_event", faulty)
+    monkeypatch.setattr(server_handler, "handle_event", faulty)
     with running(make_config(tmp_path), load_painting_engine) as server:
         async with client_of(server) as neighbour, client_of(server) as client:
             await neighbour.configure()

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from session_viewer import Viewer, check_close
 from virtual_session import RATE, Link, opened
 
-import visavis.server.session as server_session
+import visavis.server.message_handler as server_handler
 from visavis.server.events import IdlePolicy
 
 TTL_S = 8.0
@@ -40,18 +40,18 @@ FAULT = "fault"
 
 @contextmanager
 def stumbling() -> Iterator[None]:
-    handle = server_session.handle_event
+    handle = server_handler.handle_event
 
     def faulty(live: Any, event: Any, now_s: float) -> Any:
         if event.event_id == FAULT:
             raise KeyError("nobody thought of this")
         return handle(live, event, now_s)
 
-    server_session.handle_event = faulty
+    server_handler.handle_event = faulty
     try:
         yield
     finally:
-        server_session.handle_event = handle
+        server_handler.handle_event = handle
 
 
 class SessionLife(RuleBasedStateMachine):

@@ -10,6 +10,7 @@ import pytest
 from session_viewer import Viewer, check_close
 from virtual_session import RATE, Link, VirtualServer, opened
 
+import visavis.server.message_handler as server_handler
 import visavis.server.session as server_session
 from visavis.server.conversation import Conversation
 
@@ -68,7 +69,7 @@ def test_what_was_due_while_the_writer_waited_is_not_said_after_the_error(
     viewer = Viewer(acknowledges=False)
     link = begin(server, viewer)
     block(server, link)
-    monkeypatch.setattr(server_session, "handle_event", faulty)
+    monkeypatch.setattr(server_handler, "handle_event", faulty)
     link.socket.say("input_audio_buffer.commit")
     server.run(0.5)
     link.socket.go_on_reading()
