@@ -18,6 +18,7 @@ from visavis.engine.dit.fused import (
     fuses,
     rms_norm,
     rms_norm_rotate,
+    rms_norm_rotate_both,
     wide_softmax,
 )
 from visavis.engine.dit.layout import TokenLayout
@@ -126,14 +127,22 @@ class SelfAttention(nn.Module):
 
         The first `skip` tokens are seen by the others and get no output themselves.
         """
-        q = self._place(self.norm_q, self.q(x_BND[:, skip:]), rope[0][skip:], rope[1][skip:])
-        k = self._place(self.norm_k, self.k(x_BND), *rope)
+        q, k = self._placed(x_BND, rope, skip)
         v = self.v(x_BND).unflatten(-1, (self.heads, -1))
         if share is not None:
             out, routing = share.exchange.attend(q, k, v, share.layout, person_masks_PS)
             return self.o(out), routing
         routing = None if person_masks_PS is None else person_attention(q, k, person_masks_PS)
         return self.o(attend(q, k, v, self.impl)), routing
+
+    def _placed(
+        self, x_BND: Tensor, rope: tuple[Tensor, Tensor], skip: int
+    ) -> tuple[Tensor, Tensor]:
+        if not skip:
+            norms = self.norm_q.weight, self.norm_k.weight, self.norm_q.eps
+            return rms_norm_rotate_both(self.q(x_BND), self.k(x_BND), *norms, self.heads, *rope)
+        q = self._place(self.norm_q, self.q(x_BND[:, skip:]), rope[0][skip:], rope[1][skip:])
+        return q, self._place(self.norm_k, self.k(x_BND), *rope)
 
     def _place(self, norm: RMSNorm, x_BND: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return rms_norm_rotate(x_BND, norm.weight, norm.eps, self.heads, cos, sin)

@@ -24,7 +24,7 @@ from visavis.engine.dit.audio_adapter import (
 )
 from visavis.engine.dit.conditioning import Float32LayerNorm, Float32Linear
 from visavis.engine.dit.config import DiTConfig
-from visavis.engine.dit.fused import add_gated, layer_norm, wide
+from visavis.engine.dit.fused import add_gated, add_gated_norm, layer_norm, wide
 from visavis.engine.dit.layout import Segment
 
 
@@ -97,18 +97,15 @@ class Block(nn.Module):
 
         h = layer_norm(x_BND, scale_attn, shift_attn, self.eps, dtype)
         h, routing = self.self_attention(h, rope, person_masks_PS, skip=skip, share=share)
-        x_BND = add_gated(x_BND[:, skip:], h, gate_attn)
-
-        x_BND = add_gated(x_BND, self.cross_attention(self.norm_cross(x_BND), context), None)
+        x_BND, h = self.norm_cross.after(x_BND[:, skip:], h, gate_attn)
+        x_BND, h = self.norm_audio.after(x_BND, self.cross_attention(h, context), None)
 
         positions = None
         if routing is not None:
             extremes = None if share is None else share.exchange.extremes(routing, share.layout)
             positions = person_positions(routing, extremes)
-        h = self.audio_attention(self.norm_audio(x_BND), audio, positions, segments=segments)
-        x_BND = add_gated(x_BND, h, None)
-
-        h = layer_norm(x_BND, scale_ffn, shift_ffn, self.eps, dtype)
+        h = self.audio_attention(h, audio, positions, segments=segments)
+        x_BND, h = add_gated_norm(x_BND, h, None, scale_ffn, shift_ffn, self.eps, dtype)
         return add_gated(x_BND, self.ffn(h), gate_ffn)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visavis.engine.dit.config import DiTConfig
-from visavis.engine.dit.fused import layer_norm, wide
+from visavis.engine.dit.fused import add_gated_norm, layer_norm, wide
 
 
 class Float32Linear(nn.Linear):
@@ -33,6 +33,11 @@ class Float32LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.weight, self.bias, self.eps, self.weight.dtype)
+
+    def after(self, x: Tensor, h: Tensor, gate: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + h * gate, without a gate x + h, and this norm of it: one pass over memory."""
+        dtype = self.weight.dtype
+        return add_gated_norm(x, h, gate, self.weight, self.bias, self.eps, dtype)
 
 
 class TimeConstants(NamedTuple):

@@ -222,14 +222,14 @@ def activation_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 
 def other_bytes(config: DiTConfig, shape: ChunkShape, element_bytes: int = 2) -> int:
     """Bytes read and written between the products in one step, float32 residual stream.
 
-    Each operator of `fused` is one pass: four norms and four gated additions to the stream, q and k
-    normed and turned, the query of the cross-attention normed, its two outputs added, the
-    activation, the audio's softmax.
+    Each operator of `fused` is one pass: a norm, three gated additions to the stream with a norm
+    and one without, q and k normed and turned, the query of the cross-attention normed, its two
+    outputs added, the activation, the audio's softmax.
     """
     layout = shape.layout(config)
     half, full = element_bytes, 4
     branches = int(config.has_text) + int(config.has_image)
-    width = 4 * (full + half) + 4 * (2 * full + half) + 2 * 2 * half + 2 * half
+    width = (full + half) + 3 * 2 * (full + half) + (2 * full + half) + 2 * 2 * half + 2 * half
     width += 3 * half * (branches - 1)
     row = config.dim * width + 2 * half * config.ffn_dim
     if fold_saves(config, layout.frame_tokens):

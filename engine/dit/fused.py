@@ -75,6 +75,47 @@ def add_gated(x_BND: Tensor, h_BND: Tensor, gate_B1D: Tensor | None) -> Tensor:
     return plain_gated_residual(x_BND, h_BND, gate_B1D)
 
 
+def add_gated_norm(
+    x_BND: Tensor,
+    h_BND: Tensor,
+    gate_B1D: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """`add_gated`, then `layer_norm` of its result -> both: the sum is read once, not twice."""
+    if fuses(x_BND):
+        out, normed = torch.ops.visavis.add_gated_norm(
+            x_BND, h_BND, gate_B1D, weight, bias, eps, dtype
+        )
+        return out, normed
+    out = plain_gated_residual(x_BND, h_BND, gate_B1D)
+    return out, plain_layer_norm(out, weight, bias, eps, dtype)
+
+
+def rms_norm_rotate_both(
+    q_BND: Tensor,
+    k_BND: Tensor,
+    weight_q_D: Tensor,
+    weight_k_D: Tensor,
+    eps: float,
+    heads: int,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`rms_norm_rotate` of queries and keys of the same tokens."""
+    if fuses(q_BND):
+        q, k = torch.ops.visavis.rms_norm_rotate_both(
+            q_BND, k_BND, weight_q_D, weight_k_D, eps, heads, cos, sin
+        )
+        return q, k
+    return (
+        plain_rms_norm_rotate(q_BND, weight_q_D, eps, heads, cos, sin),
+        plain_rms_norm_rotate(k_BND, weight_k_D, eps, heads, cos, sin),
+    )
+
+
 def fused_attention(
     q_BNHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, bias_BL: Tensor | None
 ) -> Tensor:
@@ -131,6 +172,61 @@ def _add_gated(x: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
 @_add_gated.register_fake
 def _(x: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
     return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("visavis::add_gated_norm", mutates_args=())
+def _add_gated_norm(
+    x: Tensor,
+    h: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    return dit_ops.add_gated_norm(x, h, gate, weight, bias, eps, dtype)
+
+
+@_add_gated_norm.register_fake
+def _(
+    x: Tensor,
+    h: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=dtype)
+
+
+@torch.library.custom_op("visavis::rms_norm_rotate_both", mutates_args=())
+def _rms_norm_rotate_both(
+    q: Tensor,
+    k: Tensor,
+    weight_q: Tensor,
+    weight_k: Tensor,
+    eps: float,
+    heads: int,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return dit_ops.rms_norm_rotate_both(q, k, weight_q, weight_k, eps, heads, cos, sin)
+
+
+@_rms_norm_rotate_both.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    weight_q: Tensor,
+    weight_k: Tensor,
+    eps: float,
+    heads: int,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    shape = (*q.shape[:-1], heads, q.shape[-1] // heads)
+    return q.new_empty(shape), k.new_empty(shape)
 
 
 @torch.library.custom_op("visavis::attention", mutates_args=())

@@ -170,6 +170,12 @@ def test_references_round_where_the_transformer_does(dtype: torch.dtype) -> None
         )
         for g in (gate, None):
             assert torch.equal(gated_residual(x, h, g), fused.add_gated(x, h, g))
+            joined = fused.add_gated_norm(x, h, g, 1 + scale, shift, EPS, dtype)
+            assert torch.equal(joined[0], fused.add_gated(x, h, g))
+            assert torch.equal(joined[1], fused.layer_norm(joined[0], 1 + scale, shift, EPS, dtype))
+        both = fused.rms_norm_rotate_both(x, h, weight, 2 * weight, EPS, 4, cos, sin)
+        for one, source, scaled in zip(both, (x, h), (weight, 2 * weight), strict=True):
+            assert torch.equal(one, fused.rms_norm_rotate(source, scaled, EPS, 4, cos, sin))
 
 
 def test_references_differentiate() -> None:
