@@ -9,36 +9,26 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
-import structlog
 from starlette.websockets import WebSocket
 
 from visavis.server import events as ev
 from visavis.server.admission import Admission
 from visavis.server.caller import Caller, Connection, Lease
 from visavis.server.config import ServerConfig
-from visavis.server.conversation import MAX_FADE_MS, Conversation
+from visavis.server.conversation import Conversation
 from visavis.server.deadlines import Deadlines
 from visavis.server.errors import ErrorCode, ProtocolError
-from visavis.server.fmp4 import Fmp4Writer
 from visavis.server.handover.bundle import Bundle
 from visavis.server.handover.departure import Departure
 from visavis.server.input_rate import InputMeter
+from visavis.server.lease_watch import LeaseWatch
 from visavis.server.metrics import Metrics, Stopwatch
-from visavis.server.model_host import ModelHost, OnProgress, decode_image_field, unwatched
+from visavis.server.model_host import ModelHost
 from visavis.server.negotiation import SessionSetup, changed_setup, effective
-from visavis.server.order import StreamState
 from visavis.server.outbound import Outbound
-from visavis.server.pacing import Pacer
-from visavis.server.producer import Producer
-from visavis.server.production import Production
+from visavis.server.production import Production, begin_production
 from visavis.server.resume import ResumeDesk
 from visavis.server.stream import EngineStream
-
-log = structlog.get_logger(__name__)
-
-# Of what session.loading tells; the rest is to open the stream.
-PREPARED_SHARE = 0.9
-LEASE_ASKED_EVERY_S = 1.0
 
 
 class LiveSession:
@@ -67,21 +57,19 @@ class LiveSession:
         self.max_session_s = config.max_session_s
         if caller is not None and caller.max_session_s is not None:
             self.max_session_s = min(self.max_session_s, caller.max_session_s)
-        limits = config.model_copy(update={"max_session_s": self.max_session_s})
-        self._limits = limits
-        self.deadlines = Deadlines(limits, time.monotonic())
+        self._limits = config.model_copy(update={"max_session_s": self.max_session_s})
+        self.deadlines = Deadlines(self._limits, time.monotonic())
         self.conversation: Conversation | None = None
         self.setup: SessionSetup | None = None
         self.effective: ev.EffectiveSettings | None = None
         self.received_seq: int | None = None
         self.host = host
         self._admission = admission
-        self._config = config
-        self._metrics = metrics
+        self.config = config
+        self.metrics = metrics
         self._desk = desk
         self._take_lease = lease
-        self._lease: Lease | None = None
-        self._lease_asked_s = float("-inf")
+        self._lease: LeaseWatch | None = None
         self._stack = ExitStack()
         self.production: Production | None = None
         self._meter: InputMeter | None = None
@@ -102,56 +90,13 @@ class LiveSession:
             self.opening = False
             self.deadlines.active(time.monotonic())
 
-    async def open(self, setup: SessionSetup) -> ev.SessionUpdated:
-        """Take a place, prepare the avatar, and begin to produce.
-
-        Raises ProtocolError; then the place is free again, and another try is possible.
-        """
-        if self.caller is not None:
-            self.caller.check_open(setup.avatar_id)
-        try:
-            return await self._open(setup)
-        except BaseException:
-            self._stack.close()
-            raise
-
-    async def _open(self, setup: SessionSetup) -> ev.SessionUpdated:
-        await self.take_place(setup)
-        self._loading(0.0)
-        stream = await self.open_stream(setup, None, lambda s: self._loading(PREPARED_SHARE * s))
-        self._loading(1.0)
-        conversation = Conversation(
-            rate=setup.rate, max_buffered_input_ms=self._config.max_buffered_input_ms
-        )
-        return ev.SessionUpdated(session=self.begin(setup, stream, conversation))
-
     async def take_place(self, setup: SessionSetup) -> None:
         """Wait for a place for such a session and for what the caller may use; `end` gives both
         back."""
         if self._take_lease is not None:
-            self._lease = self._stack.enter_context(self._take_lease())
+            self._lease = LeaseWatch(self._stack.enter_context(self._take_lease()))
         picture_s = self.host.load.picture_s(setup.output.video, setup.frame_size, setup.fps)
         self._stack.callback(await self._admission.join(self, self._queued, picture_s))
-
-    def _loading(self, progress: float) -> None:
-        self.out.post(ev.SessionLoading(stage="avatar", progress=round(progress, 2)))
-
-    async def open_stream(
-        self,
-        setup: SessionSetup,
-        state: StreamState | None,
-        on_progress: OnProgress = unwatched,
-    ) -> tuple[EngineStream, str, tuple[str, ...]]:
-        """The stream, its codec, and what is to be said about the picture."""
-        if setup.avatar_id is not None:
-            avatar = await self.host.prepare_stored(setup.avatar_id, on_progress)
-        else:
-            image = decode_image_field(setup.image or "", self._config.max_image_bytes)
-            avatar = await self.host.prepare_image(image, on_progress)
-        stream, codec = await self.host.open_stream(
-            avatar, rate=setup.rate, seed=setup.seed, output=setup.output, state=state
-        )
-        return stream, codec, tuple(avatar.warnings)
 
     def begin(
         self,
@@ -160,34 +105,15 @@ class LiveSession:
         conversation: Conversation,
     ) -> ev.EffectiveSettings:
         """Be the session of those settings from here on; `stream` as `open_stream` gives it."""
-        config = self._config
         engine_stream, codec, warnings = stream
         self.setup = setup
         self.effective = effective(setup, codec=codec, warnings=warnings)
         self.conversation = conversation
         self._meter = InputMeter(
-            rate=config.max_input_rate, burst_s=config.max_buffered_input_ms / 1000 + 1
+            rate=self.config.max_input_rate,
+            burst_s=self.config.max_buffered_input_ms / 1000 + 1,
         )
-        pacer = Pacer(
-            speech_lead_s=config.speech_lead_ms / 1000,
-            idle_lead_s=config.idle_lead_ms / 1000,
-            max_inflight_us=config.max_inflight_ms * 1000,
-        )
-        producer = Producer(
-            conversation=conversation,
-            pacer=pacer,
-            stream=engine_stream,
-            host=self.host,
-            config=config,
-            metrics=self._metrics,
-            output=self.effective.output,
-            idle_policy=setup.idle,
-            on_change=self.out.wake,
-            on_events=lambda events: self.out.post(*events),
-        )
-        fmp4 = Fmp4Writer(fps=setup.fps) if setup.output.video == "fmp4" else None
-        self.out.attach(conversation, pacer, producer, fmp4)
-        self.production = Production(producer, self.id, self.fail)
+        self.production = begin_production(self, engine_stream)
         self._desk.add(self)
         return self.effective
 
@@ -209,11 +135,6 @@ class LiveSession:
     def offer(self) -> ev.ResumeOffer:
         """How the client comes back."""
         return self._desk.offer(self.id)
-
-    @property
-    def max_buffered_input_ms(self) -> int:
-        """The most audio accepted ahead of the engine."""
-        return self._config.max_buffered_input_ms
 
     @property
     def age_s(self) -> float:
@@ -250,23 +171,6 @@ class LiveSession:
         self.conversation.check_room(pcm)
         self._meter.take(len(pcm) / 2 / self.conversation.rate, now_s)
         return self.conversation.append(pcm, response_id, now_s)
-
-    def cancel(self, event: ev.ResponseCancel, now_s: float) -> list[ev.ServerEvent]:
-        """Barge-in: the engine goes on from what the viewer sees when the fade is over."""
-        assert self.conversation is not None
-        media = self.out.media
-        assert media is not None
-        epoch = self.conversation.epoch
-        fade_ms = min(max(event.fade_ms or 0, 0), MAX_FADE_MS)
-        shown_us = media.shown_pts_us(now_s)
-        events = self.conversation.cancel(
-            event.response_id,
-            fade_ms=fade_ms,
-            shown_pts_us=None if shown_us is None else shown_us + fade_ms * 1000,
-        )
-        if self.conversation.epoch != epoch:
-            self.out.cleared(now_s)
-        return events
 
     # The end
 
@@ -339,7 +243,8 @@ class LiveSession:
         open_responses = conversation is not None and conversation.has_open_responses
         if open_responses or self.opening:
             self.deadlines.active(now_s)
-        self._ask_lease(now_s)
+        if self._lease is not None:
+            self._lease.ask(now_s, self.deadlines)
         warning, end = self.deadlines.due(now_s, busy=open_responses)
         if warning is not None:
             self.out.post(warning)
@@ -353,22 +258,13 @@ class LiveSession:
             self.depart()
         elif end is not None:
             self.fail(end)
-        elif self.out.blocked_s(now_s) > self._config.slow_client_s:
-            limit = self._config.slow_client_s
+        elif self.out.blocked_s(now_s) > self.config.slow_client_s:
+            limit = self.config.slow_client_s
             self.fail(
                 ProtocolError(
                     ErrorCode.SLOW_CLIENT, f"no playback.update made room for media in {limit:g} s"
                 )
             )
-
-    def _ask_lease(self, now_s: float) -> None:
-        """What the key has left also depends on its other sessions."""
-        if self._lease is None or now_s - self._lease_asked_s < LEASE_ASKED_EVERY_S:
-            return
-        self._lease_asked_s = now_s
-        left_s = self._lease.left_s()
-        if left_s is not None:
-            self.deadlines.bound(now_s + left_s, self._lease.used_up())
 
     @property
     def holdable(self) -> bool:
@@ -399,5 +295,5 @@ class LiveSession:
                 await self.production.end()
         finally:
             self._stack.close()
-            self._metrics.sessions.labels(end_reason=reason).inc()
-            self._metrics.session_duration.observe(self._watch.elapsed_s())
+            self.metrics.sessions.labels(end_reason=reason).inc()
+            self.metrics.session_duration.observe(self._watch.elapsed_s())

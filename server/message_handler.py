@@ -21,6 +21,7 @@ from visavis.server.inbox import Inbox, message_size
 from visavis.server.live_session import LiveSession
 from visavis.server.model_host import ModelHost
 from visavis.server.negotiation import first_setup
+from visavis.server.opening import open_session
 from visavis.server.protocol import Kind, check_pcm16, decode_frame
 from visavis.server.requests import handle_event
 from visavis.server.resume import ResumeDesk
@@ -197,7 +198,7 @@ class MessageHandler:
         setup = first_setup(settings, self._host.output_offer, self._host.features)
         try:
             with self.live.preparing():
-                updated = await self.live.open(setup)
+                updated = await open_session(self.live, setup)
             self._reply([updated], event)
         finally:
             self._configure_by_s = self._handshake_end_s()

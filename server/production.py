@@ -5,15 +5,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.fmp4 import Fmp4Writer
 from visavis.server.order import StreamState
+from visavis.server.pacing import Pacer
 from visavis.server.producer import Producer
+from visavis.server.stream import EngineStream
 from visavis.server.worker import WorkerBusyError
 
+if TYPE_CHECKING:
+    from visavis.server.live_session import LiveSession
+
 log = structlog.get_logger(__name__)
+
+
+def begin_production(live: LiveSession, stream: EngineStream) -> Production:
+    """Let a session that has its settings and its conversation speak: its media goes to
+    `live.out`."""
+    config, setup, conversation = live.config, live.setup, live.conversation
+    assert setup is not None
+    assert conversation is not None
+    assert live.effective is not None
+    pacer = Pacer(
+        speech_lead_s=config.speech_lead_ms / 1000,
+        idle_lead_s=config.idle_lead_ms / 1000,
+        max_inflight_us=config.max_inflight_ms * 1000,
+    )
+    producer = Producer(
+        conversation=conversation,
+        pacer=pacer,
+        stream=stream,
+        host=live.host,
+        config=config,
+        metrics=live.metrics,
+        output=live.effective.output,
+        idle_policy=setup.idle,
+        on_change=live.out.wake,
+        on_events=lambda events: live.out.post(*events),
+    )
+    fmp4 = Fmp4Writer(fps=setup.fps) if setup.output.video == "fmp4" else None
+    live.out.attach(conversation, pacer, producer, fmp4)
+    return Production(producer, live.id, live.fail)
 
 
 class Production:

@@ -6,6 +6,7 @@ import base64
 import binascii
 
 from visavis.server import events as ev
+from visavis.server.conversation import MAX_FADE_MS
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.live_session import LiveSession
 from visavis.server.protocol import check_pcm16
@@ -30,7 +31,7 @@ def handle_event(live: LiveSession, event: ev.ClientEvent, now_s: float) -> list
         case ev.AudioClear():
             return conversation.clear()
         case ev.ResponseCancel():
-            return live.cancel(event, now_s)
+            return cancel(live, event, now_s)
         case ev.SetState(state=state):
             return conversation.set_base_state(state)
         case ev.RequestKeyframe():
@@ -40,6 +41,24 @@ def handle_event(live: LiveSession, event: ev.ClientEvent, now_s: float) -> list
             live.out.acknowledged(conversation.played_pts_us or 0, event)
             return replies
     return []
+
+
+def cancel(live: LiveSession, event: ev.ResponseCancel, now_s: float) -> list[ev.ServerEvent]:
+    """Barge-in: the engine goes on from what the viewer sees when the fade is over."""
+    conversation, media = live.conversation, live.out.media
+    assert conversation is not None
+    assert media is not None
+    epoch = conversation.epoch
+    fade_ms = min(max(event.fade_ms or 0, 0), MAX_FADE_MS)
+    shown_us = media.shown_pts_us(now_s)
+    events = conversation.cancel(
+        event.response_id,
+        fade_ms=fade_ms,
+        shown_pts_us=None if shown_us is None else shown_us + fade_ms * 1000,
+    )
+    if conversation.epoch != epoch:
+        live.out.cleared(now_s)
+    return events
 
 
 def decode_audio(text: str) -> bytes:

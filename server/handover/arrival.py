@@ -6,6 +6,7 @@ from visavis.server.conversation import Conversation
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.handover.bundle import Bundle
 from visavis.server.live_session import LiveSession
+from visavis.server.opening import open_stream
 
 
 async def arrive(live: LiveSession, bundle: Bundle) -> None:
@@ -33,12 +34,12 @@ async def _arrive(live: LiveSession, bundle: Bundle) -> None:
     await _check_fits(live, bundle)
     await live.take_place(setup)
     try:
-        stream = await live.open_stream(setup, bundle.stream)
+        stream = await open_stream(live, setup, bundle.stream)
     except ValueError as error:
         raise _gone(str(error)) from error
     live.take_identity(bundle)
     conversation = Conversation.load(
-        bundle.conversation, max_buffered_input_ms=live.max_buffered_input_ms
+        bundle.conversation, max_buffered_input_ms=live.config.max_buffered_input_ms
     )
     live.begin(setup, stream, conversation)
 

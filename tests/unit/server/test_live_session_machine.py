@@ -177,7 +177,9 @@ class LiveSessions(SessionLife):
         self.apart_since_s = self.server.loop.time()
         self.server.run(0.01)
         assert left.task.done()
-        if self.draining is not None or self.said_goodbye:
+        # Who left and is still listening to the end may come back for the rest.
+        held = self.said_goodbye and self.server.desk.sessions
+        if self.draining is not None or (self.said_goodbye and not held):
             self.gone()
 
     @apart
