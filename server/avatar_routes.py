@@ -76,7 +76,7 @@ def avatar_routes(server: Server) -> APIRouter:
                 param="file",
             )
         owner = caller.name if server.auth.required else None
-        stored = await server.host.upload(
+        stored = await server.host.avatars.upload(
             name, data, owner=owner, share=caller.max_avatars, consent=consent
         )
         return avatar_json(stored)
@@ -104,7 +104,7 @@ def avatar_routes(server: Server) -> APIRouter:
         """Delete an upload; sessions that show it go on."""
         caller = server.caller(request, "avatars")
         await asyncio.to_thread(server.store.get, avatar_id, caller)
-        await server.host.delete(avatar_id)
+        await server.host.avatars.delete(avatar_id)
 
     return router
 

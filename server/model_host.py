@@ -1,23 +1,21 @@
-"""Loads the model on the engine thread, measures it, and prepares avatars and streams with it."""
+"""Loads the model on the engine thread, measures it, and opens streams with it."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from visavis.engine.parallel.loss import GroupLostError
-from visavis.server.avatars import AvatarStore, StoredAvatar
+from visavis.server.avatar_preparation import AvatarPreparation, ImageLoader
+from visavis.server.avatar_preparation import OnProgress as OnProgress
+from visavis.server.avatar_preparation import decode_image_field as decode_image_field
+from visavis.server.avatar_preparation import unwatched as unwatched
+from visavis.server.avatars import AvatarStore
 from visavis.server.config import ServerConfig
 from visavis.server.engine_load import EngineLoad, expected_slowness
 from visavis.server.errors import ErrorCode, ProtocolError
@@ -43,18 +41,6 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 HostState = Literal["loading", "ready", "restarting", "failed"]
 EngineLoader = Callable[[ServerConfig], "AvatarEngine"]
-# Encoded bytes to uint8 RGB [H, W, 3].
-ImageLoader = Callable[[bytes], Awaitable[NDArray[np.uint8]]]
-OnProgress = Callable[[float], None]
-MAX_PREPARED = 16
-# An avatar may take so long before it is more urgent than frames that are due now.
-PREPARE_WITHIN_S = 0.5
-# Of an avatar's preparation, told once its picture was decoded.
-DECODED_SHARE = 0.25
-
-
-def unwatched(share: float) -> None:
-    """Nobody wants to know how far it is."""
 
 
 def load_engine(config: ServerConfig) -> AvatarEngine:
@@ -88,7 +74,7 @@ class ModelHost:
         *,
         decode_image: ImageLoader,
     ) -> None:
-        self._decode_image = decode_image
+        self.avatars = AvatarPreparation(self, store, decode_image=decode_image)
         self.worker = EngineWorker()
         self._picture_threads = picture_threads()
         self.state: HostState = "loading"
@@ -102,10 +88,8 @@ class ModelHost:
         self.computing.set()
         self._config = config
         self._metrics = metrics
-        self._store = store
         self._load = load
         self._engine: AvatarEngine | None = None
-        self._prepared: OrderedDict[str, Avatar] = OrderedDict()
         self._loading: asyncio.Task[None] | None = None
         self.recovery = GroupRecovery(
             self, metrics, self._tell, max_restarts=config.group_max_restarts
@@ -246,7 +230,7 @@ class ModelHost:
         if not self.computes:
             raise restarting(self.recovery.retry_after_s)
 
-    async def _on_engine(self, run: Callable[[], T], *, deadline_s: float) -> T:
+    async def on_engine(self, run: Callable[[], T], *, deadline_s: float) -> T:
         """Await `run` on the engine thread. Raises ProtocolError if the engine is lost in it."""
         self.check_computes()
         try:
@@ -267,94 +251,16 @@ class ModelHost:
         return Features(prompt=False, listening=self.engine.listens)
 
     async def prepare_stored(self, avatar_id: str, on_progress: OnProgress = unwatched) -> Avatar:
-        """The prepared avatar of a stored one; `on_progress` as for `prepare_image`.
-
-        Raises ProtocolError when there is none.
-        """
-        stored = await asyncio.to_thread(self._store.get, avatar_id)
-        cached = self._prepared.get(avatar_id)
-        if cached is not None:
-            self._prepared.move_to_end(avatar_id)
-            return cached
-        data = await asyncio.to_thread(stored.source.read_bytes)
-        avatar = await self.prepare_image(data, on_progress)
-        self._remember(avatar_id, avatar)
-        return avatar
+        """As `AvatarPreparation.stored`."""
+        return await self.avatars.stored(avatar_id, on_progress)
 
     async def prepare_image(self, data: bytes, on_progress: OnProgress = unwatched) -> Avatar:
-        """Decode an encoded picture and find its face; `on_progress` is told what share of that
-        is done, after each step of it.
-
-        Raises ProtocolError `invalid_image`.
-        """
-        avatar, _ = await self._prepare(data, on_progress)
-        return avatar
-
-    async def _prepare(
-        self, data: bytes, on_progress: OnProgress = unwatched
-    ) -> tuple[Avatar, NDArray[np.uint8]]:
-        engine, loop = self.engine, asyncio.get_running_loop()
-
-        def on_step(share: float) -> None:
-            told = DECODED_SHARE + (1 - DECODED_SHARE) * share
-            loop.call_soon_threadsafe(on_progress, told)
-
-        try:
-            pixels = await self._decode_image(data)
-            on_progress(DECODED_SHARE)
-            avatar = await self._on_engine(
-                partial(engine.prepare_avatar, pixels, on_step=on_step),
-                deadline_s=time.monotonic() + PREPARE_WITHIN_S,
-            )
-        except ValueError as error:
-            raise ProtocolError(
-                ErrorCode.INVALID_IMAGE, str(error), param="session.image"
-            ) from error
-        return avatar, pixels
-
-    async def upload(
-        self,
-        name: str,
-        data: bytes,
-        *,
-        owner: str | None = None,
-        share: int | None = None,
-        consent: bool | None = None,
-    ) -> StoredAvatar:
-        """Store a picture as an avatar. Raises ProtocolError `invalid_image`, or as
-        AvatarStore.add."""
-        await asyncio.to_thread(self._store.check_room, owner, share)
-        avatar, pixels = await self._prepare(data)
-        stored = await asyncio.to_thread(
-            self._store.add,
-            name,
-            pixels,
-            avatar.portrait.image,
-            tuple(avatar.warnings),
-            owner=owner,
-            share=share,
-            consent=consent,
-        )
-        self._remember(stored.meta.id, avatar)
-        return stored
-
-    async def delete(self, avatar_id: str) -> None:
-        """Delete an upload; sessions that show it go on. Raises ProtocolError."""
-        await asyncio.to_thread(self._store.delete, avatar_id)
-        self._prepared.pop(avatar_id, None)
-
-    def _remember(self, avatar_id: str, avatar: Avatar) -> None:
-        self._prepared[avatar_id] = avatar
-        while len(self._prepared) > MAX_PREPARED:
-            self._prepared.popitem(last=False)
+        """As `AvatarPreparation.image`."""
+        return await self.avatars.image(data, on_progress)
 
     async def stored_digest(self, avatar_id: str) -> str:
-        """Of a stored avatar's picture, so that it is the same elsewhere. Raises ProtocolError."""
-
-        def digest() -> str:
-            return hashlib.sha256(self._store.get(avatar_id).source.read_bytes()).hexdigest()
-
-        return await asyncio.to_thread(digest)
+        """As `AvatarPreparation.digest`."""
+        return await self.avatars.digest(avatar_id)
 
     async def open_stream(
         self,
@@ -390,28 +296,4 @@ class ModelHost:
                 stream.load(state, engine.device)
             return stream, pictures.codec
 
-        return await self._on_engine(open_on_engine_thread, deadline_s=time.monotonic())
-
-
-def decode_image_field(text: str, max_bytes: int) -> bytes:
-    """The bytes of a base64 picture, with or without a `data:` prefix.
-
-    Raises ProtocolError `invalid_image`. Addresses are never fetched.
-    """
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ProtocolError(
-            ErrorCode.INVALID_IMAGE,
-            "image is not valid base64; send the bytes of a JPEG, PNG or WebP file as base64",
-            param="session.image",
-        ) from error
-    if len(data) > max_bytes:
-        raise ProtocolError(
-            ErrorCode.INVALID_IMAGE,
-            f"image has {len(data):,} bytes, more than {max_bytes:,}; upload a smaller one",
-            param="session.image",
-        )
-    return data
+        return await self.on_engine(open_on_engine_thread, deadline_s=time.monotonic())
