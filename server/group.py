@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from visavis.engine.parallel.worker_group import GroupOptions, WorkerGroup
 
 
+# All that a follower needs of the settings; the rest is the leader's affair, which has taken its
+# secrets out of the environment, so that what depends on them would be refused.
+FOLLOWERS_SETTINGS = ("device", "log_format", "log_level")
+
+
 def follows() -> bool:
     """Whether torchrun started this process to follow another; does not import torch."""
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and os.environ.get("RANK", "0") != "0"
@@ -85,10 +90,23 @@ def follow(config: ServerConfig) -> None:
     group.follow()
 
 
+def forget_settings() -> None:
+    """Take out of the environment what a follower does not need."""
+    needless = {
+        f"VISAVIS_{name.upper()}"
+        for name in ServerConfig.model_fields
+        if name not in FOLLOWERS_SETTINGS
+    }
+    for variable in list(os.environ):
+        if variable.upper() in needless:
+            del os.environ[variable]
+
+
 def main() -> None:
     """A follower's whole life."""
     from visavis.server.logging import configure_logging
 
+    forget_settings()
     given: dict[str, Any] = {}  # all from the environment
     config = ServerConfig(**given)
     configure_logging(config.log_format, config.log_level)

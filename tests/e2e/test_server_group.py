@@ -37,9 +37,9 @@ RATE = 16_000
 
 
 class GroupServer:
-    """A server process whose log is read as it comes."""
+    """A server process whose log is read as it comes; `more` settings by their variables' names."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: str) -> None:
         config = make_config(folder)
         settings = {
             "MODEL": "test",
@@ -53,6 +53,7 @@ class GroupServer:
             "DATA_DIR": str(config.data_dir),
             "GALLERY_DIR": str(config.gallery_dir),
             "WEB_DIR": str(config.web_dir),
+            **more,
         }
         environment = os.environ | {f"VISAVIS_{k}": v for k, v in settings.items()}
         self.process = subprocess.Popen(
