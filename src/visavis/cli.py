@@ -45,6 +45,7 @@ def evaluate(
     out: Path = Path("runs/eval"),
     json: Path | None = None,
     steps: int = 4,
+    chunk_frames: int = 33,
     seeds: int | None = None,
     parts: str | None = None,
     quantize: Precision | None = None,
@@ -68,6 +69,8 @@ def evaluate(
         Also write the figures to this file.
     steps
         Denoising steps a chunk.
+    chunk_frames
+        The longest chunk that talks are made in: 33, 17, 13 or 9. Live speech has short ones.
     seeds
         How often each talk is made, with noise of its own. [default: 3; with --quick: 2]
     parts
@@ -84,7 +87,7 @@ def evaluate(
     from visavis.training.frame_judge import JudgeError
 
     try:
-        plan = replace(QUICK if quick else FULL, num_steps=steps)
+        plan = replace(QUICK if quick else FULL, num_steps=steps, chunk_frames=chunk_frames)
         if seeds is not None:
             plan = replace(plan, seeds=seeds)
         if parts is not None:

@@ -125,6 +125,7 @@ def talking(job: Job) -> Measured:
                 subjects.landmarker,
                 seed=job.noise(seed, number),
                 num_steps=plan.num_steps,
+                chunk_frames=plan.chunk_frames,
             )
             comparison = compare(talk, truth, subjects.identity)
             samples.append(Sample(f"{name} {clip.id}", seed, comparison))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from visavis.engine.dit.sampler import timesteps
+from visavis.engine.plan import CHUNK_LENGTHS, check_chunk_frames
 
 Part = Literal[
     "speed", "autoencoder", "talking", "recordings", "photographs", "endurance", "stability"
@@ -17,6 +18,7 @@ class EvaluationPlan:
     """How much is evaluated.
 
     `seeds`: how often each talk, recording and recovery is made, with noise of its own.
+    `chunk_frames`: talks are made in chunks of that length at most, as live speech is.
     `drift_sessions` are as deployed, `reencoded_sessions` (each, with and without correction of
     colours; 0 leaves them out) hand over through pixels; every session has its own portrait, and
     voices and seeds by turns.
@@ -27,6 +29,7 @@ class EvaluationPlan:
     parts: tuple[Part, ...] = PARTS
     seeds: int = DEFAULT_SEEDS
     num_steps: int = 4
+    chunk_frames: int = CHUNK_LENGTHS[-1]
     round_trip_portraits: int = 30
     round_trip_frames: int = 30
     talks: int = 18
@@ -42,6 +45,7 @@ class EvaluationPlan:
 
     def __post_init__(self) -> None:
         timesteps(self.num_steps)
+        check_chunk_frames(self.chunk_frames)
         for name in (
             "seeds", "talks", "drift_sessions", "recovery_sessions", "round_trip_portraits",
             "endurance_chunks",

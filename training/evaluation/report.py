@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from visavis.engine.plan import CHUNK_LENGTHS
 from visavis.training.evaluation.bootstrap import Interval, Measured
 
 
@@ -123,10 +124,12 @@ BARS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How figures came about: denoising steps a chunk, number of seeds, seconds of each part."""
+    """How figures came about: denoising steps a chunk, number of seeds, the longest chunk of talks,
+    seconds of each part."""
 
     num_steps: int
     seeds: int
+    chunk_frames: int = CHUNK_LENGTHS[-1]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -164,6 +167,7 @@ def write_json(found: Measured, path: Path, record: RunRecord) -> None:
     content["run"] = {
         "steps": record.num_steps,
         "seeds": record.seeds,
+        "chunk_frames": record.chunk_frames,
         "seconds": {part: round(seconds, 1) for part, seconds in record.seconds.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.avatar_engine import Avatar, AvatarEngine
+from visavis.engine.plan import CHUNK_LENGTHS
 from visavis.engine.session import AvatarSession
 from visavis.training.evaluation.statistics import sharpness
 from visavis.training.landmarks import (
@@ -57,9 +58,17 @@ def speak(
     *,
     seed: int,
     num_steps: int,
+    chunk_frames: int = CHUNK_LENGTHS[-1],
 ) -> Talk:
     """Stream the clip through a fresh session and look at the result."""
-    film = play(engine, avatar, as_int16(clip.pcm), seed=seed, num_steps=num_steps)
+    film = play(
+        engine,
+        avatar,
+        as_int16(clip.pcm),
+        seed=seed,
+        num_steps=num_steps,
+        chunk_frames=chunk_frames,
+    )
     return Talk(portrait=portrait, clip=clip, film=film, points=landmarker.detect(film.frames))
 
 
@@ -70,12 +79,13 @@ def play(
     *,
     seed: int,
     num_steps: int,
+    chunk_frames: int = CHUNK_LENGTHS[-1],
 ) -> Film:
-    """A fresh session speaks the samples (16 kHz) to their end."""
+    """A fresh session speaks the samples (16 kHz) to their end, in chunks that long at most."""
     session = engine.open_session(avatar, input_rate=SAMPLE_RATE, seed=seed, num_steps=num_steps)
     session.push_audio(pcm)
     session.commit()
-    return drain(session)
+    return drain(session, chunk_frames)
 
 
 def as_int16(pcm: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -84,14 +94,14 @@ def as_int16(pcm: NDArray[np.float32]) -> NDArray[np.int16]:
     return samples
 
 
-def drain(session: AvatarSession) -> Film:
-    """All frames of the committed audio."""
+def drain(session: AvatarSession, chunk_frames: int = CHUNK_LENGTHS[-1]) -> Film:
+    """All frames of the committed audio, in chunks of `chunk_frames` at most."""
     frames: list[NDArray[np.uint8]] = []
     codes: list[Tensor] = []
     borders = []
-    while session.next_chunk() is not None:
+    while (length := session.next_chunk()) is not None:
         borders.append(len(frames))
-        for frame in session.generate():
+        for frame in session.generate(chunk_frames=min(length, chunk_frames)):
             frames.append(frame.pixels)
             if frame.pose is not None:
                 codes.append(frame.pose)

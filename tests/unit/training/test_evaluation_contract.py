@@ -24,6 +24,7 @@ from visavis.training.evaluation.plan import PARTS, QUICK, EvaluationPlan, parse
 from visavis.training.evaluation.run import FRAME_SIZE, measure
 from visavis.training.evaluation.stability import DISTURBANCES
 from visavis.training.evaluation.subjects import Subjects
+from visavis.training.evaluation.talking import as_int16, play
 from visavis.training.identity import EMBEDDING, Embeddings, IdentityJudge
 from visavis.training.landmarks import POINTS, IndependentLandmarker, Landmarks
 from visavis.training.speech.audio_files import write_flac
@@ -168,6 +169,20 @@ def test_every_promised_figure_is_there_finite_and_has_its_interval(
     assert (tmp_path / "stability.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize(("chunk_frames", "new"), [(9, 4), (13, 8), (33, 12)])
+def test_talks_are_made_in_chunks_as_short_as_wanted(
+    engine: AvatarEngine, subjects: Subjects, chunk_frames: int, new: int
+) -> None:
+    pcm = as_int16(clips()[0].pcm)
+    film = play(
+        engine, subjects.avatar("anna"), pcm, seed=0, num_steps=1, chunk_frames=chunk_frames
+    )
+    assert len(film.frames) == FRAMES
+    # The first chunk after silence is at most 17 frames long.
+    assert film.borders[0] == new
+    assert max(np.diff(film.borders, append=FRAMES)) <= chunk_frames - 5
+
+
 def test_a_frozen_face_has_no_dynamics(
     subjects: Subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +201,14 @@ def test_a_frozen_face_has_no_dynamics(
 
 
 @pytest.mark.parametrize(
-    ("field", "wrong"), [("seeds", 0), ("talks", 0), ("num_steps", 0), ("endurance_chunks", -1)]
+    ("field", "wrong"),
+    [
+        ("seeds", 0),
+        ("talks", 0),
+        ("num_steps", 0),
+        ("endurance_chunks", -1),
+        ("chunk_frames", 12),
+    ],
 )
 def test_a_plan_that_makes_no_sense_is_refused_by_name(field: str, wrong: int) -> None:
     with pytest.raises(ValueError, match=f"{field}={wrong}"):
@@ -204,8 +226,14 @@ def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(evaluation_run, "evaluate", lambda **given: told.update(given))
     people, pictures = Path("people"), Path("pictures")
     cli.evaluate(
-        recordings=people, photographs=pictures, steps=2, seeds=5, parts="talking", quick=True
+        recordings=people,
+        photographs=pictures,
+        steps=2,
+        chunk_frames=13,
+        seeds=5,
+        parts="talking",
+        quick=True,
     )
     assert told["recordings"] == people
     assert told["photographs"] == pictures
-    assert told["plan"] == replace(QUICK, num_steps=2, seeds=5, parts=("talking",))
+    assert told["plan"] == replace(QUICK, num_steps=2, chunk_frames=13, seeds=5, parts=("talking",))
