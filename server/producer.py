@@ -262,7 +262,8 @@ class Producer:
                 "gen_ai.server.time_per_output_chunk": outcome.busy_s / outcome.frames,
             },
         )
-        if outcome.speech:
+        # Of a chunk that was cut off, most was done before its first frame.
+        if outcome.speech and not outcome.abandoned:
             self._metrics.chunk_realtime_factor.observe(outcome.busy_s / played_s)
         load = self._host.load
         if outcome.chunk_frames and outcome.frames == new_frames(outcome.chunk_frames):

@@ -321,3 +321,21 @@ def test_utterances_in_a_row_all_come(virtually: Run) -> None:
             assert [f.response for f in client.sent if f.flags & FIRST] == [1, 2, 3, 4]
 
     virtually(main)
+
+
+def test_chunks_that_are_cut_off_do_not_count_as_slow(virtually: Run) -> None:
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            told = client.producer._metrics.chunk_realtime_factor
+            for moment in range(16):
+                await asyncio.sleep(1)
+                speaking = asyncio.create_task(client.speak(3.0, live=False))
+                await asyncio.sleep(0.04 + 0.015 * moment)
+                client.cancel()
+                await speaking
+            (family,) = told.collect()
+            count = {s.labels.get("le", s.name): s.value for s in family.samples}
+            made = count["visavis_chunk_realtime_factor_count"]
+            assert count["1.0"] == made > 0
+
+    virtually(main)
