@@ -13,7 +13,7 @@ from live_server import GALLERY_ID, LiveServer, client_of, make_config, noise, r
 from stand_in import load_painting_engine
 from websockets.exceptions import ConnectionClosed
 
-from visavis.server.engine_load import LOAD_TARGET, PLANNED_CHUNK, EngineLoad
+from visavis.server.engine_load import LOAD_TARGET, LONGEST_LIVE, EngineLoad
 from visavis.server.protocol import FPS
 
 
@@ -94,7 +94,7 @@ async def test_no_more_are_admitted_than_can_speak_with_the_pictures_that_they_w
     config = make_config(tmp_path, max_sessions=None, max_queued_sessions=0)
     with running(config, load_painting_engine) as server:
         load = server.server._server.host.load
-        model = load._model_share(load.quality, PLANNED_CHUNK, 1)
+        model = load._model_share(load.quality, LONGEST_LIVE)
         large_s = load.picture_s("h264", (512, 512), 25)
         usual_s = load.picture_s("h264", (256, 256), 25)
         # Measured with the real encoder before anybody came.
