@@ -23,10 +23,8 @@ import torch
 from cyclopts import App
 from torch import Tensor
 
-from visavis.engine.codec.motion_latents import GRID
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.causal import make_causal
-from visavis.training.checkpoints import load_checkpoint, step_seed
+from visavis.training.checkpoints import step_seed
 from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.distribution_matching import (
     alignment_loss,
@@ -38,14 +36,14 @@ from visavis.training.distribution_matching import (
     step_range,
 )
 from visavis.training.dit_data import SequenceBatch
-from visavis.training.ema import Ema
 from visavis.training.parallel import RunParts, Workers, backward_share
 from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.progress import RunProgress, configure_logging, log
-from visavis.training.recipes import MODELS, StudentRecipe
-from visavis.training.resumable_run import CHECKPOINT, AllowChanges, ResumableRun, resume_or_exit
+from visavis.training.recipes import StudentRecipe
+from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit
 from visavis.training.rollout import ChunkHearing, leave_at, with_motion
 from visavis.training.run_loop import run_steps, validate
+from visavis.training.run_models import copy_model, teacher_or_exit
 from visavis.training.self_rollout import (
     LastChunk,
     MotionScene,
@@ -55,7 +53,7 @@ from visavis.training.self_rollout import (
     roll_to_last,
     sequence_frames,
 )
-from visavis.training.train_teacher import TrainingData, open_data
+from visavis.training.training_data import TrainingData, open_data
 
 app = App(help=__doc__)
 
@@ -261,37 +259,6 @@ def _optimizer(recipe: StudentRecipe, model: FlashTalkDiT, rate: float) -> torch
     return torch.optim.AdamW(
         model.parameters(), lr=rate, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
-
-
-def copy_model(model: FlashTalkDiT, *, causal: bool = False) -> FlashTalkDiT:
-    """The same weights in a model of its own; `causal` bends its attention inside a chunk."""
-    copy = FlashTalkDiT(model.config, attention_impl="plain")
-    copy.load_state_dict(model.state_dict())
-    return make_causal(copy, (GRID, GRID)) if causal else copy
-
-
-def teacher_or_exit(run: Path, model: str) -> FlashTalkDiT:
-    """`averaged_model` for a command: of the recipe's model, or the program ends saying why not."""
-    try:
-        teacher = averaged_model(run)
-    except FileNotFoundError:
-        raise SystemExit(f"teacher={run}: no {CHECKPOINT} there; train the teacher first") from None
-    if teacher.config != MODELS[model]:
-        raise SystemExit(f"model={model}: {run} is of another size; set its model")
-    return teacher
-
-
-def averaged_model(run: Path) -> FlashTalkDiT:
-    """The averaged weights of a teacher's or a student's run.
-
-    Raises FileNotFoundError if the run has no checkpoint yet.
-    """
-    state = load_checkpoint(run / CHECKPOINT)
-    model = FlashTalkDiT(MODELS[state["recipe"]["model"]], attention_impl="plain")
-    ema = Ema(model)
-    ema.load_state_dict(state["ema"])
-    ema.copy_to(model)
-    return make_causal(model, (GRID, GRID)) if state["recipe"].get("causal") else model
 
 
 def distil(job: Distillation, data: TrainingData, folder: Path) -> None:

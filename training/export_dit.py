@@ -17,8 +17,8 @@ from visavis.engine.audio.speech_front_end import load_speech_encoder
 from visavis.engine.dit.checkpoint import export_original
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.weights import CONFIG_FILE, DIT_FILE, WeightsError
-from visavis.training.distill import averaged_model
 from visavis.training.progress import configure_logging, log
+from visavis.training.run_models import averaged_model
 from visavis.training.sharding import newest_checkpoint, sharded_average
 from visavis.training.train_speech_encoder import write_speech_encoder
 

@@ -35,7 +35,7 @@ from visavis.training.resumable_run import (
 )
 from visavis.training.run_loop import run_steps
 from visavis.training.speech.visemes import MOUTH_CONTROLS
-from visavis.training.train_teacher import HELD_CLIPS
+from visavis.training.training_data import HELD_CLIPS
 
 app = App(help=__doc__)
 

@@ -23,7 +23,6 @@ from visavis.engine.dit.model import FlashTalkDiT
 from visavis.training.checkpoints import step_seed
 from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.control_probe import ControlProbe
-from visavis.training.distill import teacher_or_exit
 from visavis.training.dit_data import WindowBatch
 from visavis.training.energy import EnergyWeights, energy_score
 from visavis.training.own_history import own_history_batch
@@ -34,7 +33,8 @@ from visavis.training.recipes import MODELS, check_length, check_model, check_sh
 from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit, warmth
 from visavis.training.rollout import ChunkConditions, exit_early
 from visavis.training.run_loop import run_steps, validate
-from visavis.training.train_teacher import TrainingData, open_data
+from visavis.training.run_models import teacher_or_exit
+from visavis.training.training_data import TrainingData, open_data
 
 app = App(help=__doc__)
 

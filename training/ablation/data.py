@@ -13,7 +13,7 @@ from visavis.training.dit_data import FocusSpec, MotionWindows, PortraitBank, Sp
 from visavis.training.hearing import Hearing
 from visavis.training.puppets.basis import control_weights
 from visavis.training.speech.dataset import read_shards
-from visavis.training.train_teacher import FOCUS_COMPONENTS, HELD_CLIPS, LIP_COMPONENTS
+from visavis.training.training_data import FOCUS_COMPONENTS, HELD_CLIPS, LIP_COMPONENTS
 
 ERRORS_FILE: Final = "hand-over-errors.npz"
 

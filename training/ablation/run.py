@@ -17,10 +17,10 @@ from visavis.training.ablation.data import AblationData
 from visavis.training.ablation.report import draw_picture, markdown, read_records
 from visavis.training.ablation.table import LONG_FOLDER, Table, jobs
 from visavis.training.ablation.teacher import train_teacher
-from visavis.training.distill import averaged_model
 from visavis.training.parallel import Workers
 from visavis.training.progress import configure_logging, log
 from visavis.training.recipes import small_student, small_teacher
+from visavis.training.run_models import averaged_model
 
 app = App(help=__doc__)
 

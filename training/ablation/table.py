@@ -19,9 +19,10 @@ from visavis.training.ablation.hand_over import ErringChunks
 from visavis.training.ablation.measure import measure
 from visavis.training.ablation.rows import ROWS, Row, slug
 from visavis.training.ablation.sessions import Deployment, HeldSessions
-from visavis.training.distill import Distillation, copy_model
+from visavis.training.distill import Distillation
 from visavis.training.parallel import Workers
 from visavis.training.progress import log
+from visavis.training.run_models import copy_model
 from visavis.training.self_rollout import network_evaluations, plan_round
 
 LONG_FOLDER: Final = "long"

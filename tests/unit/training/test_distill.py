@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.distill import Distillation, averaged_model, copy_model
+from visavis.training.distill import Distillation
 from visavis.training.distribution_matching import (
     alignment_loss,
     critic_loss,
@@ -24,6 +24,7 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.recipes import MODELS, smoke_student
 from visavis.training.rollout import ChunkConditions
+from visavis.training.run_models import averaged_model, copy_model
 from visavis.training.self_rollout import (
     RoundPlan,
     network_evaluations,
