@@ -66,6 +66,9 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """The administration's port is the last to close: it tells how far the drain is."""
         await super().shutdown(sockets)  # type: ignore[arg-type]
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._admin is not None and self._administering is not None:
             self._admin.should_exit = True
             await asyncio.gather(self._administering, return_exceptions=True)
