@@ -1,7 +1,7 @@
 """From the rows' files to a table in Markdown and a picture of drift and recovery."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,9 @@ _STABILITY: Final = {
 }
 
 
+_OF_ALL: Final[Mapping[str, Callable[[Any], Any]]] = {"mean": np.mean, "max": np.max}
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Figures of all seeds of a title, as read from the files."""
@@ -50,13 +53,16 @@ class Record:
     figures: Sequence[Mapping[str, Any]]
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """One number a seed; "drift 2" is the third of a list, "recover 0" a mean over kinds."""
+        """One number a seed; "drift 2" is the third of a list, "recover 0" a mean over kinds,
+        "drift_curve max" the greatest of a list."""
         key, _, index = name.partition(" ")
         found = []
         for one in self.figures:
             value = one[key]
             if key == "recover":
                 value = float(np.mean([kind[int(index)] for kind in value.values()]))
+            elif index in _OF_ALL:
+                value = float(_OF_ALL[index](value))
             elif index:
                 value = value[int(index)]
             found.append(value)
@@ -71,12 +77,15 @@ class Record:
         return np.stack(rows)
 
 
+_POOLED: Final = 10
 # Of those that spoke for long.
 _LONG: Final = {
     "drift 0": "drift at 1",
     "drift 1": "at 10",
     "drift 2": "at 100",
     "drift -1": "at the end",
+    "drift_curve mean": "mean",
+    "drift_curve max": "highest",
     "stray 0": "stray at 1",
     "stray -1": "at the end",
     "camera": "camera at the end",
@@ -174,12 +183,11 @@ def draw_picture(
             start = np.ones((len(left), 1))
             _draw(recovery, np.array((0, *RECOVERY_CHUNKS)), np.hstack([start, left]), style)
         if long and title in long:
-            _draw_drift(longer, long[title], style)
+            _draw_drift(longer, long[title], style, pool=_POOLED)
     for axes in (drift, longer):
         axes.set_xlabel("chunk (12 new frames, 0.48 s)")
         axes.set_ylabel("drift: distance from the data, in its spread")
         axes.set_ylim(bottom=0)
-    longer.set_xscale("log")
     recovery.set_xlabel("chunks after the disturbance")
     recovery.set_ylabel("share that is left, mean of four kinds")
     recovery.set_ylim(0, None)
@@ -192,9 +200,14 @@ def draw_picture(
     plt.close(figure)
 
 
-def _draw_drift(axes: Any, record: Record, style: Mapping[str, str]) -> None:
+def _draw_drift(axes: Any, record: Record, style: Mapping[str, str], *, pool: int = 1) -> None:
+    """`pool` windows make a point, with the least and the greatest of them around it."""
     curves = record.curve("drift_curve")
-    _draw(axes, WINDOW * np.arange(curves.shape[1]) + (WINDOW + 1) / 2, curves, style)
+    whole = curves.shape[1] // pool * pool
+    points = curves[:, :whole].reshape(-1, whole // pool, pool).transpose(0, 2, 1)
+    step = WINDOW * pool
+    at = step * np.arange(points.shape[2]) + (step + 1) / 2
+    _draw(axes, at, points.reshape(-1, points.shape[2]), style)
 
 
 def _draw(
