@@ -12,6 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.memory_trim import MemoryTrimmer
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import ModelHost
 from visavis.server.waiting_line import OnQueued, Ticket, WaitingLine
@@ -33,8 +34,12 @@ class Drainable(Protocol):
 class Admission:
     """The live sessions of one server."""
 
-    def __init__(self, host: ModelHost, metrics: Metrics) -> None:
+    def __init__(
+        self, host: ModelHost, metrics: Metrics, trimmer: MemoryTrimmer | None = None
+    ) -> None:
+        """`trimmer` is asked whenever a session leaves."""
         self.draining = False
+        self._trimmer = trimmer
         self._host = host
         self._metrics = metrics
         self._sessions: dict[Drainable, float] = {}
@@ -157,6 +162,8 @@ class Admission:
         self._metrics.sessions_active.set(self.active)
         if not self._sessions:
             self._empty.set()
+        if self._trimmer is not None:
+            self._trimmer.ask()
         self._call_those_who_fit()
 
     def _call_those_who_fit(self) -> None:

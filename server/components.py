@@ -12,6 +12,7 @@ from visavis.server.avatars import AvatarStore
 from visavis.server.config import ServerConfig, is_loopback
 from visavis.server.images import ImageDecoder
 from visavis.server.interruption import interrupt_all
+from visavis.server.memory_trim import MemoryTrimmer
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import EngineLoader, ModelHost
 from visavis.server.principal import Principal, Scope
@@ -37,7 +38,7 @@ class Server:
         self.host = ModelHost(
             config, self.metrics, self.store, load, decode_image=self.images.decode
         )
-        self.admission = Admission(self.host, self.metrics)
+        self.admission = Admission(self.host, self.metrics, MemoryTrimmer())
         self.auth = Authentication(
             config.keys,
             ClientTokens(config.keys, config.signing_secrets),
