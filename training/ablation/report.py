@@ -203,8 +203,9 @@ def draw_picture(
 def _draw_drift(axes: Any, record: Record, style: Mapping[str, str], *, pool: int = 1) -> None:
     """`pool` windows make a point, with the least and the greatest of them around it."""
     curves = record.curve("drift_curve")
-    whole = curves.shape[1] // pool * pool
-    points = curves[:, :whole].reshape(-1, whole // pool, pool).transpose(0, 2, 1)
+    pool = min(pool, curves.shape[1])
+    count = curves.shape[1] // pool
+    points = curves[:, : count * pool].reshape(len(curves), count, pool).transpose(0, 2, 1)
     step = WINDOW * pool
     at = step * np.arange(points.shape[2]) + (step + 1) / 2
     _draw(axes, at, points.reshape(-1, points.shape[2]), style)

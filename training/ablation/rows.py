@@ -25,8 +25,7 @@ class Row:
     """What is trained, with which seeds, and how the result is sampled.
 
     Training hands over with as many errors as `how` says. `also`: further ways to sample the first
-    seed's network, by the title of their own row. `long`: the first seed also speaks for much
-    longer.
+    seed's network, by the title of their own row. `long`: seeds that also speak for much longer.
     """
 
     title: str
@@ -35,7 +34,7 @@ class Row:
     trained: bool = True  # False: the teacher itself, its seeds are those of the sampling
     how: Deployment = Deployment()
     also: Mapping[str, Deployment] = field(default_factory=lambda: MappingProxyType({}))
-    long: bool = False
+    long: tuple[int, ...] = ()
 
     def recipe(self, seed: int) -> StudentRecipe:
         """The base with this row's changes."""
@@ -45,7 +44,7 @@ class Row:
 _ONE: Final = MappingProxyType({"max_chunks": 1, "random_chunks": False})
 
 ROWS: Final = (
-    Row(title=UNTRAINED, seeds=HEADLINE_SEEDS, trained=False, long=True),
+    Row(title=UNTRAINED, seeds=HEADLINE_SEEDS, trained=False, long=(1,)),
     Row(
         title=TEACHER,
         seeds=HEADLINE_SEEDS,
@@ -60,9 +59,9 @@ ROWS: Final = (
             "base sampled in 1 step": Deployment(num_steps=1),
             "base sampled by Euler": Deployment(sampler="euler"),
         },
-        long=True,
+        long=HEADLINE_SEEDS,
     ),
-    Row(title="K = 1", changes=_ONE, seeds=HEADLINE_SEEDS, long=True),
+    Row(title="K = 1", changes=_ONE, seeds=HEADLINE_SEEDS, long=HEADLINE_SEEDS),
     Row(
         title="K = 3",
         changes={"max_chunks": 3, "random_chunks": False},
@@ -79,15 +78,15 @@ ROWS: Final = (
         seeds=HEADLINE_SEEDS,
         trained=False,
         how=Deployment(errors=HARSH),
-        long=True,
+        long=(1,),
     ),
-    Row(title=f"{BASE}, harsh", seeds=HEADLINE_SEEDS, how=Deployment(errors=HARSH), long=True),
+    Row(title=f"{BASE}, harsh", seeds=HEADLINE_SEEDS, how=Deployment(errors=HARSH), long=(1,)),
     Row(
         title="K = 1, harsh",
         changes=_ONE,
         seeds=HEADLINE_SEEDS,
         how=Deployment(errors=HARSH),
-        long=True,
+        long=(1,),
     ),
     Row(title="2 steps", changes={"num_steps": 2}, how=Deployment(num_steps=2)),
     Row(title="1 step", changes={"num_steps": 1}, how=Deployment(num_steps=1)),

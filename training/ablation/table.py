@@ -57,7 +57,8 @@ class Table:
     def make(self, row: Row, seed: int) -> bool:
         """Train and measure one row and seed, unless it is done or claimed; true if it was made."""
         path = self.path(row.title, seed)
-        if path.exists():
+        long = seed in row.long and self.long_chunks > 0
+        if path.exists() and (not long or self.long_path(row.title, seed).exists()):
             return False
         with _claim(path) as mine:
             if not mine:
@@ -66,7 +67,7 @@ class Table:
             network, training = self._network(row, seed)
             # The titles that share this network come first: the row itself is what "done" means.
             also = row.also.items() if seed == row.seeds[0] else ()
-            if row.long and self.long_chunks and seed == row.seeds[0]:
+            if long:
                 self._measure_long(row, network, seed)
             for title, how in (*also, (row.title, row.how)):
                 self._measure(title, how, network, seed, training)
@@ -82,6 +83,10 @@ class Table:
     def path(self, title: str, seed: int) -> Path:
         """Where a row and seed is written."""
         return self.folder / f"{slug(title)}.{seed}.json"
+
+    def long_path(self, title: str, seed: int) -> Path:
+        """Where what it does for long is written."""
+        return self.folder / LONG_FOLDER / f"{slug(title)}.{seed}.json"
 
     def _network(self, row: Row, seed: int) -> tuple[FlashTalkDiT, dict[str, object]]:
         if not row.trained:
@@ -132,7 +137,7 @@ class Table:
             "chunks": self.long_chunks,
             "figures": found.as_dict(),
         }
-        _write(self.folder / LONG_FOLDER / f"{slug(row.title)}.{seed}.json", record)
+        _write(self.long_path(row.title, seed), record)
 
 
 def _write(path: Path, record: dict[str, object]) -> None:

@@ -262,7 +262,7 @@ def test_a_row_is_made_once_and_a_dead_claim_does_not_stop_it(tmp_path: Path) ->
 
 def test_the_report_has_a_line_a_title_and_a_picture(tmp_path: Path) -> None:
     table = tiny_table(tmp_path)
-    row = TinyRow(title=BASE, how=HOW, trained=False, long=True)
+    row = TinyRow(title=BASE, how=HOW, trained=False, long=(1,))
     for seed in (1, 2, 3):
         table.make(row, seed)
     records, long = read_records(tmp_path), read_records(tmp_path / LONG_FOLDER)
