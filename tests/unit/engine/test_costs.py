@@ -20,7 +20,9 @@ from visavis.engine.costs import (
 
 
 def costs(steps_s: dict[int, float], *, frame_s: float = 0.006) -> ChunkCosts:
-    lengths = {length: {b: s * length / 33 for b, s in steps_s.items()} for length in (9, 13, 17, 33)}
+    lengths = {
+        length: {b: s * length / 33 for b, s in steps_s.items()} for length in (9, 13, 17, 33)
+    }
     return ChunkCosts(steps_s=lengths, prepare_s=0.002, first_frame_s=0.01, frame_s=frame_s)
 
 
@@ -154,7 +156,9 @@ def test_what_was_seen_of_a_batch_counts_for_it_alone() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([9, 13, 17, 33]), st.sampled_from([1, 2, 3, 4, 8]), st.floats(1e-4, 10.0)
+            st.sampled_from([9, 13, 17, 33]),
+            st.sampled_from([1, 2, 3, 4, 8]),
+            st.floats(1e-4, 10.0),
         ),
         max_size=200,
     )
