@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from visavis.engine.audio.front_end import HISTORY_FRAMES
@@ -57,7 +58,13 @@ class Wav2VecFrontEnd:
         if not self._begins_early:
             return None
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="hearing")
+            # As many threads as the caller has: sums of another order are other numbers.
+            self._thread = ThreadPoolExecutor(
+                1,
+                thread_name_prefix="hearing",
+                initializer=torch.set_num_threads,
+                initargs=(torch.get_num_threads(),),
+            )
         return self._thread.submit(self._beside, past, new).result
 
     def _beside(self, past: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -124,13 +124,13 @@ BARS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How figures came about: denoising steps a chunk, number of seeds, the longest chunk of talks,
-    seconds of each part."""
+    """How figures came about: denoising steps a chunk, number of seeds, seconds of each part, the
+    longest chunk of talks."""
 
     num_steps: int
     seeds: int
-    chunk_frames: int = CHUNK_LENGTHS[-1]
     seconds: dict[str, float] = field(default_factory=dict)
+    chunk_frames: int = CHUNK_LENGTHS[-1]
 
 
 def print_table(

@@ -80,7 +80,7 @@ def measure(
     The file is written after every part, so that a run cut short keeps what it has.
     """
     found: list[Measured] = []
-    record = RunRecord(plan.num_steps, plan.seeds, plan.chunk_frames)
+    record = RunRecord(plan.num_steps, plan.seeds, chunk_frames=plan.chunk_frames)
     console = Console(stderr=True)
     with Progress(console=console) as progress:
         job = Job(subjects=subjects, plan=plan, out=out, progress=progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,16 @@ def hits(of: AvatarSession) -> int:
     return of._timeline._foresight.hits
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Several may share a sum in another way each time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_features_begun_early_are_the_same_to_the_bit(encoder: Wav2VecFeatures) -> None:
     front_end = Wav2VecFrontEnd(encoder, begins_early=True)
     draw = np.random.default_rng(0)

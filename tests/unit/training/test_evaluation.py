@@ -147,7 +147,7 @@ def test_figures_are_written_as_json(tmp_path: Path) -> None:
         "sync_r": 0.1235,
         "intervals": {"sync_r": [0.1, 0.2]},
         "seeds": {"1": {"sync_r": 0.1}, "2": {"sync_r": 0.15}},
-        "run": {"steps": 2, "seeds": 3, "seconds": {"talking": 61.2}},
+        "run": {"steps": 2, "seeds": 3, "chunk_frames": 33, "seconds": {"talking": 61.2}},
     }
 
 
