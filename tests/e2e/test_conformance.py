@@ -23,6 +23,7 @@ from visavis.server.conformance.runner import (
     run_checks,
     select,
 )
+from visavis.server.engine_load import EngineLoad
 
 SKIPPED = {"access.missing", "access.loading", "limits.idle", "limits.duration"}
 
@@ -34,8 +35,11 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     config = make_config(
         folder, slow_client_s=4.0, handshake_timeout_s=2.0, max_inflight_ms=600, max_sessions=2
     )
-    with running(config, load_painting_engine) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        # Places may not come and go with what the machine does beside the checks.
+        patch.setattr(EngineLoad, "observe", lambda *_, **__: None)
+        with running(config, load_painting_engine) as server:
+            yield server
 
 
 def target_of(url: str, timeout_s: float = 20.0) -> Target:
@@ -48,7 +52,8 @@ async def test_our_server_passes(hasty: LiveServer) -> None:
     results = await run_checks(CHECKS, target_of(hasty.ws), lambda result: None)
     assert {r.name: r.message for r in results if r.outcome == "failed"} == {}
     # It has no keys, long limits, and a model that is there; test_conformance_faults has those.
-    assert {r.name for r in results if r.outcome == "skipped"} == SKIPPED
+    skipped = {r.name: r.message for r in results if r.outcome == "skipped"}
+    assert set(skipped) == SKIPPED, skipped
 
 
 async def test_a_proxy_without_a_fault_passes(live: LiveServer) -> None:
