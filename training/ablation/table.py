@@ -68,7 +68,7 @@ class Table:
             # The titles that share this network come first: the row itself is what "done" means.
             also = row.also.items() if seed == row.seeds[0] else ()
             if long:
-                self._measure_long(row, network, seed)
+                self._measure(row.title, row.how, network, seed, training, long=True)
             for title, how in (*also, (row.title, row.how)):
                 self._measure(title, how, network, seed, training)
             log.info(
@@ -112,32 +112,24 @@ class Table:
         network: FlashTalkDiT,
         seed: int,
         training: dict[str, object],
+        *,
+        long: bool = False,
     ) -> None:
-        found = measure(network, self.sessions, how, seed, chunks=self.chunks)
+        sessions, chunks, path = self.sessions, self.chunks, self.path(title, seed)
+        if long:
+            sessions = sessions.first(max(1, len(sessions.layout) // 2))
+            chunks, path = self.long_chunks, self.long_path(title, seed)
+        found = measure(network, sessions, how, seed, chunks=chunks, recover=not long)
         record = {
             "title": title,
             "seed": seed,
             "how": asdict(how),
             "training": training,
-            "sessions": len(self.sessions.layout),
-            "chunks": self.chunks,
+            "sessions": len(sessions.layout),
+            "chunks": chunks,
             "figures": found.as_dict(),
         }
-        _write(self.path(title, seed), record)
-
-    def _measure_long(self, row: Row, network: FlashTalkDiT, seed: int) -> None:
-        few = self.sessions.first(max(1, len(self.sessions.layout) // 2))
-        found = measure(network, few, row.how, seed, chunks=self.long_chunks, recover=False)
-        record = {
-            "title": row.title,
-            "seed": seed,
-            "how": asdict(row.how),
-            "training": {"rounds": 0},
-            "sessions": len(few.layout),
-            "chunks": self.long_chunks,
-            "figures": found.as_dict(),
-        }
-        _write(self.long_path(row.title, seed), record)
+        _write(path, record)
 
 
 def _write(path: Path, record: dict[str, object]) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.codec.composition import compose, source_positions
+from visavis.engine.codec.composition import Layers, Sources, compose
 from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import FRAME_SIZE
 from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION, MotionReference
@@ -81,8 +81,10 @@ def round_trip(
         shown.append(_drawn(moving, code, reference))
         still.append(_drawn(codec, code, reference))
         painted.append(quantise(codec.render(code, reference)))
-        gaps.append(_cavity(puppet, part))
-        known.append(_in_picture(puppet, part))
+        layers = _layers(puppet, part)
+        # Where the mouth's inside shows, and where the portrait has the pixels.
+        gaps.append((layers.gap > 0.5).float())
+        known.append(_in_picture(layers.sources))
     true_frames, cavity = torch.cat(truth), torch.cat(gaps)
     face = F.interpolate(reference.layout[:, list(FACE_MAPS)], size=true_frames.shape[2:])
     outside = (face.amax(dim=1, keepdim=True) < FACE_THRESHOLD).float()
@@ -135,24 +137,22 @@ def _lid_code_r(puppet: Puppet, codes_N6hw: Tensor, controls: NDArray[np.float32
     return pearson(face[:, columns].ravel(), controls[:, LIDS].ravel())
 
 
-def _in_picture(puppet: Puppet, codes: Tensor) -> Tensor:
-    """1 where both layers come from inside the portrait's picture [N, 1, H, W], else 0."""
-    sources = source_positions(codes, puppet.reference.seams.expand(len(codes), -1, -1, -1))
-    places = torch.cat([sources.upper, sources.lower], dim=1)
-    within = (places >= -0.5) & (places <= FRAME_SIZE - 0.5)
-    return within.all(dim=1, keepdim=True).float()
-
-
-def _cavity(puppet: Puppet, codes: Tensor) -> Tensor:
-    """Where the mouth's inside shows [N, 1, H, W], 0..1."""
+def _layers(puppet: Puppet, codes: Tensor) -> Layers:
+    """What the puppet's own frames are made of."""
     count = len(codes)
-    layers = compose(
+    return compose(
         puppet.reference.portrait.expand(count, -1, -1, -1),
         puppet.reference.seams.expand(count, -1, -1, -1),
         codes,
         reduction=PORTRAIT_REDUCTION,
     )
-    return (layers.gap > 0.5).float()
+
+
+def _in_picture(sources: Sources) -> Tensor:
+    """1 where both layers come from inside the portrait's picture [N, 1, H, W], else 0."""
+    places = torch.cat([sources.upper, sources.lower], dim=1)
+    within = (places >= -0.5) & (places <= FRAME_SIZE - 0.5)
+    return within.all(dim=1, keepdim=True).float()
 
 
 def quantise(frames_N3HW: Tensor) -> Tensor:

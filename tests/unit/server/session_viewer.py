@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtual_session import HEADER, RATE, Link, Microphone, pairs_of
+from virtual_session import HEADER, RATE, Link, Microphone, VirtualServer, pairs_of
 
 from visavis.server.errors import ERRORS, ErrorCode
 
@@ -240,3 +240,18 @@ def check_close(link: Link, *, said_goodbye: bool) -> None:
     event = json.loads(last)
     assert event["type"] == "error", f"closed with {code} after {event['type']}"
     assert ERRORS[ErrorCode(event["error"]["code"])].close == code
+
+
+def configured(server: VirtualServer) -> Link:
+    """A connection whose session is configured: without pictures, and held when it is lost."""
+    link = server.connect()
+    session = {
+        "avatar_id": "anyone",
+        "input_audio": {"format": "pcm16", "rate": RATE},
+        "output": {"video": "none"},
+        "idle": "freeze",
+        "on_disconnect": "hold",
+    }
+    link.socket.say("session.update", session=session)
+    server.run(0.1)
+    return link

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from session_viewer import Viewer, check_close
+from session_viewer import Viewer, check_close, configured
 from virtual_session import RATE, Link, VirtualServer, opened
 
 import visavis.server.message_handler as server_handler
@@ -23,16 +23,7 @@ def server() -> Iterator[VirtualServer]:
 
 def begin(server: VirtualServer, viewer: Viewer) -> Link:
     """A session that speaks."""
-    link = server.connect()
-    session = {
-        "avatar_id": "anyone",
-        "input_audio": {"format": "pcm16", "rate": RATE},
-        "output": {"video": "none"},
-        "idle": "freeze",
-        "on_disconnect": "hold",
-    }
-    link.socket.say("session.update", session=session)
-    server.run(0.1)
+    link = configured(server)
     viewer.speak(link, RATE // 2)
     server.run(0.3)
     viewer.read(link)

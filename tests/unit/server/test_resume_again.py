@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from session_viewer import Viewer, check_close
+from session_viewer import Viewer, check_close, configured
 from virtual_session import RATE, Link, VirtualServer, opened
 
 
 def begin(server: VirtualServer, viewer: Viewer) -> Link:
-    link = server.connect()
-    session = {
-        "avatar_id": "anyone",
-        "input_audio": {"format": "pcm16", "rate": RATE},
-        "output": {"video": "none"},
-        "idle": "freeze",
-        "on_disconnect": "hold",
-    }
-    link.socket.say("session.update", session=session)
-    server.run(0.1)
+    link = configured(server)
     viewer.read(link)
     assert viewer.configured
     return link
