@@ -144,6 +144,11 @@ class AvatarSession:
         self._timeline.abandon()
         return self._speech.clear()
 
+    def close(self) -> None:
+        """The session is over: its memory is free as soon as nobody holds it any more."""
+        self._speech.clear()
+        self._timeline.close()
+
     @property
     def longest_chunk(self) -> int:
         """The most that `next_chunk` can be now, however much audio there is."""

@@ -73,6 +73,11 @@ class Timeline:
         self._epoch += 1
         self._foresight.forget()
 
+    def close(self) -> None:
+        """Nothing follows. What is under way knows its session, and goes now."""
+        self.abandon()
+        self._under_way = None
+
     @property
     def foresees(self) -> bool:
         """Whether `begin` makes use of `upcoming`."""

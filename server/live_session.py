@@ -294,6 +294,10 @@ class LiveSession:
             if self.production is not None:
                 await self.production.end()
         finally:
+            # The parts of a session know each other: the garbage collector alone would free what
+            # they hold, dozens of sessions later.
+            self.production = None
+            self.out.detach()
             self._stack.close()
             self.metrics.sessions.labels(end_reason=reason).inc()
             self.metrics.session_duration.observe(self._watch.elapsed_s())

@@ -1,4 +1,5 @@
-"""Gives freed memory back to the system after sessions, where the C library keeps it.
+"""Gives freed memory back to the system after sessions, where the C library keeps it; what stays is
+no business of the garbage collector.
 
 Sessions allocate in several threads, pieces of all sizes; what they free lies scattered between
 what lives on, and glibc returns none of it by itself: a server whose visitors come and go would
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 from collections.abc import Callable
 
 # Returning memory holds up whoever allocates for some milliseconds.
@@ -19,6 +21,18 @@ def release_freed() -> bool:
     """Return freed memory to the system; false where the C library has no such call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim is not None and bool(trim(0))
+
+
+def settle() -> None:
+    """What lives now, lives as long as the process: the garbage collector looks at the rest only.
+
+    A full collection would hold every thread up for as long as it takes to look at a loaded model's
+    million objects, and for that reason be due only after dozens of sessions.
+    """
+    gc.collect()
+    gc.freeze()
+    # It counts what it found last time: with the model in that count, the next one would be late.
+    gc.collect()
 
 
 class MemoryTrimmer:

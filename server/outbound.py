@@ -98,6 +98,12 @@ class Outbound:
         source = MediaSource(conversation, pacer)
         self._media = MediaSender(source, producer, fmp4, self._metrics, self._admission)
 
+    def detach(self) -> None:
+        """There is no more media, and nobody comes back for what was sent."""
+        self._conversation = self._pacer = self._producer = self._reports = self._media = None
+        self._replay.clear()
+        self.ring.forget()
+
     def rebind(
         self,
         socket: WebSocket,

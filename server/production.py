@@ -60,24 +60,8 @@ class Production:
         self, producer: Producer, session_id: str, on_failure: Callable[[ProtocolError], None]
     ) -> None:
         self.producer = producer
-        self._session_id = session_id
-        self._on_failure = on_failure
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        try:
-            await self.producer.run()
-        except ProtocolError as error:
-            self._on_failure(error)
-        except Exception as error:
-            log.error("session failed", session_id=self._session_id, exc_info=error)
-            self._on_failure(
-                ProtocolError(
-                    ErrorCode.ENGINE_FAILED,
-                    "the session failed inside the server; open a new one",
-                    retry_after_s=1.0,
-                )
-            )
+        # It must not know this object: a task keeps the frames that its cancellation went through.
+        self._task = asyncio.create_task(_run(producer, session_id, on_failure))
 
     async def stop(self, *, max_bytes: int) -> StreamState:
         """Leave the chunk under way, and copy the stream as it is then.
@@ -95,3 +79,21 @@ class Production:
         # A stopped engine thread has nothing left to free.
         with contextlib.suppress(WorkerBusyError, asyncio.CancelledError):
             await self.producer.close()
+
+
+async def _run(
+    producer: Producer, session_id: str, on_failure: Callable[[ProtocolError], None]
+) -> None:
+    try:
+        await producer.run()
+    except ProtocolError as error:
+        on_failure(error)
+    except Exception as error:
+        log.error("session failed", session_id=session_id, exc_info=error)
+        on_failure(
+            ProtocolError(
+                ErrorCode.ENGINE_FAILED,
+                "the session failed inside the server; open a new one",
+                retry_after_s=1.0,
+            )
+        )

@@ -73,6 +73,11 @@ class SentRing:
             ring.media.append(SentMedia(order, frame.header, frame.audio, frame.video))
         return ring
 
+    def forget(self) -> None:
+        """Nobody comes back for it."""
+        self.media.clear()
+        self._events.clear()
+
     def add_event(self, number: int, text: str) -> None:
         """An event goes out."""
         self._order += 1

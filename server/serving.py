@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from visavis.server.admin import create_admin_app
 from visavis.server.app import Server, create_app
 from visavis.server.config import ServerConfig, is_loopback
+from visavis.server.memory_trim import settle
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +30,20 @@ class DrainingServer(uvicorn.Server):
     when load balancers have looked away, sessions are told and nobody is admitted any more.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server, *, open_page: bool = False) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server: Server,
+        *,
+        open_page: bool = False,
+        own_process: bool = False,
+    ) -> None:
+        """own_process: nothing else of importance lives in this one, before the model or after."""
         super().__init__(config)
         self.failure: str | None = None
         self._server = server
         self._open_page = open_page
+        self._own_process = own_process
         self._watching: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,6 +101,8 @@ class DrainingServer(uvicorn.Server):
             self.failure = self._server.host.load_error
             self.should_exit = True
             return
+        if self._own_process:
+            settle()
         host = self.config.host
         port = next((s.getsockname()[1] for a in self.servers for s in a.sockets), self.config.port)
         page = f"http://{'localhost' if host in ('0.0.0.0', '::', '127.0.0.1') else host}:{port}/"
@@ -183,4 +195,6 @@ def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
 def make_server(config: ServerConfig, *, open_page: bool = False) -> DrainingServer:
     """A server that `run()` or `serve()` starts; with `open_page` a browser opens when ready."""
     app = create_app(config)
-    return DrainingServer(uvicorn_config(app, config), app.state.server, open_page=open_page)
+    return DrainingServer(
+        uvicorn_config(app, config), app.state.server, open_page=open_page, own_process=True
+    )

@@ -110,7 +110,7 @@ class EngineStream:
 
         def on_frame(frame: AvatarFrame) -> None:
             if idle:
-                self._loop.add(frame)
+                self._note_idle(frame, order)
             emit(self._encode(frame, order, idle=idle))
 
         def on_end(end: ChunkEnd) -> None:
@@ -173,8 +173,8 @@ class EngineStream:
         self._places.extend(state.places)
 
     def close(self) -> None:
-        """Free the encoder; the engine's session is garbage from here on."""
-        self._session.clear_audio()
+        """End the engine's session and free the encoder."""
+        self._session.close()
         self._line.close()
         self._pictures.close()
 
@@ -280,6 +280,13 @@ class EngineStream:
             denoise_s=0.0 if end is None else end.denoise_s,
             decode_s=0.0 if end is None else end.decode_s,
         )
+
+    def _note_idle(self, frame: AvatarFrame, order: Order) -> None:
+        """Frames are large: they are kept only where they may be shown again."""
+        if order.idle_policy == "loop":
+            self._loop.add(frame)
+        else:
+            self._loop.interrupt()
 
     def _repeat(self, order: Order, emit: Callable[[MediaFrame], None]) -> int:
         """Idle without the model, as the policy is: how many frames were shown again."""

@@ -1,7 +1,9 @@
 """Freed memory goes back to the system: after sessions, and not too often."""
 
 import asyncio
+import gc
 import platform
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from virtual_engine import VirtualLoop
 
 from visavis.server.admission import Admission
-from visavis.server.memory_trim import MemoryTrimmer, release_freed
+from visavis.server.memory_trim import MemoryTrimmer, release_freed, settle
 from visavis.server.metrics import Metrics
 
 
@@ -94,3 +96,27 @@ def test_freed_memory_leaves_the_process() -> None:
     release_freed()
     assert kept[-1] is not None
     assert (full - resident()) * 4096 > 80e6
+
+
+class Node:
+    """Part of a cycle."""
+
+    me: object = None
+
+
+def test_what_is_settled_is_not_looked_at_again_and_what_comes_later_is() -> None:
+    old = Node()
+    old.me = old
+    settle()
+    try:
+        new = Node()
+        new.me = new
+        frozen, collected = weakref.ref(old), weakref.ref(new)
+        del old, new
+        gc.collect()
+        assert frozen() is not None
+        assert collected() is None
+    finally:
+        gc.unfreeze()
+        gc.collect()
+    assert frozen() is None
