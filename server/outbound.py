@@ -76,6 +76,11 @@ class Outbound:
         return self._closing is not None
 
     @property
+    def close_reason(self) -> str:
+        """Why it ends, once that is decided."""
+        return "unknown" if self._closing is None else self._closing[1]
+
+    @property
     def ring(self) -> SentRing:
         """What was sent lately."""
         return self._events.ring

@@ -69,10 +69,13 @@ class ResumeDesk:
         return session.id in self._waiting
 
     def hold(self, session: LiveSession) -> None:
-        """Keep a session without a socket for its time, then end it."""
+        """Keep a session without a socket for its time, then end it; at once if it is to end."""
         self._waiting[session.id] = asyncio.create_task(self._expire(session))
 
     async def _expire(self, session: LiveSession) -> None:
+        if session.out.closing:
+            await session.end(session.out.close_reason)
+            return
         await asyncio.sleep(self.ttl_s)
         if not self.reachable.is_set():
             await self.reachable.wait()

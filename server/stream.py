@@ -135,12 +135,7 @@ class EngineStream:
     def recover(self, order: Order) -> Outcome:
         """The turn's chunk failed, for no fault of this session's: what came of it has come, and
         the rest is made anew in the next turn."""
-        from visavis.engine.history import RewindError
-
-        try:
-            self._session.recover(self._places[-1][1] if self._places else -1)
-        except RewindError as error:
-            log.warning("no way back to the last frame that was made", reason=str(error))
+        self._go_on_from(self._session.recover)
         return self._outcome(order, None, 0, speech=False)
 
     def save(self, last_ordinal: int, *, max_bytes: int) -> StreamState:
@@ -216,21 +211,22 @@ class EngineStream:
             # What the client has not got cannot be what the next picture is predicted from.
             self._keyframe = True
         if undone or self._places:
-            self._rewind(self._places[-1][1] if self._places else -1)
+            self._go_on_from(self._session.rewind)
 
-    def _rewind(self, index: int) -> None:
-        """Go on from the engine's frame `index` (-1: from rest), or from the nearest to it."""
+    def _go_on_from(self, go_back: Callable[[int], None]) -> None:
+        """`go_back` to the engine's frame that was shown last, or from rest; or to the nearest to
+        it: a client so far behind gets a jump and not an end."""
         from visavis.engine.history import RewindError
 
         try:
-            self._session.rewind(index)
-        except RewindError as error:  # a client so far behind gets a jump and not an end
+            go_back(self._places[-1][1] if self._places else -1)
+        except RewindError as error:
             log.warning(
                 "no way back to the frame that was seen", reason=str(error), instead=error.nearest
             )
             if error.nearest is None:
                 return
-            self._session.rewind(error.nearest)
+            go_back(error.nearest)
             if self._places:
                 self._places[-1] = (self._places[-1][0], error.nearest)
 

@@ -15,6 +15,8 @@ from virtual_session import RATE, opened
 
 from visavis.server import events as ev
 from visavis.server.conversation import FRAME_US, Conversation, MediaFrame
+from visavis.server.order import Order, Turn
+from visavis.server.stream import EngineStream
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -155,3 +157,30 @@ def test_a_second_cancel_at_once_tells_the_same_frame(fade_ms: int) -> None:
         assert len(shown) == 3
         assert len({place // FRAME_US for place in shown}) == 1
         assert 70 <= shown[0] // FRAME_US <= 80
+
+
+def test_a_chunk_that_failed_goes_on_from_the_nearest_frame_that_is_remembered(
+    virtually: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[Order] = []
+    start = EngineStream.start
+
+    def noting(stream: EngineStream, order: Order, *rest: Any) -> Turn:
+        orders.append(order)
+        return start(stream, order, *rest)
+
+    monkeypatch.setattr(EngineStream, "start", noting)
+
+    async def main() -> None:
+        async with VirtualEngine() as engine, engine.client() as client:
+            await client.speak(1.0, live=False)
+            client.producing.cancel()
+            stream = client.stream
+            last = engine_frames(client)[-1]
+            stream._places[-1] = (stream._places[-1][0], last + 1000)
+            with capture_logs() as logs:
+                stream.recover(orders[-1])
+            assert [entry["instead"] for entry in logs] == [last]
+            assert next(stream._session.generate_idle()).index == last + 1
+
+    virtually(main)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from session_viewer import Viewer, check_close, configured
 from virtual_session import RATE, Link, VirtualServer, opened
+
+from visavis.server import message_handler
+from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.live_session import LiveSession
 
 
 def begin(server: VirtualServer, viewer: Viewer) -> Link:
@@ -56,3 +63,23 @@ def test_who_is_taken_over_is_told_so_and_the_newest_hears_of_one_resume() -> No
             assert sum('"session.resumed"' in text for text in texts) == 1
             older = newer
         assert server.admission.active == 1
+
+
+def test_a_session_that_fails_while_it_is_resumed_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def failing(live: LiveSession, *_: Any) -> None:
+        live.fail(ProtocolError(ErrorCode.ENGINE_FAILED, "the engine is gone"))
+        raise ConnectionError("and so is the client")
+
+    with opened(max_sessions=1, resume_ttl_s=60.0) as server:
+        viewer = Viewer(acknowledges=False)
+        link = begin(server, viewer)
+        link.socket.lose(1006)
+        server.run(0.1)
+        assert server.admission.active == 1
+        monkeypatch.setattr(message_handler, "resume", failing)
+        come_back(server, viewer)
+        server.run(1.0)
+        assert server.admission.active == 0
+        assert server.desk.sessions == []
