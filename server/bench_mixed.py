@@ -6,43 +6,22 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 
-from visavis.server.bench import babble
-from visavis.server.bench_chunks import Playout
-from visavis.server.bench_client import (
-    BenchClient,
-    BenchError,
-    Event,
-    first_avatar,
-    is_speech,
-    open_client,
-    resume_client,
-    socket_url,
-)
+from visavis.server.bench_client import BenchError, first_avatar, socket_url
 from visavis.server.bench_memory import MB_PER_MIB, MemoryWatch
-from visavis.server.protocol import Frame, Kind
+from visavis.server.bench_stop import runs_to_its_end
+from visavis.server.bench_visitor import REST_S, Tally, Visitor, visit_plan
 
-RATE = 16_000
-PIECE = RATE // 25
-Act = Literal["say", "interrupt", "rest", "reconnect"]
-ACTS: tuple[Act, ...] = ("say", "interrupt", "rest", "reconnect")
-SAY_S = (0.8, 4.0)
-REST_S = (1.0, 10.0)
-APART_S = (0.1, 2.0)
-PLAYBACK_EVERY_S = 0.4
 STALL_S = 60.0
 # What memory may grow by over a whole run, by its slope, and count as flat.
 FLAT_MIB = 32.0
-# A server that refuses is asked again so late, and its words are kept so often.
+# A server that refuses is asked again so late.
 AFTER_FAILURE_S = 1.0
-MAX_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,41 +40,24 @@ class MixedPlan:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be above 0")
 
 
-@dataclass(slots=True)
-class Tally:
-    """What was done so far; `failures` are the first ones, `num_failures` counts all."""
-
-    visits: int = 0
-    completed: int = 0
-    interrupted: int = 0
-    resumed: int = 0
-    rested_s: float = 0.0
-    frames: int = 0
-    damaged: int = 0
-    num_failures: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def fail(self, why: str) -> None:
-        """A visit came to a bad end."""
-        self.num_failures += 1
-        if len(self.failures) < MAX_FAILURES:
-            self.failures.append(why)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedReport:
-    """What came of it. `rss_slope_mb_per_min` is None for what `slope_reason` says."""
+    """What came of it. `rss_slope_mb_per_min` is None for what `slope_reason` says; `stopped`: by
+    Ctrl-C, before its time."""
 
     wall_s: float
     tally: Tally
     rss_mib: float | None
     rss_slope_mb_per_min: float | None
     slope_reason: str
+    stopped: bool = False
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, as sentences; nothing when all is well."""
         tally, found = self.tally, []
+        if self.stopped:
+            found.append(f"stopped by hand after {self.wall_s:.0f} s")
         if tally.num_failures:
             first = "; ".join(sorted(set(tally.failures)))
             found.append(f"{tally.num_failures} visits came to a bad end: {first}")
@@ -114,13 +76,6 @@ class MixedReport:
         return tuple(found)
 
 
-def visit_plan(generator: random.Random) -> list[Act]:
-    """What a visitor does: everything once, and some of it again, in any order."""
-    acts = [*ACTS, *generator.choices(ACTS, k=generator.randrange(4))]
-    generator.shuffle(acts)
-    return acts
-
-
 async def run_mixed(
     url: str,
     plan: MixedPlan,
@@ -128,7 +83,10 @@ async def run_mixed(
     pid: int | None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> MixedReport:
-    """Let visitors come and go. Raises BenchError when the server is not there at first."""
+    """Let visitors come and go, until the time is up or Ctrl-C.
+
+    Raises BenchError when the server is not there at first.
+    """
     target, avatar = socket_url(url), plan.avatar
     if avatar is None:
         avatar = await asyncio.to_thread(first_avatar, url)
@@ -136,12 +94,16 @@ async def run_mixed(
     watching = asyncio.create_task(watch.run())
     start_s = time.monotonic()
     until_s = start_s + 60 * plan.minutes
-    try:
+
+    async def visit() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(_tell(tally, watch, until_s, progress))
             for number in range(plan.visitors):
                 visits = _visits(target, avatar, plan, number, tally, until_s)
                 group.create_task(visits)
+
+    try:
+        finished = await runs_to_its_end(visit())
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -152,6 +114,7 @@ async def run_mixed(
         rss_mib=watch.mib[-1] if watch.mib else None,
         rss_slope_mb_per_min=slope,
         slope_reason=reason,
+        stopped=not finished,
     )
 
 
@@ -185,174 +148,6 @@ async def _visits(
         except (BenchError, OSError) as error:
             tally.fail(f"{visitor.act}: {error}")
             await asyncio.sleep(AFTER_FAILURE_S)
-
-
-class Visitor:
-    """One session over however many connections."""
-
-    def __init__(
-        self, url: str, tally: Tally, generator: random.Random, *, rest_s: tuple[float, float]
-    ) -> None:
-        self.act: str = "coming"
-        self._url = url
-        self._tally = tally
-        self._generator = generator
-        self._rest_s = rest_s
-        self._client: BenchClient
-        self._stack = AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._changed = asyncio.Event()
-        self._playout = Playout()
-        self._last_seq: int | None = None
-        self._last_event_id: str | None = None
-        self._seen: set[str] = set()
-        self._said = 0
-        self._heard = bytearray()
-        self._status: str | None = None
-
-    @asynccontextmanager
-    async def session(self, *, avatar: str, video: str) -> AsyncIterator[None]:
-        """Come, and leave with a word."""
-        opened = open_client(self._url, avatar=avatar, rate=RATE, video=video, on_disconnect="hold")
-        try:
-            self._attach(await self._stack.enter_async_context(opened))
-            yield
-            self.act = "leaving"
-            await self._client.send("session.close")
-        finally:
-            await self._detach()
-
-    def _attach(self, client: BenchClient) -> None:
-        self._client = client
-        self._playout.restart()
-        listening = asyncio.create_task(self._listen(client))
-        self._tasks = [listening, asyncio.create_task(self._report_playback(client))]
-
-    async def _detach(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        await self._stack.aclose()
-
-    async def do(self, act: Act) -> None:
-        """One thing. Raises BenchError when the server ends the session."""
-        self.act = act
-        if act == "rest":
-            rest_s = self._generator.uniform(*self._rest_s)
-            await self._while_connected(asyncio.sleep(rest_s))
-            self._tally.rested_s += rest_s
-            return
-        pcm = self._utterance()
-        if act == "interrupt":
-            await self._talk(pcm, by_the_clock=True)
-            await self._client.send("response.cancel")
-            await self._done("cancelled")
-            self._tally.interrupted += 1
-            return
-        await self._talk(pcm, by_the_clock=act == "say")
-        await self._client.send("input_audio_buffer.commit")
-        if act == "reconnect":
-            await self._until(lambda: len(self._heard) > 0)
-            await self._lose_and_resume()
-        await self._done("completed")
-        self._tally.completed += 1
-        self._tally.damaged += bytes(self._heard) != pcm
-
-    def _utterance(self) -> bytes:
-        self._said += 1
-        self._heard.clear()
-        self._status = None
-        samples = round(self._generator.uniform(*SAY_S) * RATE)
-        return (
-            babble(samples, RATE, seed=self._generator.randrange(1 << 30)).astype("<i2").tobytes()
-        )
-
-    async def _talk(self, pcm: bytes, *, by_the_clock: bool) -> None:
-        start_s = time.monotonic()
-        for number, first in enumerate(range(0, len(pcm), 2 * PIECE), start=1):
-            if by_the_clock:
-                due_s = start_s + number * PIECE / RATE
-                await self._while_connected(asyncio.sleep(max(0.0, due_s - time.monotonic())))
-            await self._client.send_audio(pcm[first : first + 2 * PIECE])
-
-    async def _lose_and_resume(self) -> None:
-        handle = self._client.handle
-        if handle is None:
-            raise BenchError("the server offers no resume; do not set VISAVIS_RESUME_TTL_S to 0")
-        self._client.drop()
-        await self._detach()
-        await asyncio.sleep(self._generator.uniform(*APART_S))
-        resumed = resume_client(
-            self._url, handle, last_seq=self._last_seq, last_event_id=self._last_event_id
-        )
-        client, event = await self._stack.enter_async_context(resumed)
-        self._note(event)
-        self._attach(client)
-        self._tally.resumed += 1
-
-    async def _done(self, status: str) -> None:
-        await self._until(lambda: self._status is not None)
-        if self._status != status:
-            raise BenchError(f"the response ended as {self._status}, not {status}")
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed.clear()
-            await self._while_connected(self._changed.wait())
-
-    async def _while_connected(self, waiting: Coroutine[Any, Any, object]) -> None:
-        """Await it. Raises what ended the connection, should that come first."""
-        task = asyncio.create_task(waiting)
-        try:
-            await asyncio.wait((task, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
-            for ended in self._tasks:
-                if ended.done():
-                    ended.result()
-        finally:
-            task.cancel()
-
-    async def _report_playback(self, client: BenchClient) -> None:
-        while True:
-            await asyncio.sleep(PLAYBACK_EVERY_S)
-            position_us = int(1e6 * self._playout.position_s(time.monotonic()))
-            await client.send("playback.update", pts_us=position_us)
-
-    async def _listen(self, client: BenchClient) -> None:
-        async for arrival in client.arrivals():
-            item = arrival.item
-            if isinstance(item, Frame):
-                self._on_frame(item, arrival.time_s)
-            else:
-                self._on_event(item)
-            self._changed.set()
-        raise BenchError("the server ended the session")
-
-    def _on_frame(self, frame: Frame, now_s: float) -> None:
-        header = frame.header
-        if header.kind != Kind.MEDIA:
-            return
-        self._last_seq = header.seq
-        self._tally.frames += 1
-        self._playout.arrive(header.pts_us / 1e6, now_s)
-        if is_speech(frame) and header.response == self._said:
-            self._heard += frame.audio
-
-    def _note(self, event: Event) -> bool:
-        """Whether the event is new: what comes after a resume may have come before."""
-        self._last_event_id = event["event_id"]
-        if event["event_id"] in self._seen:
-            return False
-        self._seen.add(event["event_id"])
-        return True
-
-    def _on_event(self, event: Event) -> None:
-        if not self._note(event):
-            return
-        if event["type"] == "output.cleared":
-            self._playout.restart()
-        elif event["type"] == "response.done" and event["response_index"] == self._said:
-            self._status = event["status"]
 
 
 def print_mixed(report: MixedReport) -> None:

@@ -31,6 +31,7 @@ from visavis.server.bench_client import (
     rss_mib,
     socket_url,
 )
+from visavis.server.bench_stop import runs_to_its_end
 from visavis.server.protocol import Frame
 
 RATE = 16_000
@@ -45,7 +46,8 @@ READY_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoakReport:
-    """What came of it. `rss_mib` is the server's memory after each minute of speech."""
+    """What came of it. `rss_mib` is the server's memory after each minute of speech; `stopped`: by
+    Ctrl-C, before all of it was said, and `audio_intact` is of what was."""
 
     speech_s: float
     wall_s: float
@@ -54,6 +56,7 @@ class SoakReport:
     audio_intact: bool
     status: str
     rss_mib: tuple[float, ...]
+    stopped: bool = False
 
     @property
     def growth_mib(self) -> float | None:
@@ -64,11 +67,13 @@ class SoakReport:
     def problems(self) -> tuple[str, ...]:
         """What is wrong, as sentences; nothing when all is well."""
         found = []
-        if self.frames != self.frames_expected:
+        if self.stopped:
+            found.append(f"stopped by hand after {self.wall_s:.0f} s")
+        elif self.frames != self.frames_expected:
             found.append(f"{self.frames} frames came, {self.frames_expected} were expected")
         if not self.audio_intact:
             found.append("the audio that came back is not what was sent")
-        if self.status != "completed":
+        if self.status != "completed" and not self.stopped:
             found.append(f"the response ended as {self.status}")
         if self.growth_mib is not None and self.growth_mib > FLAT_MIB:
             found.append(f"memory grew by {self.growth_mib:.0f} MiB, {FLAT_MIB:.0f} are allowed")
@@ -96,7 +101,10 @@ async def run_soak(
     video: str = "h264",
     pid: int | None = None,
 ) -> SoakReport:
-    """Stream `minutes` of speech as one utterance. Raises BenchError when the server gives up."""
+    """Stream `minutes` of speech as one utterance, or what of it is said before Ctrl-C.
+
+    Raises BenchError when the server gives up.
+    """
     target = socket_url(url)
     who = avatar if avatar is not None else await asyncio.to_thread(first_avatar, url)
     samples = round(60 * minutes * RATE)
@@ -107,11 +115,7 @@ async def run_soak(
             sending = asyncio.create_task(_send(client, samples, heard, realtime=realtime))
             listening = asyncio.create_task(_listen(client, heard, advance, pid))
             try:
-                done, _ = await asyncio.wait(
-                    (sending, listening), return_when=asyncio.FIRST_EXCEPTION
-                )
-                for task in done:
-                    task.result()
+                finished = await runs_to_its_end(_both(sending, listening))
             finally:
                 sending.cancel()
                 listening.cancel()
@@ -121,18 +125,39 @@ async def run_soak(
         wall_s=time.monotonic() - start_s,
         frames=heard.frames,
         frames_expected=frames_of(samples, RATE),
-        audio_intact=heard.digest.digest() == sending.result(),
+        audio_intact=heard.digest.digest() == _digest_of(samples, heard.samples),
         status=heard.status,
         rss_mib=tuple(heard.rss_mib),
+        stopped=not finished,
     )
 
 
-async def _send(client: BenchClient, samples: int, heard: Heard, *, realtime: bool) -> bytes:
-    """Send it all; the digest of what was sent."""
-    digest = hashlib.sha256()
+async def _both(*tasks: asyncio.Task[None]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+
+
+def _pieces(samples: int) -> Iterator[tuple[int, bytes]]:
+    """What is said: where each piece begins, and its pcm16."""
     step = int(PIECE_S * RATE)
-    start_s = time.monotonic()
     for first in range(0, samples, step):
+        yield first, babble(min(step, samples - first), RATE, seed=first).astype("<i2").tobytes()
+
+
+def _digest_of(samples: int, heard: int) -> bytes:
+    """Of the first `heard` samples of what is said."""
+    digest = hashlib.sha256()
+    for first, pcm in _pieces(samples):
+        if first >= heard:
+            break
+        digest.update(pcm[: 2 * (heard - first)])
+    return digest.digest()
+
+
+async def _send(client: BenchClient, samples: int, heard: Heard, *, realtime: bool) -> None:
+    start_s = time.monotonic()
+    for first, pcm in _pieces(samples):
         while first - heard.samples > AHEAD_S * RATE:
             heard.changed.clear()
             try:
@@ -142,11 +167,8 @@ async def _send(client: BenchClient, samples: int, heard: Heard, *, realtime: bo
                 raise BenchError(f"no frame came for {STALL_S:g} s") from None
         if realtime:
             await asyncio.sleep(max(0.0, start_s + first / RATE - time.monotonic()))
-        pcm = babble(min(step, samples - first), RATE, seed=first).astype("<i2").tobytes()
-        digest.update(pcm)
         await client.send_audio(pcm)
     await client.send("input_audio_buffer.commit")
-    return digest.digest()
 
 
 async def _listen(client: BenchClient, heard: Heard, advance: Progress, pid: int | None) -> None:
@@ -192,7 +214,10 @@ def own_server(*arguments: str, realtime: bool) -> Iterator[tuple[str, int]]:
         environment["VISAVIS_MAX_INPUT_RATE"] = "10000"
     code = "from visavis.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "--port", str(port), *arguments]
-    process = subprocess.Popen([*command, "--log-level", "warning"], env=environment)
+    # A session of its own: Ctrl-C is for the one who measures.
+    process = subprocess.Popen(
+        [*command, "--log-level", "warning"], env=environment, start_new_session=True
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_ready(url, process)

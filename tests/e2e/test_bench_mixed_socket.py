@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from live_server import GALLERY_ID, LiveServer, make_config, running
 from stand_in import load_painting_engine
 
 from visavis.server.bench_client import BenchError, socket_url
-from visavis.server.bench_mixed import MixedPlan, Tally, Visitor, run_mixed
+from visavis.server.bench_mixed import MixedPlan, run_mixed
+from visavis.server.bench_visitor import Tally, Visitor
 
 # Twelve seconds are enough for a visit or two each.
 PLAN = MixedPlan(minutes=0.2, visitors=2, video="jpeg", rest_s=(0.2, 0.6))
@@ -31,6 +34,18 @@ async def test_visitors_come_and_go_and_nothing_is_amiss(live: LiveServer) -> No
     assert said
     assert report.rss_slope_mb_per_min is None
     assert "a slope needs 60" in report.slope_reason
+
+
+async def test_ctrl_c_keeps_what_was_measured(live: LiveServer) -> None:
+    def tell(_: str) -> None:
+        raise AssertionError("a minute has not passed")
+
+    plan = MixedPlan(minutes=30, visitors=1, video="jpeg")
+    asyncio.get_running_loop().call_later(3.0, signal.raise_signal, signal.SIGINT)
+    report = await run_mixed(live.http, plan, pid=os.getpid(), progress=tell)
+    assert report.stopped
+    assert report.tally.frames > 10
+    assert report.problems[0].startswith("stopped by hand after 3 s")
 
 
 async def test_it_notices_a_server_that_offers_no_resume(tmp_path: Path) -> None:

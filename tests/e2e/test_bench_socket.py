@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -81,6 +83,15 @@ async def test_soak_counts_every_frame(tmp_path: Path) -> None:
     assert report.frames == report.frames_expected == 1_501
     assert len(report.rss_mib) == 1
     assert report.wall_s < 50
+
+
+async def test_ctrl_c_keeps_what_the_soak_has_heard(live: LiveServer) -> None:
+    asyncio.get_running_loop().call_later(3.0, signal.raise_signal, signal.SIGINT)
+    report = await run_soak(live.http, minutes=30, realtime=True, video="none")
+    assert report.stopped
+    assert 10 < report.frames < 200
+    assert report.audio_intact
+    assert report.problems == (f"stopped by hand after {report.wall_s:.0f} s",)
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from visavis.cli import build_app
-from visavis.server.bench_mixed import (
-    ACTS,
-    MAX_FAILURES,
-    MixedPlan,
-    MixedReport,
-    Tally,
-    print_mixed,
-    visit_plan,
-    write_mixed_json,
-)
+from visavis.server.bench_mixed import MixedPlan, MixedReport, print_mixed, write_mixed_json
+from visavis.server.bench_visitor import ACTS, MAX_FAILURES, Tally, visit_plan
 
 
 def report(slope: float | None = 0.1, **changes: object) -> MixedReport:
@@ -49,6 +42,7 @@ def test_every_visit_has_all_acts_and_is_repeatable() -> None:
         (report(damaged=2), "2 utterances came back other than they were said"),
         (report(completed=0), "no utterance was completed"),
         (report(num_failures=3, failures=["say: lost", "say: lost"]), "3 visits came to a bad end"),
+        (replace(report(), stopped=True), "stopped by hand after 1800 s"),
         (report(slope=1.2), "memory grows by 1.20 MB/min, 34 MiB over the run"),
     ],
 )
