@@ -21,6 +21,7 @@ from visavis.engine.codec.motion_latents import FRAME_SIZE
 from visavis.engine.codec.motion_reference import PORTRAIT_REDUCTION, MotionReference
 from visavis.training.codec_data import Puppet
 from visavis.training.control_probe import FACE, ControlProbe
+from visavis.training.evaluation.lid_reading import LIDS, read_lids
 from visavis.training.evaluation.statistics import mean_psnr, pearson
 from visavis.training.landmarks import (
     IndependentLandmarker,
@@ -28,11 +29,10 @@ from visavis.training.landmarks import (
     eye_opening,
     mouth_opening,
 )
-from visavis.training.puppets.controls import INDEX, lip_gap
+from visavis.training.puppets.controls import lip_gap
 
 FACE_MAPS = (2, 7, 8)  # layout latents of the mouth and both eyes
 FACE_THRESHOLD = 0.15
-LIDS = [INDEX["blink_l"], INDEX["blink_r"]]
 BATCH = 10
 
 
@@ -65,8 +65,10 @@ def round_trip(
     `autoencoder_aperture_r` and `autoencoder_eyelid_r` correlate openings that a detector finds
     with the true gap and the true lids. `..._r_truth` is what the puppet's own frames score, the
     most that the detector can tell; `..._r_paired` correlates what it finds in the drawn frames
-    and in the puppet's. `autoencoder_lid_code_r` needs no detector: both lids as the found
-    codes have them. `autoencoder_code_error_px` is the mean error of the codes' units.
+    and in the puppet's. Two figures need no detector: `autoencoder_lid_r` reads each lid by
+    comparison (`lid_reading`; `..._r_truth` is what that tells of the puppet's own frames), and
+    `autoencoder_lid_code_r` takes both lids as the found codes have them.
+    `autoencoder_code_error_px` is the mean error of the codes' units.
     """
     codes = torch.from_numpy(puppet.basis.codes(controls))
     reference = codec.resized(puppet.reference, (FRAME_SIZE, FRAME_SIZE))
@@ -95,6 +97,7 @@ def round_trip(
         **_detected(
             landmarker.detect(pictures), landmarker.detect(to_pictures(true_frames)), controls
         ),
+        **_lid_r(puppet, controls, torch.cat(shown), true_frames),
         "autoencoder_lid_code_r": _lid_code_r(puppet, read, controls),
         "autoencoder_code_error_px": float((read - codes).abs().mean()),
     }
@@ -127,6 +130,18 @@ def _detected(drawn: Landmarks, true: Landmarks, controls: NDArray[np.float32]) 
         scalars[f"autoencoder_{name}_r_truth"] = pearson(detectable, wanted)
         scalars[f"autoencoder_{name}_r_paired"] = pearson(found, detectable)
     return scalars
+
+
+def _lid_r(
+    puppet: Puppet, controls: NDArray[np.float32], drawn: Tensor, true: Tensor
+) -> dict[str, float]:
+    """Correlation of each lid, read by comparison, with what it was made from."""
+    wanted = controls[:, LIDS].ravel()
+    found, readable = read_lids(puppet, controls, (drawn, true))
+    return {
+        "autoencoder_lid_r": pearson(found.ravel(), wanted),
+        "autoencoder_lid_r_truth": pearson(readable.ravel(), wanted),
+    }
 
 
 def _lid_code_r(puppet: Puppet, codes_N6hw: Tensor, controls: NDArray[np.float32]) -> float:

@@ -58,7 +58,7 @@ PROMISED = {
     "frechet_distance_middle", "psnr_outside_db", "psnr_outside_still_db",
     "psnr_outside_painter_db", "psnr_outside_border_db", "psnr_cavity_db", "autoencoder_aperture_r",
     "autoencoder_eyelid_r", "autoencoder_eyelid_r_truth", "autoencoder_eyelid_r_paired",
-    "autoencoder_lid_code_r",
+    "autoencoder_lid_r", "autoencoder_lid_r_truth", "autoencoder_lid_code_r",
     "recordings_r", "photographs_similarity", "chunk_realtime_factor", "endurance_motion_ratio",
 }  # fmt: skip
 
