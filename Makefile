@@ -84,7 +84,8 @@ bench: $(RUNTIME)
 adapters: $(DEV) $(ADAPTERS)
 	$(BIN)/python -m pytest -q tests/e2e/test_adapters.py
 
-$(ADAPTERS): requirements/adapters.txt clients/python/pyproject.toml
+# After the other environment: both build the same package in its folder.
+$(ADAPTERS): requirements/adapters.txt clients/python/pyproject.toml | $(RUNTIME)
 	@test -n "$(PYTHON)" || { echo "adapters: no Python 3.11 or newer found" >&2; exit 1; }
 	$(PYTHON) scripts/setup_venv.py .venv-adapters requirements/adapters.txt --no-compile \
 		--editable clients/python --check "livekit.agents, pipecat, visavis_client, pytest"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import webbrowser
 from collections.abc import Iterator
@@ -82,6 +83,9 @@ class DrainingServer(uvicorn.Server):
         if self._admin is not None and self._administering is not None:
             self._admin.should_exit = True
             await asyncio.gather(self._administering, return_exceptions=True)
+        if self._own_process:
+            # Libraries count at exit what nobody freed.
+            gc.unfreeze()
 
     @property
     def admin_port(self) -> int | None:
