@@ -26,6 +26,11 @@ from visavis.engine.face.mesh import (
     FACE_OVAL,
 )
 
+# What is seen of teeth in a portrait counts from so many pixels on, each at least that share as
+# bright as teeth are expected to be.
+MIN_TOOTH_PIXELS = 24
+LEAST_TOOTH = 0.6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MouthLook:
@@ -55,7 +60,7 @@ def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
     colourful = float(np.clip(np.ptp(tone) / 0.10, 0, 1))
     # Teeth are near white under the same light: a hint of its tint, less bright than the skin's
     # lights.
-    teeth = np.clip(0.42 + 0.50 * light, 0.45, 0.90) * np.array([1.0, 0.965, 0.90]) ** colourful
+    teeth = np.clip(0.42 + 0.50 * light, 0.45, 0.90) * np.array([1.0, 0.96, 0.88]) ** colourful
     teeth = teeth * (0.85 + 0.15 * grey)
     flesh = np.clip(0.16 + 0.55 * light, 0.2, 0.7) * (
         np.array([0.78, 0.36, 0.36]) * colourful + 0.48 * (1 - colourful)
@@ -65,6 +70,8 @@ def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
     # Softly, and less near the lower lip, whose own pixels must stay with it.
     shown = np.clip(np.minimum(y - layout.lip_upper - 0.5, layout.lip_lower - 1.5 - y) / 1.5, 0, 1)
     shown = np.where(lip_gap > 1, shown, 0).astype(np.float32)
+    # What is painted goes on from the portrait's own teeth, above and below.
+    teeth = _seen_teeth(rgb[shown > 0.5], teeth)
     # Tooth size varies a little from person to person, and is written in the face: no hidden draw.
     variety = float(np.sin(37.0 * layout.mouth_width + 11.0 * layout.eye_distance))
     return MouthLook(
@@ -78,6 +85,17 @@ def mouth_look(image: NDArray[np.uint8], layout: FaceLayout) -> MouthLook:
         tooth_width=(0.150 + 0.012 * variety) * layout.mouth_width,
         overhang=(0.075 + 0.015 * variety) * layout.mouth_width,
     )
+
+
+def _seen_teeth(
+    inside_N3: NDArray[np.float32], expected: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The colour of what is bright and hardly red in the portrait's own mouth, if there is enough
+    of it; else the one that is expected."""
+    bright = inside_N3[inside_N3.min(axis=1) > LEAST_TOOTH * expected.min()]
+    if len(bright) < MIN_TOOTH_PIXELS:
+        return expected
+    return np.asarray(np.median(bright, axis=0), np.float64)
 
 
 def _light_in_eyes(rgb: NDArray[np.float32], landmarks: NDArray[np.float32]) -> float:
@@ -127,34 +145,34 @@ def interior_colours(look: MouthLook, sources: Sources) -> Tensor:
 
     depth = torch.clamp(below_upper / (0.30 * look.width), 0, 1)
     throat = torch.tensor([0.16, 0.055, 0.06], device=device, dtype=dtype)[:, None, None]
-    base = throat * (1.25 - 0.55 * depth) + 0.10 * look.flesh[:, None, None]
+    base = throat * (1.15 - 0.55 * depth) + 0.06 * look.flesh[:, None, None]
 
     # Tongue: a soft mound on the jaw.
-    mound = 0.17 * look.width * torch.clamp(1 - (lx / 0.72) ** 2, 0, 1) ** 0.6
-    tongue = torch.sigmoid((mound - above_lower) / 1.6)
-    sheen = 0.55 + 0.40 * torch.clamp(above_lower / (mound + 1e-3), 0, 1)
+    mound = 0.20 * look.width * torch.clamp(1 - (lx / 0.72) ** 2, 0, 1) ** 0.6
+    tongue = torch.sigmoid((mound - above_lower) / (0.045 * look.width))
+    sheen = 0.56 + 0.34 * torch.clamp(above_lower / (mound + 1e-3), 0, 1)
     sheen = sheen * (1 - 0.12 * torch.exp(-((lx / 0.08) ** 2)))
     colour = base + tongue * (look.flesh[:, None, None] * sheen - base)
 
-    # Lower teeth: their edge stands a little over the lower lip's.
+    # Both lips shade the inside near their edges and towards the corners; teeth stand in front.
+    near = torch.clamp(torch.minimum(below_upper, above_lower) / 2.5, 0, 1)
+    colour = colour * (0.70 + 0.30 * near) * (1 - 0.45 * torch.clamp(hx.abs(), 0, 1) ** 3)
+
+    # Lower teeth: their edge stands a little over the lower lip's; they lie in the shade.
     lower_edge = 0.045 * look.width * torch.clamp(1 - (lx / 0.80) ** 2, 0, 1)
-    row = torch.sigmoid((lower_edge - above_lower) / 0.7) * _soft_sides(lx, 0.66)
-    tooth = look.teeth[:, None, None] * (0.78 * _ridges(lower[:, :1], look, 0.68))
-    colour = colour + row * (tooth - colour)
+    row = torch.sigmoid((lower_edge - above_lower) / 0.9) * _soft_sides(lx, 0.60)
+    shaded = look.teeth * look.teeth.new_tensor([0.66, 0.57, 0.51])
+    tooth = shaded[:, None, None] * _ridges(lower[:, :1], look, 0.68)
+    colour = colour + 0.80 * row * (tooth - colour)
 
     # Upper teeth: in the still head's coordinates, an arched lower edge.
     seam_head = _line_at(look.seam_upper, head[:, :1])
     edge = seam_head + look.overhang * torch.clamp(1 - (hx / 0.95) ** 2, 0, 1) ** 0.5
     row = torch.sigmoid((edge - head[:, 1:]) / 0.6) * _soft_sides(hx, 0.80)
-    lip_shade = 0.62 + 0.38 * torch.clamp(below_upper / (0.07 * look.width), 0, 1)
-    side_shade = 1 - 0.45 * torch.clamp(hx.abs() / 0.85, 0, 1) ** 2
+    lip_shade = 0.76 + 0.24 * torch.clamp(below_upper / (0.06 * look.width), 0, 1)
+    side_shade = 1 - 0.50 * torch.clamp(hx.abs() / 0.85, 0, 1) ** 2.5
     tooth = look.teeth[:, None, None] * lip_shade * side_shade * _ridges(head[:, :1], look, 1.0)
-    colour = colour + row * (tooth - colour)
-
-    # The lips shade the inside near their edges and towards the corners.
-    shade = 0.70 + 0.30 * torch.clamp(torch.minimum(below_upper, above_lower) / 2.5, 0, 1)
-    corner = 1 - 0.45 * torch.clamp(hx.abs(), 0, 1) ** 3
-    return (colour * shade * corner).clamp(0, 1)
+    return (colour + row * (tooth - colour)).clamp(0, 1)
 
 
 def _line_at(line: Tensor, x: Tensor) -> Tensor:
@@ -171,7 +189,7 @@ def _soft_sides(x: Tensor, reach: float) -> Tensor:
 
 
 def _ridges(x: Tensor, look: MouthLook, scale: float) -> Tensor:
-    """Darker lines between teeth."""
+    """Teeth are round, and a little darker where they meet."""
     width = look.tooth_width * scale
     phase = torch.remainder((x - look.centre_x) / width + 0.5, 1.0) - 0.5
-    return 1 - 0.22 * torch.exp(-(((0.5 - phase.abs()) / 0.09) ** 2))
+    return 1 - 0.05 * (2 * phase) ** 2 - 0.07 * torch.exp(-(((0.5 - phase.abs()) / 0.09) ** 2))

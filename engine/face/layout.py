@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from visavis.engine.face.lip_edges import parted_lips
 from visavis.engine.face.mesh import (
     BROW_LEFT_UPPER,
     BROW_RIGHT_UPPER,
@@ -102,9 +103,15 @@ def measure_layout(image: NDArray[np.uint8], landmarks: Array) -> FaceLayout:
     gap = float(np.median(lower[4:7, 1] - upper[4:7, 1]))
     lip_upper, lip_lower = _line(x, upper), _line(x, lower)
     if gap < 0.07 * width:
-        shut = _darkest_line(image, 0.5 * (lip_upper + lip_lower), int(left[0]), int(right[0]))
-        lip_upper = lip_lower = shut
-        gap = 0.0
+        meeting = 0.5 * (lip_upper + lip_lower)
+        parted = parted_lips(image, meeting, int(left[0]), int(right[0]))
+        if parted is None:
+            lip_upper = lip_lower = _darkest_line(image, meeting, int(left[0]), int(right[0]))
+            gap = 0.0
+        else:
+            lip_upper, lip_lower = parted
+            middle = np.abs(x - points[13, 0]) < 0.15 * width
+            gap = float(np.median((lip_lower - lip_upper)[middle]))
     centre = 0.25 * (points[61] + points[291] + points[13] + points[14])
     return FaceLayout(
         landmarks=points,
