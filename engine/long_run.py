@@ -21,10 +21,16 @@ from visavis.engine.codec.motion import MotionCodec
 from visavis.engine.codec.motion_latents import unpack_codes
 from visavis.engine.color import ColorMatcher
 from visavis.engine.pipeline import ChunkState, Conditions, FlashTalkPipeline
-from visavis.engine.plan import ENGINE_SAMPLES_PER_FRAME, MOTION_FRAMES
+from visavis.engine.plan import (
+    CHUNK_LENGTHS,
+    ENGINE_SAMPLES_PER_FRAME,
+    MOTION_FRAMES,
+    check_chunk_frames,
+    new_frames,
+)
 
-CHUNK_FRAMES: Final = 33
-NEW_FRAMES: Final = CHUNK_FRAMES - MOTION_FRAMES
+# Of the longest chunk, which is what a run makes unless it is told otherwise.
+NEW_FRAMES: Final = new_frames(CHUNK_LENGTHS[-1])
 
 HandOver = Literal["exact", "reencoded", "corrected"]
 """How a chunk goes over to the next: its codes as they are (as deployed); its last pictures encoded
@@ -45,9 +51,10 @@ class LongSession:
     hand_over: HandOver = "exact"
     colours: ColorMatcher | None = field(default=None, repr=False)
 
-    def hear(self, past: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The last `past` samples and the next chunk's; the recording goes round and round."""
-        new = NEW_FRAMES * ENGINE_SAMPLES_PER_FRAME
+    def hear(self, past: int, frames: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The last `past` samples and those of the next `frames`; the recording goes round and
+        round."""
+        new = frames * ENGINE_SAMPLES_PER_FRAME
         index = np.arange(self.position - past, self.position + new)
         heard = self.pcm[index % len(self.pcm)]
         heard[index < 0] = 0
@@ -56,12 +63,25 @@ class LongSession:
 
 
 class LongRun:
-    """Several sessions of one pipeline, chunk by chunk together."""
+    """Several sessions of one pipeline, chunk by chunk together, all chunks of one length."""
 
-    def __init__(self, pipeline: FlashTalkPipeline, *, num_steps: int = 4) -> None:
+    def __init__(
+        self,
+        pipeline: FlashTalkPipeline,
+        *,
+        num_steps: int = 4,
+        chunk_frames: int = CHUNK_LENGTHS[-1],
+    ) -> None:
+        """Of a chunk's `chunk_frames` five are handed over, as everywhere.
+
+        Raises:
+            ValueError: the codec has no motion codes.
+            PlanError: the engine makes no chunks of that length.
+        """
         if not isinstance(pipeline.codec, MotionCodec):
             raise ValueError("codec: long runs read motion codes, so they need the MotionCodec")
         self.pipeline, self.codec, self.num_steps = pipeline, pipeline.codec, num_steps
+        self.new_frames = new_frames(check_chunk_frames(chunk_frames))
         # The same weights, which draw what they are to read again.
         self._reencoding = copy.copy(self.codec)
         self._reencoding.reencode = True
@@ -84,14 +104,14 @@ class LongRun:
 
     @torch.inference_mode()
     def advance(self, sessions: Sequence[LongSession]) -> list[Tensor]:
-        """One chunk of each; the codes [28, 6, h, w] of its new frames."""
+        """One chunk of each; the codes [new_frames, 6, h, w] of its new frames."""
         front_end = self.pipeline.front_end
         jobs = [
             self.pipeline.start_chunk(
                 session.state,
-                front_end.features(*session.hear(front_end.past_samples)),
+                front_end.features(*session.hear(front_end.past_samples, self.new_frames)),
                 session.conditions,
-                shown=NEW_FRAMES,
+                shown=self.new_frames,
                 num_steps=self.num_steps,
             )
             for session in sessions

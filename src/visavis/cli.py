@@ -70,7 +70,8 @@ def evaluate(
     steps
         Denoising steps a chunk.
     chunk_frames
-        The longest chunk that talks are made in: 33, 17, 13 or 9. Live speech has short ones.
+        The longest chunk that talks are made in, and the length of all chunks of long runs: 33, 17,
+        13 or 9. Live speech has short ones.
     seeds
         How often each talk is made, with noise of its own. [default: 3; with --quick: 2]
     parts

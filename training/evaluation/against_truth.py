@@ -31,7 +31,13 @@ from visavis.training.evaluation.statistics import (
     sharpness,
 )
 from visavis.training.evaluation.talking import Talk, speaks
-from visavis.training.identity import IdentityJudge, similarity
+from visavis.training.identity import (
+    Embeddings,
+    IdentityJudge,
+    identity_ratio,
+    same_person,
+    similarity,
+)
 from visavis.training.landmarks import (
     IndependentLandmarker,
     Landmarks,
@@ -58,7 +64,9 @@ class Truth:
     """What the clip's own motion looks like on a portrait; shared by all seeds.
 
     `codes` [N, 6, h, w], landmarks `points`, `differences` [N - 1] from frame to frame, mean
-    `sharpness`, `similarity` of its frames to the portrait's embedding `portrait`.
+    `sharpness`. `similarity` is that of its frames to the portrait's embedding `portrait`,
+    `strangers` that of other portraits, `same_person` the share of its frames that pass for the
+    portrait's person.
     """
 
     codes: Tensor
@@ -67,6 +75,8 @@ class Truth:
     sharpness: float
     portrait: NDArray[np.float32]
     similarity: float
+    strangers: float
+    same_person: float
     mouth: MouthRange
 
 
@@ -76,21 +86,29 @@ def true_motion(
     landmarker: IndependentLandmarker,
     identity: IdentityJudge,
     *,
+    strangers: Embeddings,
     wide_gap: float,
 ) -> Truth:
-    """Render the clip's truth and look at it; `wide_gap`: lips' gap that counts as wide open."""
+    """Render the clip's truth and look at it.
+
+    `strangers` [M, 128]: embeddings of other people's portraits; `wide_gap`: lips' gap that counts
+    as wide open.
+    """
     codes = torch.from_numpy(puppet.basis.codes(clip.controls))
     frames = np.concatenate(
         [to_pictures(quantise(puppet.render(part))) for part in torch.split(codes, BATCH)]
     )
     (embedded,) = identity.embed(to_pictures(puppet.reference.portrait))
+    seen = identity.embed(frames[::IDENTITY_EVERY])
     return Truth(
         codes=codes,
         points=landmarker.detect(frames),
         differences=frame_differences(frames),
         sharpness=float(sharpness(frames).mean()),
         portrait=embedded,
-        similarity=similarity(identity.embed(frames[::IDENTITY_EVERY]), embedded),
+        similarity=similarity(seen, embedded),
+        strangers=similarity(strangers, embedded),
+        same_person=same_person(seen, embedded),
         mouth=mouth_range(puppet, landmarker, wide_gap),
     )
 
@@ -116,12 +134,13 @@ def compare(talk: Talk, truth: Truth, identity: IdentityJudge) -> Comparison:
     `motion_metrics`), `head_acceleration_ratio` over the truth's, `blinks_per_minute`,
     `sharpness_ratio` over the truth's. Of speech: `dyn_mouth`, `dyn_pose` (mean over five
     measures), `dyn_lids`, `dyn_high_band` (of the mouth's change from frame to frame), all variance
-    ratios generated over true; `identity_ratio`: similarity to the portrait over the truth's own;
+    ratios generated over true; `identity_ratio`: similarity to the portrait, 0 for strangers and 1
+    for the truth; `identity_same_person`: share of frames that pass for the portrait's person;
     `winks`: share of shut-eye frames with the other eye open; `silence_opening`: median opening
     inside pauses, while the truth is shut, in parts of the portrait's own range, and
     `silence_opening_p95`; `closure_opening`: the same in a moment's closure as of m, b and p, and
-    at a pause's edges; `onset_jump_ratio`. Of the clip without speech, `wordless_opening`. Names
-    that end in `_truth` say what the truth itself scores.
+    at a pause's edges; `onset_jump_ratio`, and the same over the truth's. Of the clip without
+    speech, `wordless_opening`. Names that end in `_truth` say what the truth itself scores.
     """
     count = min(len(talk.film.frames), len(truth.codes))
     eyes, true_eyes = eye_openings(talk.points), eye_openings(truth.points)
@@ -151,6 +170,7 @@ def compare(talk: Talk, truth: Truth, identity: IdentityJudge) -> Comparison:
     eyes, true_eyes = eyes[:count], true_eyes[:count]
     seen = identity.embed(talk.film.frames[::IDENTITY_EVERY])
     starts = onsets(loudness(talk.clip.pcm)[:count])
+    jump, true_jump = (onset_jump_ratio(d, starts) for d in (differences, truth.differences))
     scalars |= {
         "dyn_mouth": _variance_ratio(opening, true_opening),
         "dyn_pose": float(
@@ -158,10 +178,15 @@ def compare(talk: Talk, truth: Truth, identity: IdentityJudge) -> Comparison:
         ),
         "dyn_lids": _variance_ratio(eyes.mean(axis=1), true_eyes.mean(axis=1)),
         "dyn_high_band": _variance_ratio(np.diff(opening), np.diff(true_opening)),
-        "identity_ratio": similarity(seen, truth.portrait) / truth.similarity,
+        "identity_ratio": identity_ratio(
+            similarity(seen, truth.portrait), truth=truth.similarity, strangers=truth.strangers
+        ),
+        "identity_same_person": same_person(seen, truth.portrait),
+        "identity_same_person_truth": truth.same_person,
         "winks": wink_share(eyes),
-        "onset_jump_ratio": onset_jump_ratio(differences, starts),
-        "onset_jump_ratio_truth": onset_jump_ratio(truth.differences, starts),
+        "onset_jump_ratio": jump,
+        "onset_jump_ratio_truth": true_jump,
+        "onset_jump_over_truth": jump / max(true_jump, 1e-6),
     }
     shut = gap[:count] <= SHUT_GAP
     silent = inside_pauses(shut)

@@ -6,7 +6,7 @@ It is averaged over five chunks from n on, so that one pose or one word does not
 Legend: N frames, H W pixels, F factors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visavis.engine.long_run import NEW_FRAMES, LongRun, LongSession
+from visavis.engine.long_run import HandOver, LongRun, LongSession
 from visavis.training.evaluation.statistics import (
     boundary_jump_ratio,
     frame_differences,
@@ -32,6 +32,12 @@ NOTICEABLE: Final = {"colour": 2.3, "border": 4.0, "shape": 0.03, "place": 0.1, 
 _BORDER: Final = 20
 # Eyes, nose bridge and temples: what no word moves.
 _RIGID: Final = (33, 133, 362, 263, 6, 168, 197, 127, 356, 10)
+# What precedes the names of the figures of sessions that hand over in this way.
+PREFIXES: Final[dict[HandOver, str]] = {
+    "exact": "",
+    "reencoded": "reencoded_",
+    "corrected": "corrected_",
+}
 COLLAPSED: Final = 4.0  # drift beyond which a chunk counts as collapsed
 
 
@@ -41,7 +47,8 @@ class Drift:
 
     `factors` [F] in units of what is noticeable, of what is shown; `painted_border`: the border's
     factor as the codec's painter has it, who moves what lies behind the head; `jumps`:
-    boundary-jump ratio of the chunks looked at; `film` one frame [H, W, 3].
+    boundary-jump ratio of the chunks looked at; `film` the last frame [H, W, 3] of the checkpoint's
+    own chunk.
     """
 
     factors: dict[int, NDArray[np.float64]]
@@ -54,9 +61,10 @@ class Drift:
         return float(np.sqrt(np.mean(self.factors[chunk] ** 2)))
 
 
-def drift_figures(drifts: Sequence[Drift]) -> dict[str, float]:
+def drift_figures(drifts: Sequence[Drift], prefix: str = "") -> dict[str, float]:
     """DRIFT at every checkpoint and over the first (both averaged over sessions), the factors of
-    the last, COLLAPSE (share of sessions beyond `COLLAPSED` there) and the boundary-jump ratio."""
+    the last, COLLAPSE (share of sessions beyond `COLLAPSED` there) and the boundary-jump ratio;
+    every name begins with `prefix`."""
     first, *later = drifts[0].factors
     values = {n: np.array([drift.value(n) for drift in drifts]) for n in (first, *later)}
     last = later[-1] if later else first
@@ -73,7 +81,7 @@ def drift_figures(drifts: Sequence[Drift]) -> dict[str, float]:
     )
     figures["collapsed"] = float(np.mean(values[last] > COLLAPSED))
     figures[f"drift_boundary_jump_{last}"] = float(np.mean([drift.jumps[last] for drift in drifts]))
-    return figures
+    return {f"{prefix}{name}": value for name, value in figures.items()}
 
 
 def drift(
@@ -105,7 +113,7 @@ def drift(
     found = []
     for number, session in enumerate(sessions):
         kept_codes = {n: torch.cat(chunks[number]) for n, chunks in seen.items()}
-        found.append(_look(run, session, kept_codes, landmarker))
+        found.append(_look(run, session, kept_codes, spans, landmarker))
     return found
 
 
@@ -113,20 +121,22 @@ def _look(
     run: LongRun,
     session: LongSession,
     codes: dict[int, Tensor],
+    spans: Mapping[int, range],
     landmarker: IndependentLandmarker,
 ) -> Drift:
-    """Draw what was kept of a session, a checkpoint at a time."""
+    """Draw what was kept of a session, the chunks of `spans` a checkpoint, one after the other."""
+    new = run.new_frames
     portrait = run.portrait(session)
     rest = run.render(codes[min(codes)].new_zeros(1, *codes[min(codes)].shape[1:]), session)
-    every = NEW_FRAMES // FRAMES_LOOKED_AT
+    every = new // FRAMES_LOOKED_AT
     factors, painted, jumps, film = {}, {}, {}, {}
     for n, kept in codes.items():
         frames = run.draw(kept, session)
         factors[n] = measure(frames[::every], portrait, landmarker)
-        painted[n] = border_distance(run.render(kept[::NEW_FRAMES], session), rest[0])
-        borders = range(NEW_FRAMES, len(frames), NEW_FRAMES)
+        painted[n] = border_distance(run.render(kept[::new], session), rest[0])
+        borders = range(new, len(frames), new)
         jumps[n] = boundary_jump_ratio(frame_differences(frames), borders)
-        film[n] = frames[-1]
+        film[n] = frames[new * (spans[n].index(n) + 1) - 1]
     return Drift(factors=factors, painted_border=painted, jumps=jumps, film=film)
 
 

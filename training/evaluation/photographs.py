@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.cbook import get_sample_data
 from numpy.typing import NDArray
 
-from visavis.training.identity import Embeddings, similarity
+from visavis.training.identity import Embeddings, same_person, similarity
 from visavis.training.landmarks import Landmarks, face_found
 
 # Held-out pictures by what is special about them, and a photograph of Grace Hopper with glasses by
@@ -27,8 +27,6 @@ HELD_OUT_CASES: Final[Mapping[str, str]] = {
     "shaven head": "male-55",
 }
 GLASSES: Final = "glasses"
-# Two faces are one person's where the network's own authors draw the line.
-SAME_PERSON: Final = 0.6
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -74,11 +72,10 @@ def likeness(
 
     `embedded` [1 + n, 128]: of the portrait, and of any n of the frames.
     """
-    distances = np.linalg.norm(embedded[1:] - embedded[0], axis=1)
     step = max(len(frames) // (shown - 1), 1)
     return Likeness(
         face_found=face_found(points),
-        same_person=float(np.mean(distances < SAME_PERSON)),
+        same_person=same_person(embedded[1:], embedded[0]),
         similarity=similarity(embedded[1:], embedded[0]),
         row=np.concatenate([portrait[None], frames[step // 2 :: step][: shown - 1]]),
     )

@@ -18,7 +18,8 @@ class EvaluationPlan:
     """How much is evaluated.
 
     `seeds`: how often each talk, recording and recovery is made, with noise of its own.
-    `chunk_frames`: talks are made in chunks of that length at most, as live speech is.
+    `chunk_frames`: talks are made in chunks of that length at most, as live speech is, and long
+    runs in chunks of that very length.
     `drift_sessions` are as deployed, `reencoded_sessions` (each, with and without correction of
     colours; 0 leaves them out) hand over through pixels; every session has its own portrait, and
     voices and seeds by turns.

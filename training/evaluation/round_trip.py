@@ -1,7 +1,10 @@
 """What the autoencoder alone costs: held-out puppets encoded from pixels and drawn again.
 
-Drawn twice: as sessions show it (the mouth's inside by rule, the background still), and by the
-codec's own painter, which the encoder was trained with.
+The codes that the encoder read are drawn three times: by the sessions' decoder (`MotionCodec.draw`,
+the mouth's inside by rule) with a background that moves as the puppet's does; by the same with the
+background kept still, as sessions keep it; and by the codec's own painter, which the encoder was
+trained with. `HEAD_GAIN`, by which sessions move the head further than its code, is in none of
+them: the truth is the code.
 
 Legend: N frames, H W pixels.
 """
@@ -58,9 +61,12 @@ def round_trip(
     `psnr_outside_db` leaves out mouth and eyes, and where the head has moved in from beyond the
     picture: nobody knows what was there, and puppets smear the border where `Canvas` mirrors it
     (`psnr_outside_border_db` is with it). `psnr_cavity_db` is over the pixels of the opened
-    mouth's cavity alone, all frames together; both of what is shown, but for the background, which
-    moves with the codes as the puppet's does: where it is kept still it gives
-    `psnr_outside_still_db`. `..._painter_db` is of what the painter makes.
+    mouth's cavity alone, all frames together. Both are of the sessions' decoder with a moving
+    background. `psnr_outside_still_db`, border included, is with the background kept still: it
+    moves in the puppet, so that most of that error is no error of the autoencoder. The inside of
+    the mouth is painted by one rule (`engine/codec/interior.py`) in the puppet and in the drawing:
+    `psnr_cavity_db` tells how well code and portrait place and light it; `..._painter_db`, of what
+    the trained painter makes, tells how well the rule was learned.
 
     `autoencoder_aperture_r` and `autoencoder_eyelid_r` correlate openings that a detector finds
     with the true gap and the true lids. `..._r_truth` is what the puppet's own frames score, the
@@ -114,7 +120,7 @@ def round_trip(
 
 
 def _drawn(codec: MotionCodec, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
-    """Frames [N, 3, H, W] in 0..1 as they are shown."""
+    """Frames [N, 3, H, W] in 0..1 by the sessions' decoder, the head moving as its code says."""
     return codec.draw(codes_N6hw, reference).permute(0, 3, 1, 2).float() / 255
 
 

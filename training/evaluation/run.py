@@ -13,7 +13,8 @@ from visavis.engine.face.detector import FaceLandmarker
 from visavis.engine.face.framing import frame_portrait
 from visavis.engine.weight_memory import WeightMemory
 from visavis.training.evaluation.bootstrap import Measured, joined
-from visavis.training.evaluation.parts import RUN, Job
+from visavis.training.evaluation.job import Job
+from visavis.training.evaluation.parts import RUN
 from visavis.training.evaluation.photographs import find_photographs
 from visavis.training.evaluation.plan import FULL, EvaluationPlan
 from visavis.training.evaluation.report import RunRecord, print_table, write_json
@@ -91,7 +92,7 @@ def measure(
             if json_file is not None:
                 write_json(joined(found), json_file, record)
     result = joined(found)
-    print_table(result.figures, intervals=result.intervals)
+    print_table(result.figures, intervals=result.intervals, clusters=result.clusters)
     took = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in record.seconds.items())
     console.print(f"{plan.seeds} seeds, {plan.num_steps} steps; {took}")
     return result.figures

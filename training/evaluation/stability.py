@@ -90,15 +90,16 @@ def recover(run: LongRun, make: Callable[[], LongSession]) -> Recovery:
     return Recovery(residual={name: np.array(shares) for name, shares in left.items()})
 
 
+def residuals(recoveries: Sequence[Recovery]) -> dict[str, NDArray[np.float64]]:
+    """The share left after each number of chunks [4], by kind; means over the sessions."""
+    return {name: np.mean([r.residual[name] for r in recoveries], axis=0) for name in DISTURBANCES}
+
+
 def recovery_figures(recoveries: Sequence[Recovery]) -> dict[str, float]:
     """RECOVER: the share left after each number of chunks, of the disturbance that is worst on
     average over the sessions."""
-    return {
-        f"recover_{chunk}": max(
-            float(np.mean([r.residual[name][column] for r in recoveries])) for name in DISTURBANCES
-        )
-        for column, chunk in enumerate(RECOVERY_CHUNKS)
-    }
+    worst = np.max(list(residuals(recoveries).values()), axis=0)
+    return {f"recover_{chunk}": float(worst[i]) for i, chunk in enumerate(RECOVERY_CHUNKS)}
 
 
 def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:

@@ -14,7 +14,7 @@ from visavis.training.codec_data import Puppet
 from visavis.training.evaluation.recordings import SUFFIXES, find_recordings
 from visavis.training.evaluation.silence import WIDE_QUANTILE
 from visavis.training.evaluation.talking import speaks
-from visavis.training.identity import IdentityJudge
+from visavis.training.identity import Embeddings, IdentityJudge
 from visavis.training.landmarks import IndependentLandmarker
 from visavis.training.puppets.bank import HELD_OUT
 from visavis.training.puppets.controls import lip_gap
@@ -87,6 +87,7 @@ class Subjects:
         self.portrait = cache(lambda name: {**self.photographs, **portraits}[name]())
         self.avatar = cache(self._avatar)
         self.puppet = cache(self._puppet)
+        self.embedding = cache(self._embedding)
 
     @property
     def speaking(self) -> list[EvalClip]:
@@ -108,8 +109,24 @@ class Subjects:
             clips = [*self.speaking[: count - len(wordless)], *wordless]
         return [(self.names[i % len(self.names)], clips[i % len(clips)]) for i in range(count)]
 
+    def strangers(self, name: str) -> Embeddings:
+        """Embeddings [M, 128] of all the held-out portraits but this one.
+
+        Raises EvaluationDataError where there is no other.
+        """
+        others = [self.embedding(other) for other in self.names if other != name]
+        if not others:
+            raise EvaluationDataError(
+                f"portraits={self.names}: who somebody is shows beside others; give two or more"
+            )
+        return np.stack(others)
+
     def _avatar(self, name: str) -> Avatar:
         return self.engine.prepare_avatar(self.portrait(name))
 
     def _puppet(self, name: str) -> Puppet:
         return Puppet.of(name, self.portrait(name))
+
+    def _embedding(self, name: str) -> Embeddings:
+        embedded: Embeddings = self.identity.embed(self.portrait(name).image[None])[0]
+        return embedded

@@ -12,6 +12,7 @@ from visavis.training.evaluation.statistics import best_lag
 # Ratios whose half and double average to one.
 _GEOMETRIC: Final = (
     "dyn_mouth", "dyn_pose", "dyn_lids", "dyn_high_band", "head_acceleration_ratio",
+    "onset_jump_over_truth",
 )  # fmt: skip
 
 

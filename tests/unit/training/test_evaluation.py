@@ -131,6 +131,40 @@ def test_the_table_says_met_missed_or_nothing() -> None:
     assert "met" not in rows["blinks_per_minute"]
 
 
+def test_a_bar_inside_the_interval_is_met_but_not_surely() -> None:
+    bar = Bar("", least=0.8)
+    assert bar.verdict(0.9, (0.85, 0.95)) == "met"
+    assert bar.verdict(0.9, (0.75, 0.95)) == "met, interval crosses"
+    assert bar.verdict(0.7, (0.6, 0.95)) == "missed"
+    assert bar.verdict(float("nan")) == "missed"
+    assert bar.verdict(0.9) == "met"
+    assert Bar("", least=-1, most=1).verdict(0, (-1, 1.5)) == "met, interval crosses"
+    assert Bar("").verdict(0.9, (0.0, 2.0)) == ""
+
+
+def test_the_table_shows_whether_the_interval_crosses_the_bar() -> None:
+    text = io.StringIO()
+    figures = {"sync_r": 0.85, "recover_5": 0.08, "silence_opening": 0.01}
+    print_table(
+        figures,
+        Console(file=text, width=120),
+        intervals={"sync_r": (0.83, 0.87), "recover_5": (0.05, 0.11)},
+        clusters={"sync_r": 17, "recover_5": 4, "silence_opening": 2},
+    )
+    rows = {row.split()[1]: row for row in text.getvalue().splitlines() if "│" in row}
+    assert rows["sync_r"].rstrip(" │").endswith(" met")
+    assert "met, interval crosses" in rows["recover_5"]
+    assert "n = 2" in rows["silence_opening"]
+    assert "n =" not in rows["sync_r"]
+
+
+def test_no_pop_at_an_onset_is_held_against_the_truths_own_jump() -> None:
+    bar = BARS["onset_jump_over_truth"]
+    assert bar.met(1.0)
+    assert not bar.met(1.5)
+    assert not BARS["recordings_pause_opening"].met(0.127)
+
+
 def test_every_bar_can_be_printed() -> None:
     print_table(dict.fromkeys(BARS, 0.5), Console(file=io.StringIO()))
 
@@ -140,12 +174,14 @@ def test_figures_are_written_as_json(tmp_path: Path) -> None:
     found = Measured(
         figures={"sync_r": 0.123456},
         intervals={"sync_r": (0.1, 0.200001)},
+        clusters={"sync_r": 6},
         seeds={1: {"sync_r": 0.1}, 2: {"sync_r": 0.15}},
     )
     write_json(found, path, RunRecord(2, 3, {"talking": 61.23}))
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "sync_r": 0.1235,
         "intervals": {"sync_r": [0.1, 0.2]},
+        "n": {"sync_r": 6},
         "seeds": {"1": {"sync_r": 0.1}, "2": {"sync_r": 0.15}},
         "run": {"steps": 2, "seeds": 3, "chunk_frames": 33, "seconds": {"talking": 61.2}},
     }
@@ -159,6 +195,19 @@ def test_a_sheet_has_a_row_for_every_film_and_keeps_colours(tmp_path: Path) -> N
     assert sheet is not None
     assert sheet.shape == (16, 16, 3)  # cut to the shorter row
     assert sheet[0, 0].tolist() == [0, 0, 255]
+
+
+def test_every_picture_of_a_sheet_has_its_caption_above_it(tmp_path: Path) -> None:
+    grey = np.full((3, 64, 200, 3), 90, np.uint8)
+    write_sheet([grey, grey], tmp_path / "sheet.png", captions=[["one", "two", ""], ["", "", "x"]])
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet is not None
+    height = sheet.shape[0] // 2
+    assert sheet.shape == (2 * height, 600, 3)
+    bands = [row[: height - 64] for row in (sheet[:height], sheet[height:])]
+    dark = [[(band[:, at : at + 200] < 128).any() for at in (0, 200, 400)] for band in bands]
+    assert dark == [[True, True, False], [False, False, True]]
+    assert (sheet[height - 64 : height] == 90).all()
 
 
 def landmarks(gaps: list[float]) -> NDArray[np.float32]:

@@ -19,8 +19,10 @@ from visavis.engine.codec.motion_reference import MotionReference
 from visavis.engine.face.framing import Portrait
 from visavis.engine.long_run import LongRun, LongSession
 from visavis.engine.schematic import schematic_portrait
+from visavis.training.evaluation import bootstrap
 from visavis.training.evaluation import run as evaluation_run
 from visavis.training.evaluation.plan import PARTS, QUICK, EvaluationPlan, parse_parts
+from visavis.training.evaluation.report import BARS
 from visavis.training.evaluation.run import FRAME_SIZE, measure
 from visavis.training.evaluation.stability import DISTURBANCES
 from visavis.training.evaluation.subjects import Subjects
@@ -53,8 +55,9 @@ PROMISED = {
     "sync_r", "sync_lag_frames", "dyn", "drift_1", "drift_1000", "drift_ratio_1000", "collapsed",
     "reencoded_drift_ratio_1000", "corrected_drift_ratio_1000", "reencoded_collapsed",
     "boundary_jump_ratio", "slot_jump_ratio", "head_acceleration_ratio", "recover_1", "recover_2",
-    "recover_5", "recover_10", "identity_ratio", "sharpness_ratio", "silence_opening",
-    "wordless_opening", "onset_jump_ratio", "frechet_distance", "frechet_distance_early",
+    "recover_5", "recover_10", "identity_ratio", "identity_same_person", "sharpness_ratio",
+    "silence_opening", "wordless_opening", "onset_jump_ratio", "onset_jump_over_truth",
+    "frechet_distance", "frechet_distance_early",
     "frechet_distance_middle", "psnr_outside_db", "psnr_outside_still_db",
     "psnr_outside_painter_db", "psnr_outside_border_db", "psnr_cavity_db", "autoencoder_aperture_r",
     "autoencoder_eyelid_r", "autoencoder_eyelid_r_truth", "autoencoder_eyelid_r_paired",
@@ -152,13 +155,15 @@ def test_every_promised_figure_is_there_finite_and_has_its_interval(
     subjects: Subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_what_nobody_looks_at(monkeypatch)
+    # Of one or two talks, which is all that this looks at, there would be none.
+    monkeypatch.setattr(bootstrap, "LEAST_CLUSTERS", 1)
     path = tmp_path / "figures.json"
     figures = measure(subjects, TINY, out=tmp_path, json_file=path)
     assert set(figures) >= PROMISED
     assert all(np.isfinite(value) for value in figures.values()), figures
     written = json.loads(path.read_text(encoding="utf-8"))
     assert {name: written[name] for name in figures} == pytest.approx(figures, abs=1e-4)
-    assert set(written["intervals"]) == set(figures)
+    assert set(written["intervals"]) == set(written["n"]) == set(figures)
     assert all(low <= high for low, high in written["intervals"].values())
     assert set(written["seeds"]) == {"1", "2"}
     assert written["seeds"]["1"]["dyn"] != written["seeds"]["2"]["dyn"]
@@ -198,6 +203,25 @@ def test_a_frozen_face_has_no_dynamics(
     assert figures["sync_r"] == 0
     assert figures["silence_opening"] == 0
     assert figures["frechet_distance"] > 0.1
+
+
+def test_another_persons_face_fails_the_bar_of_identity(
+    subjects: Subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ratio_of(image: NDArray[np.uint8]) -> float:
+        def still(self: MotionCodec, codes: Tensor, reference: MotionReference) -> Tensor:
+            return torch.from_numpy(image).expand(len(codes), -1, -1, -1)
+
+        monkeypatch.setattr(MotionCodec, "draw", still)
+        plan = replace(TINY, parts=("talking",), talks=1, seeds=1)
+        return measure(subjects, plan, out=tmp_path)["identity_ratio"]
+
+    bar = BARS["identity_ratio"]
+    assert bar.met(ratio_of(portrait(0).image))
+    others = ratio_of(portrait(1).image)
+    assert not bar.met(others)
+    # With two portraits, the other one is all that a stranger is.
+    assert others == pytest.approx(0, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from visavis.training.evaluation.bootstrap import Measured, Sample, joined, measured
+from visavis.training.evaluation.bootstrap import (
+    LEAST_CLUSTERS,
+    Measured,
+    Sample,
+    joined,
+    measured,
+)
 
 
 def mean(values: Sequence[float]) -> dict[str, float]:
@@ -50,7 +56,7 @@ def test_more_seeds_of_the_same_talks_are_not_more_talks() -> None:
 
 
 def test_seeds_alone_make_an_interval_too() -> None:
-    assert width(measured(samples(1, 5, talk=0.0, seed=1.0), mean)) > 0.3
+    assert width(measured(samples(4, 5, talk=0.0, seed=1.0), mean)) > 0.3
     assert width(measured(samples(4, 2, talk=0.0, seed=0.0), mean)) == 0
 
 
@@ -66,15 +72,45 @@ def test_a_figure_that_some_draws_lack_is_that_of_the_others() -> None:
         spoken = [value for value in values if value > 0]
         return {"speech": float(np.mean(spoken))} if spoken else {}
 
-    rows = [Sample("speech", 1, 2.0), Sample("wordless", 1, 0.0)]
-    assert measured(rows, speaking).intervals == {"speech": (2.0, 2.0)}
+    rows = [Sample(name, 1, 2.0) for name in "abcd"]
+    rows += [Sample(name, 1, 0.0) for name in "efghijklmnop"]
+    found = measured(rows, speaking)
+    assert found.intervals == {"speech": (2.0, 2.0)}
+    assert found.clusters == {"speech": 4}
+
+
+def test_too_few_talks_tell_no_interval_but_how_many_they_are() -> None:
+    for talks in (1, 2, LEAST_CLUSTERS - 1):
+        found = measured(samples(talks, 3, talk=1.0, seed=1.0), mean)
+        assert found.intervals == {}
+        assert found.clusters == {"mean": talks}
+    assert set(measured(samples(LEAST_CLUSTERS, 1, talk=1.0, seed=0.0), mean).intervals) == {"mean"}
+
+
+def test_a_figure_of_one_talk_among_many_has_no_interval() -> None:
+    def one_is_silent(values: Sequence[float]) -> dict[str, float]:
+        silent = [value for value in values if value < -90]
+        return mean(values) | ({"silent": float(np.mean(silent))} if silent else {})
+
+    rows = [*samples(6, 3, talk=1.0, seed=1.0), *(Sample("w", s, -99.0 - s) for s in range(3))]
+    found = measured(rows, one_is_silent)
+    assert found.figures["silent"] == -100
+    assert found.clusters == {"mean": 7, "silent": 1}
+    assert set(found.intervals) == {"mean"}
 
 
 def test_parts_are_joined_seed_by_seed() -> None:
-    first = Measured(figures={"a": 1.0}, intervals={"a": (0.0, 2.0)}, seeds={1: {"a": 1.0}})
-    second = Measured(figures={"b": 2.0}, seeds={1: {"b": 2.0}, 2: {"b": 3.0}})
+    first = Measured(
+        figures={"a": 1.0},
+        intervals={"a": (0.0, 2.0)},
+        clusters={"a": 5},
+        seeds={1: {"a": 1.0}},
+    )
+    second = Measured(figures={"b": 2.0}, clusters={"b": 1}, seeds={1: {"b": 2.0}, 2: {"b": 3.0}})
     both = joined([first, second])
     assert both.figures == {"a": 1.0, "b": 2.0}
+    assert both.intervals == {"a": (0.0, 2.0)}
+    assert both.clusters == {"a": 5, "b": 1}
     assert both.seeds == {1: {"a": 1.0, "b": 2.0}, 2: {"b": 3.0}}
 
 
