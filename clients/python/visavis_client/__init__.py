@@ -1,6 +1,6 @@
 """Python client of visavis: stream speech to an avatar server, get talking frames back.
 
-    async with connect("http://127.0.0.1:8000", avatar="aurora") as session:
+    async with connect("http://127.0.0.1:8000", avatar="clara") as session:
         async for frame in session.speak(pcm16):
             ...
 

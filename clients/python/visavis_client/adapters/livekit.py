@@ -1,6 +1,6 @@
 """A visavis avatar as the video generator of a LiveKit avatar worker (the extra `livekit`).
 
-async with connect(url, avatar="aurora", rate=24_000) as session:
+async with connect(url, avatar="clara", rate=24_000) as session:
     generator = AvatarVideoGenerator(session)
     runner = AvatarRunner(
         room,

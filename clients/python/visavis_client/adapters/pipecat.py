@@ -2,7 +2,7 @@
 
 It stands between the synthesizer and the transport:
 
-    avatar = AvatarVideoService(url="http://127.0.0.1:8000", avatar="aurora")
+    avatar = AvatarVideoService(url="http://127.0.0.1:8000", avatar="clara")
     pipeline = Pipeline([transport.input(), stt, llm, tts, avatar, transport.output()])
 """
 
