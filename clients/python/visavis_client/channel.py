@@ -274,7 +274,7 @@ class Channel:
                 self._offer = event.resume
             case SessionUpdated():
                 self._held = event.session.on_disconnect == "hold"
-            case SessionExpiring(reason="server_draining", resumable=False):
+            case SessionExpiring(reason="server_draining" | "engine_restarting", resumable=False):
                 self._offer = None
 
     async def _on_error(self, error: ServerError) -> None:

@@ -15,12 +15,15 @@ from visavis_client.errors import AvatarError, ConnectionFailedError, TimedOutEr
 from visavis_client.events import parse_event
 from visavis_client.protocol import ErrorEvent, SessionResume, SessionResumed
 from visavis_client.retry import Retry, worth_retrying
-from visavis_client.server_errors import server_error
+from visavis_client.server_errors import EngineRestartingError, server_error
 
-# Going away, lost, restarting; all other codes are the end.
-RESUMABLE = frozenset({1001, 1006, 1012})
+# Going away, broken off or closed without a code, lost, restarting; all other codes are the end.
+RESUMABLE = frozenset({1001, 1005, 1006, 1012})
 ATTEMPT_S = 5.0
 WAITS = Retry(first_s=0.1, longest_s=2.0)
+# The server's own guess of when to come back is trusted for this share of the time to live: it may
+# be ready at once, and holds the session no longer than that from then on.
+TRUSTED_SHARE = 0.25
 
 
 class Reconnector:
@@ -32,11 +35,14 @@ class Reconnector:
         *,
         waits: Retry = WAITS,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`dial` opens a socket to the same address; `clock` is monotonic, in seconds."""
+        """`dial` opens a socket to the same address; `clock` is monotonic, in seconds; `sleep`
+        waits so many of them."""
         self._dial = dial
         self._waits = waits
         self._clock = clock
+        self._sleep = sleep
 
     def may_resume(self, close_code: int | None) -> bool:
         """Whether a socket that was closed so belongs to a session that can go on."""
@@ -47,17 +53,24 @@ class Reconnector:
     ) -> tuple[ClientConnection, SessionResumed]:
         """A socket on which the session goes on, and the server's word about it.
 
-        Raises the last error: ResumeExpiredError and the like at once, others after `ttl_s`.
+        Raises the last error: ResumeExpiredError and the like at once, others after `ttl_s`. While
+        the server says that its engine restarts, that time has not begun.
         """
         deadline_s = self._clock() + ttl_s
         waits_s = self._waits.waits_s()
+        wait_s = next(waits_s)
         while True:
-            wait_s = next(waits_s)
-            await asyncio.sleep(wait_s)
+            await self._sleep(wait_s)
             try:
                 return await self._attempt(request)
             except AvatarError as error:
-                if not worth_retrying(error) or self._clock() + wait_s > deadline_s:
+                if not worth_retrying(error):
+                    raise
+                asked_s = getattr(error, "retry_after_s", None) or 0.0
+                wait_s = max(next(waits_s), min(asked_s, TRUSTED_SHARE * ttl_s))
+                if isinstance(error, EngineRestartingError):
+                    deadline_s = self._clock() + wait_s + ttl_s
+                elif self._clock() + wait_s > deadline_s:
                     raise
 
     async def _attempt(self, request: SessionResume) -> tuple[ClientConnection, SessionResumed]:

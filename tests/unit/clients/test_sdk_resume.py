@@ -12,9 +12,11 @@ import pytest
 from websockets import State
 from websockets.asyncio.server import ServerConnection, serve
 
+from visavis.server.resume import HELD_CLOSE_CODES
 from visavis_client import AvatarSession, SessionClosedError, connect, wire
 from visavis_client.events import SessionResumed
 from visavis_client.protocol import Flag, Kind
+from visavis_client.resume import RESUMABLE
 from visavis_client.server_errors import CapacityError, ResumeExpiredError
 
 Script = Callable[["Connection"], Awaitable[None]]
@@ -286,6 +288,27 @@ async def test_it_tries_again_while_the_server_restarts() -> None:
         assert session.resumes == 1
 
 
+async def test_a_close_without_a_code_is_a_lost_connection() -> None:
+    async def first(c: Connection) -> None:
+        await c.greet()
+        async with c.socket.send_context():
+            c.socket.protocol.send_close()
+
+    async def second(c: Connection) -> None:
+        await c.until("session.resume")
+        await c.resumed(from_seq=0)
+        ping = await c.until("session.ping")
+        await c.reply("session.pong", ping, t=0, server_time_us=0)
+
+    async with session_with(first, second) as session:
+        await session.ping()
+        assert session.resumes == 1
+
+
+def test_the_client_comes_back_after_all_codes_that_the_server_holds_a_session_for() -> None:
+    assert frozenset(HELD_CLOSE_CODES) == RESUMABLE
+
+
 async def test_a_session_that_is_gone_ends_with_the_servers_reason() -> None:
     async def first(c: Connection) -> None:
         await c.greet()
@@ -328,13 +351,14 @@ async def test_a_change_of_settings_keeps_the_newest_handle() -> None:
         assert session.resumes == 2
 
 
-async def test_a_server_that_drains_for_good_is_not_asked_again() -> None:
+@pytest.mark.parametrize("reason", ["server_draining", "engine_restarting"])
+async def test_a_server_that_keeps_nothing_is_not_asked_again(reason: str) -> None:
     async def only(c: Connection) -> None:
         await c.greet()
-        await c.send("session.expiring", reason="server_draining", deadline_s=5)
+        await c.send("session.expiring", reason=reason, deadline_s=5)
         asked = await c.until("session.update")
         await c.reply("session.updated", asked, session=EFFECTIVE)
-        await c.socket.close(1012, "server_draining")
+        await c.socket.close(1012, reason)
 
     async def again(c: Connection) -> None:
         raise AssertionError("the client came back")
