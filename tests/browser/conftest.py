@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from light_server import light_server
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -104,15 +105,8 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def light_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose engine only paints: what pages do to each other is theirs."""
-    sys.path.insert(0, str(REPOSITORY / "tests" / "e2e"))
-    from live_server import make_config, running
-    from stand_in import load_painting_engine
-
-    config = make_config(
-        tmp_path_factory.mktemp("light"), web_dir=REPOSITORY / "clients" / "web" / "dist"
-    )
-    with running(config, load_painting_engine) as server:
-        yield server.http
+    with light_server(tmp_path_factory.mktemp("light")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

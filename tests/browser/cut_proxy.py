@@ -15,13 +15,15 @@ ABORT = struct.pack("ii", 1, 0)
 
 
 class CutProxy:
-    """Forwards to `target`, a port of this machine; `cut` breaks what is open."""
+    """Forwards to `target`, a port of this machine; `cut` breaks what is open, `swallow` loses
+    what clients send."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._refusing = False
+        self._swallowing = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -31,10 +33,15 @@ class CutProxy:
     def cut(self, *, refuse: bool = False) -> None:
         """Break every open connection; with `refuse`, new ones as well until `restore`."""
         self._refusing = refuse
+        self._swallowing = False
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for end in pair:
                 _abort(end)
+
+    def swallow(self) -> None:
+        """Lose what comes from clients from now on, until `cut`; they do not notice."""
+        self._swallowing = True
 
     def restore(self) -> None:
         """Let new connections through again."""
@@ -55,16 +62,20 @@ class CutProxy:
                 continue
             far = socket.create_connection(("127.0.0.1", self._target))
             self._pairs.append((near, far))
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+            for ends in ((near, far), (far, near)):
+                upwards = ends[0] is near
+                threading.Thread(target=self._pump, args=(*ends, upwards), daemon=True).start()
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(PIECE_BYTES):
-            sink.sendall(piece)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:
+        lost = False
+        with contextlib.suppress(OSError):
+            while piece := source.recv(PIECE_BYTES):
+                # A stream with a hole is no stream: what is lost once is lost to its end.
+                lost = lost or (upwards and self._swallowing)
+                if not lost:
+                    sink.sendall(piece)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 def _abort(end: socket.socket) -> None:

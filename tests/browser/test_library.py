@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from playwright.sync_api import Page, Route
+from package_page import open_package
+from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-WEB = Path(__file__).resolve().parents[2] / "clients/web"
 CALL = """async ([url, avatar]) => {
   const { connect, AvatarError, NotFoundError } = await import('/package/index.js');
   const canvas = document.getElementById('face');
@@ -33,19 +31,8 @@ CALL = """async ([url, avatar]) => {
 
 @pytest.fixture
 def caller(page: Page, base_url: str) -> Page:
-    """An empty page of the server's origin from which the package can be imported."""
-    package = WEB / "build"
-    if not (package / "index.js").is_file():
-        pytest.fail("the package is not built: run `npm run build` in clients/web")
-
-    def serve(route: Route) -> None:
-        route.fulfill(path=package / route.request.url.split("/package/")[1])
-
-    page.route("**/package/**", serve)
-    # A document of the server's own: Chromium keeps made-up ones from sockets of this machine.
-    page.goto(f"{base_url}/health/live")
-    page.evaluate("document.body.innerHTML = '<canvas id=\\'face\\'></canvas>'")
-    return page
+    """A page that is empty but for a canvas, and can import the package."""
+    return open_package(page, base_url)
 
 
 def test_package_speaks_without_a_bundler(caller: Page, base_url: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -12,6 +14,7 @@ from page_driver import begin_to_speak, figures, open_page, wait_until
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from visavis.server.protocol import Flag
+from visavis.server.provenance import SOURCE_TYPE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -69,6 +72,16 @@ def test_recording_is_a_video_with_the_speech(
         sound = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
         seconds = sum(1 for _ in times) / 25
         assert "visavis" in file.metadata.get("title", "")
+        facts = json.loads(file.metadata["comment"])
+    assert facts.pop("created").endswith("+00:00")
+    portrait = page.request.get(f"{base_url}/v1/avatars").json()["data"][0]
+    assert facts == {
+        "synthetic": True,
+        "digitalSourceType": SOURCE_TYPE,
+        "software": f"visavis {version('visavis')}",
+        "model": page.request.get(f"{base_url}/v1/models").json()["data"][0]["id"],
+        **({} if portrait["consent"] is None else {"consent": portrait["consent"]}),
+    }
     assert len(times) > 60
     assert np.all(np.diff(times) > 0)
     assert np.abs(sound).max() > 0.01

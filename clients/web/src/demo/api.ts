@@ -11,6 +11,8 @@ export interface Avatar {
   warnings: string[];
   /** Who made the picture, and under which licence. */
   credit: string;
+  /** Whether the person shown has agreed; null when nobody said. */
+  consent: boolean | null;
 }
 
 export interface Sample {
@@ -27,6 +29,7 @@ interface AvatarJson {
   builtin?: boolean;
   warnings?: string[];
   credit?: string | null;
+  consent?: boolean | null;
 }
 
 interface SampleJson {
@@ -83,6 +86,7 @@ function toAvatar(json: AvatarJson): Avatar {
     builtin: json.builtin ?? false,
     warnings: json.warnings ?? [],
     credit: json.credit ?? "",
+    consent: json.consent ?? null,
   };
 }
 

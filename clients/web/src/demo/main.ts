@@ -11,6 +11,7 @@ import {
   connect,
   decodeRecording,
   type PictureFormat,
+  SpeechLostError,
 } from "../lib";
 import { accessKey, wantsKey } from "./access";
 import { type Avatar, listSamples, sessionUrl } from "./api";
@@ -146,7 +147,7 @@ class Page {
       session,
       hook: installHook(session),
       talk: new TalkControls(session, (message) => this.complain(message)),
-      record: new RecordButton(session, this.toasts, () => this.gallery.selected?.name ?? ""),
+      record: new RecordButton(session, this.toasts, () => this.gallery.selected),
     };
     this.stage.attach(session);
     new Vitals(byId("vitals", HTMLElement), session);
@@ -168,10 +169,12 @@ class Page {
       this.recordings.setActive(id, shown / total);
     });
     session.on("warning", (error) => {
+      if (error instanceof SpeechLostError) this.complain(complaint(error));
       // An error that ends the session gets the stage; the others get a notice.
-      setTimeout(() => {
-        if (session.status.state === "live") this.complain(complaint(error));
-      }, ERROR_SETTLES_MS);
+      else
+        setTimeout(() => {
+          if (session.status.state === "live") this.complain(complaint(error));
+        }, ERROR_SETTLES_MS);
     });
     session.on("fallback", () => {
       this.toasts.show("info", "H.264 failed in this browser; the picture now comes as JPEG.");
@@ -199,9 +202,6 @@ class Page {
     window.addEventListener("online", () => {
       if (this.#live?.session.status.state === "reconnecting") void this.#live.session.retry();
     });
-    window.addEventListener("pagehide", () => void this.#live?.session.close());
-    // A page that comes back from the browser's cache has lost its session: begin afresh.
-    window.addEventListener("pageshow", (event) => event.persisted && location.reload());
   }
 
   async #loadPortraits(): Promise<void> {
@@ -238,10 +238,9 @@ class Page {
     }
     const live = status.state === "live";
     if (!live && status.state !== "reconnecting") this.#endProgress();
-    this.#setReady(live);
+    this.#setReady(live, live || (status.state === "reconnecting" && status.resuming));
     const session = this.#live?.session;
     if (session && status.state === "live") {
-      session.microphone.loudspeaking = status.activity === "speaking";
       const format = session.picture === "jpeg" ? "JPEG" : "H.264";
       const { width, height, fps } = status.settings.output;
       byId("colophon-video", HTMLElement).textContent =
@@ -249,8 +248,9 @@ class Page {
     }
   }
 
-  #setReady(ready: boolean): void {
-    this.#live?.talk.setReady(ready);
+  /** `heard`: what is said reaches the session, now or when it is resumed. */
+  #setReady(ready: boolean, heard = ready): void {
+    this.#live?.talk.setReady(heard);
     this.#live?.record.setReady(ready);
     this.recordings.setEnabled(ready);
     this.typed.setReady(ready);

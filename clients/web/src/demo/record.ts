@@ -1,5 +1,6 @@
 /** The record button: films the portrait, then offers the file. */
 import type { AvatarSession } from "../lib";
+import type { Avatar } from "./api";
 import { clock } from "./clock";
 import { byId } from "./dom";
 import { complaint } from "./messages";
@@ -19,7 +20,7 @@ export class RecordButton {
   constructor(
     readonly session: AvatarSession,
     readonly toasts: Toasts,
-    readonly nameOfAvatar: () => string,
+    readonly avatar: () => Avatar | null,
   ) {
     this.#button.addEventListener("click", () => void this.#toggle());
     session.recorder.on("failed", (error) => this.toasts.show("error", complaint(error)));
@@ -47,7 +48,9 @@ export class RecordButton {
 
   async #begin(): Promise<void> {
     await this.session.unlock();
-    await this.session.recorder.start(this.#mark.checked ? { watermark: WATERMARK } : {});
+    const watermark = this.#mark.checked ? WATERMARK : "";
+    const consent = this.avatar()?.consent ?? null;
+    await this.session.recorder.start({ watermark, consent });
   }
 
   async #finish(): Promise<void> {
@@ -60,7 +63,7 @@ export class RecordButton {
     });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = fileName(this.nameOfAvatar(), extension);
+    link.download = fileName(this.avatar()?.name ?? "", extension);
     link.textContent = "Save it again";
     link.click();
     const megabytes = (blob.size / 1e6).toFixed(1);

@@ -1,5 +1,6 @@
 /** The connection in use. One that was left is closed, and what it still says is of no interest. */
-import { Connection, type ConnectionEvents, type ConnectionOptions } from "./connection";
+import { Connection } from "./connection";
+import type { ConnectionEvents, ConnectionOptions } from "./connection-options";
 import { Emitter } from "./emitter";
 
 export class Channel extends Emitter<ConnectionEvents> {

@@ -3,50 +3,36 @@
  * back after a loss: with `session.resume` while the server holds the session, with a new session
  * otherwise. It draws nothing and plays nothing.
  */
+import type { ConnectionEvents, ConnectionOptions, MutableSettings } from "./connection-options";
 import { Emitter } from "./emitter";
-import { type AvatarError, ConnectionLostError, errorFromBody, errorFromClose } from "./errors";
+import {
+  type AvatarError,
+  ConnectionLostError,
+  errorFromBody,
+  errorFromClose,
+  SpeechLostError,
+} from "./errors";
 import { parseEvent } from "./parse";
 import {
   type ClientEvent,
   type EffectiveSettings,
+  type ErrorEvent,
   Kind,
-  type Limits,
   type ServerEvent,
+  type SessionCreated,
+  type SessionResumed,
   type SessionSettings,
   SUBPROTOCOL,
-  type Timing,
   TOKEN_SUBPROTOCOL_PREFIX,
 } from "./protocol";
 import { Resumption } from "./resumption";
-import { Backoff, type BackoffOptions, verdictOf } from "./retry";
+import { Backoff, verdictOf } from "./retry";
+import { Sender } from "./sender";
 import type { ConnectionStatus } from "./status";
-import { Uplink } from "./uplink";
+import type { Command } from "./uplink";
+import { SilenceWatch } from "./watch";
 import { decodeFrame, WireError, type WireFrame } from "./wire";
 
-export interface ConnectionOptions {
-  /** For instance `wss://host/v1/realtime/avatar`. */
-  url: string;
-  /** The first `session.update`. */
-  settings: SessionSettings;
-  /** Sent as a subprotocol, never in the address; a function is asked before every connection. */
-  token?: string | (() => string | Promise<string>);
-  backoff?: BackoffOptions;
-  /** For tests. */
-  createSocket?: (url: string, protocols: string[]) => WebSocket;
-}
-
-export interface ConnectionEvents {
-  status: ConnectionStatus;
-  media: WireFrame;
-  event: ServerEvent;
-  /** Errors that leave the session alive. */
-  error: AvatarError;
-}
-
-/** A server that is silent for so long is asked for a sign of life, and given up after the second. */
-const ASK_AFTER_MS = 12_000;
-const LOST_AFTER_MS = 18_000;
-const WATCH_MS = 2_000;
 /** An error is the reason of a close that follows it within this time. */
 const ANNOUNCED_MS = 3_000;
 /** `WebSocket.OPEN`, also where there is no such global. */
@@ -56,21 +42,39 @@ export class Connection extends Emitter<ConnectionEvents> {
   #socket: WebSocket | null = null;
   #status: ConnectionStatus = { state: "connecting" };
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
-  #watchTimer: ReturnType<typeof setInterval> | undefined;
   readonly #backoff: Backoff;
   #lastError: AvatarError | null = null;
   #lastErrorAtMs = 0;
   readonly #resumption = new Resumption();
-  readonly #uplink: Uplink;
-  #heardAtMs = 0;
-  limits: Limits | null = null;
-  timing: Timing | null = null;
-  sessionId: string | null = null;
+  readonly #sender: Sender;
+  readonly #watch = new SilenceWatch({
+    ask: () => this.#send({ type: "session.ping", t: performance.now() }),
+    lost: () => {
+      this.#socket?.close();
+      this.#onClose(1006);
+    },
+  });
+  #settings: SessionSettings;
+  /** Settings that the session which is being opened was not told. */
+  #late: MutableSettings | null = null;
+  #created: SessionCreated | null = null;
 
   constructor(readonly options: ConnectionOptions) {
     super();
+    this.#settings = options.settings;
     this.#backoff = new Backoff(options.backoff);
-    this.#uplink = new Uplink(options.settings.input_audio?.rate ?? 16_000);
+    const sampleRate = options.settings.input_audio?.rate ?? 16_000;
+    const { maxHeldMs } = options;
+    this.#sender = new Sender(
+      { sampleRate, ...(maxHeldMs === undefined ? {} : { maxHeldMs }) },
+      () => (this.live && this.#socket?.readyState === OPEN ? this.#socket : null),
+      (error) => this.emit("error", error),
+    );
+  }
+
+  /** What the server said of itself and of the session when it began; null before that. */
+  get created(): SessionCreated | null {
+    return this.#created;
   }
 
   get status(): ConnectionStatus {
@@ -81,13 +85,23 @@ export class Connection extends Emitter<ConnectionEvents> {
     return this.#status.state === "live";
   }
 
-  get sampleRate(): number {
-    return this.#uplink.sampleRate;
+  /** Whether speech and commands are taken: now, or for the session that is being resumed. */
+  get accepts(): boolean {
+    return this.live || (this.#status.state === "reconnecting" && this.#status.resuming);
   }
 
-  /** Milliseconds of audio that were sent and have not come back with frames. */
+  /** A cancel was given that the server has not carried out yet. */
+  get cancelling(): boolean {
+    return this.#sender.uplink.cancelling;
+  }
+
+  get sampleRate(): number {
+    return this.#sender.uplink.sampleRate;
+  }
+
+  /** Milliseconds of audio that were taken and have not come back with frames. */
   get backlogMs(): number {
-    return this.#uplink.backlogMs;
+    return this.#sender.uplink.backlogMs;
   }
 
   /** Bytes that wait in this browser for the network. */
@@ -123,35 +137,44 @@ export class Connection extends Emitter<ConnectionEvents> {
     socket.onclose = (event) => {
       if (socket === this.#socket) this.#onClose(event.code);
     };
-    this.#heardAtMs = performance.now();
-    clearInterval(this.#watchTimer);
-    this.#watchTimer = setInterval(() => this.#watch(), WATCH_MS);
+    this.#watch.start();
   }
 
-  /** PCM16 mono at the session's rate; false when there is no live session to take it. */
+  /**
+   * PCM16 mono at the session's rate. It goes out as fast as the server has room; false when there is
+   * no session to take it, or too much waits already, which is also an error `input_held_full`.
+   */
   sendAudio(pcm: Int16Array): boolean {
-    const socket = this.#socket;
-    if (!this.live || socket?.readyState !== OPEN) return false;
-    for (const message of this.#uplink.messages(pcm)) socket.send(message);
-    return true;
+    return this.accepts && this.#sender.audio(pcm);
   }
 
-  /** Barge-in: forget everything that was sent and not yet shown. */
-  cancel(fadeMs: number): void {
-    this.#uplink.cancelled();
-    this.send({ type: "response.cancel", fade_ms: fadeMs });
+  /** Says it after the audio and the commands before it; false when nobody is there to hear it. */
+  command(command: Command): boolean {
+    return this.accepts && this.#sender.command(command);
   }
 
-  send(event: ClientEvent): void {
-    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(event));
+  /** Changes settings for this session and those that may follow it. */
+  update(settings: MutableSettings): void {
+    this.#settings = { ...this.#settings, ...settings };
+    if (!this.command({ type: "session.update", session: settings })) {
+      this.#late = { ...this.#late, ...settings };
+    }
+  }
+
+  /** Says what matters now or never: it is dropped while the session is not live. */
+  tell(event: ClientEvent): void {
+    if (this.live) this.#send(event);
   }
 
   close(): void {
     clearTimeout(this.#retryTimer);
-    clearInterval(this.#watchTimer);
-    this.send({ type: "session.close", drain: false });
+    this.#send({ type: "session.close", drain: false });
     this.#dropSocket();
     this.#setStatus({ state: "closed" });
+  }
+
+  #send(event: ClientEvent): void {
+    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(event));
   }
 
   async #token(): Promise<string | undefined> {
@@ -161,17 +184,22 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #greet(): void {
     const resume = this.#resumption.attempt(performance.now());
-    if (!resume) this.#forgetSession();
-    this.send(resume ?? { type: "session.update", session: this.options.settings });
+    if (!resume) {
+      this.#forgetSession();
+      this.#late = null;
+    }
+    this.#send(resume ?? { type: "session.update", session: this.#settings });
   }
 
   #forgetSession(): void {
     this.#resumption.forget();
-    this.#uplink.restart();
+    const undelivered = this.#sender.uplink.restart();
+    if (!undelivered) return;
+    this.emit("error", new SpeechLostError(undelivered.speechMs, undelivered.commands));
   }
 
   #onMessage(data: string | ArrayBuffer): void {
-    this.#heardAtMs = performance.now();
+    this.#watch.heard();
     try {
       if (typeof data === "string") this.#onEvent(parseEvent(data));
       else this.#onFrame(decodeFrame(data));
@@ -186,26 +214,27 @@ export class Connection extends Emitter<ConnectionEvents> {
   #onFrame(frame: WireFrame): void {
     this.#resumption.seen(frame.seq);
     if (frame.kind !== Kind.Media) return;
-    this.#uplink.returned(frame);
+    this.#sender.uplink.returned(frame);
+    this.#sender.pump();
     this.emit("media", frame);
   }
 
   #onEvent(event: ServerEvent): void {
+    // The greeting of a socket that is to resume belongs to no session yet.
+    if (!this.#resumption.attempting) this.#resumption.heard(event.event_id);
+    if (this.#sender.uplink.heard(event)) return;
     this.#follow(event);
+    this.#sender.pump();
     this.emit("event", event);
   }
 
   #follow(event: ServerEvent): void {
-    // The greeting of a socket that is to resume belongs to no session yet.
-    if (!this.#resumption.attempting) this.#resumption.heard(event.event_id);
     switch (event.type) {
       case "session.created":
-        this.limits = event.limits ?? null;
-        this.timing = event.timing ?? null;
-        this.sessionId = event.session_id;
-        this.#resumption.created(event.resume);
+        this.#onCreated(event);
         break;
       case "session.queued":
+        if (this.#resumption.attempting) break;
         this.#setStatus({
           state: "queued",
           position: event.position,
@@ -213,33 +242,54 @@ export class Connection extends Emitter<ConnectionEvents> {
         });
         break;
       case "session.loading":
+        // The session that is resumed is still the one that was lost.
+        if (this.#resumption.attempting) break;
         this.#setStatus({ state: "loading", stage: event.stage, progress: event.progress });
         break;
       case "session.updated":
+        this.#resumption.configured(event.session.on_disconnect);
         if (!this.live) this.#goLive(event.session, false);
         break;
       case "session.resumed":
-        this.#resumption.resumed(event.resume);
-        this.sessionId = event.session_id;
-        this.#goLive(event.session, true);
+        this.#onResumed(event);
         break;
       case "session.expiring":
         this.#resumption.expiring(event);
         break;
       case "error":
-        this.#lastError = errorFromBody(event.error);
-        this.#lastErrorAtMs = performance.now();
-        this.emit("error", this.#lastError);
+        this.#onError(event);
         break;
       default:
         break;
     }
   }
 
+  #onCreated(event: SessionCreated): void {
+    this.#resumption.created(event.resume);
+    if (this.#resumption.attempting) return;
+    this.#created = event;
+    this.#sender.uplink.configure(event.limits, event.timing);
+  }
+
+  #onResumed(event: SessionResumed): void {
+    this.#resumption.resumed(event.resume);
+    this.#sender.uplink.resumed(event, this.#created?.timing?.fps);
+    this.#goLive(event.session, true);
+  }
+
+  #onError({ error }: ErrorEvent): void {
+    this.#lastError = errorFromBody(error);
+    this.#lastErrorAtMs = performance.now();
+    this.emit("error", this.#lastError);
+  }
+
   #goLive(settings: EffectiveSettings, resumed: boolean): void {
     this.#backoff.reset();
     if (!resumed) this.#resumption.begun();
     this.#setStatus({ state: "live", settings, resumed });
+    const late = this.#late;
+    this.#late = null;
+    if (late) this.command({ type: "session.update", session: late });
   }
 
   #onClose(closeCode: number): void {
@@ -250,13 +300,14 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#lastError && announced
         ? this.#lastError.withCloseCode(closeCode)
         : errorFromClose(closeCode);
-    const refused = this.#resumption.lost(closeCode, wasLive, performance.now());
+    const restartS = error.code === "engine_restarting" ? (error.retryAfterS ?? 0) : null;
+    const refused = this.#resumption.lost({ closeCode, wasLive, restartS }, performance.now());
     const verdict = refused ? "retry" : verdictOf(closeCode);
     if (verdict === "retry") {
       this.#retryLater(error);
       return;
     }
-    clearInterval(this.#watchTimer);
+    this.#forgetSession();
     if (verdict === "done") this.#setStatus({ state: "closed" });
     else this.#setStatus({ state: verdict === "expired" ? "expired" : "refused", error });
   }
@@ -270,18 +321,9 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#retryTimer = setTimeout(() => void this.connect(), delayMs);
   }
 
-  /** A connection can die without a word: a server that says nothing at all is gone. */
-  #watch(): void {
-    const silentMs = performance.now() - this.#heardAtMs;
-    if (silentMs > LOST_AFTER_MS) {
-      this.#socket?.close();
-      this.#onClose(1006);
-    } else if (silentMs > ASK_AFTER_MS) {
-      this.send({ type: "session.ping", t: performance.now() });
-    }
-  }
-
   #dropSocket(): void {
+    this.#sender.pause();
+    this.#watch.stop();
     const socket = this.#socket;
     this.#socket = null;
     if (socket && socket.readyState <= OPEN) socket.close(1000);

@@ -87,11 +87,32 @@ export class ServerError extends AvatarError {
   override name = "ServerError";
 }
 
+/** A session was lost for good, and with it what it had been told and not yet said. */
+export class SpeechLostError extends AvatarError {
+  override name = "SpeechLostError";
+
+  constructor(
+    /** Milliseconds of speech that were taken and not heard. */
+    readonly speechMs: number,
+    /** Types of the commands that the server did not answer. */
+    readonly commands: readonly string[],
+  ) {
+    const undone = commands.length > 0 ? `, and ${commands.join(", ")} may not have arrived` : "";
+    super({
+      code: "speech_lost",
+      message:
+        `the session could not be resumed: ${(speechMs / 1000).toFixed(1)} s of speech ` +
+        `were not said${undone}`,
+    });
+  }
+}
+
 type ErrorClass = new (details: AvatarErrorDetails) => AvatarError;
 
 const BY_CLOSE_CODE: Readonly<Record<number, ErrorClass>> = {
   1001: ConnectionLostError,
   1003: ProtocolError,
+  1005: ConnectionLostError,
   1006: ConnectionLostError,
   1007: ProtocolError,
   1009: ProtocolError,
@@ -154,6 +175,9 @@ export type LocalCode =
   | "connection_lost"
   | "video_failed"
   | "aborted"
+  | "invalid_options"
+  | "speech_lost"
+  | "input_held_full"
   | "microphone_denied"
   | "microphone_missing"
   | "microphone_busy"
@@ -215,6 +239,9 @@ export const REMEDIES: Readonly<Record<ErrorCodeName | LocalCode, string>> = {
   connection_lost: "Check that the server runs and the network is up.",
   video_failed: "This browser cannot decode the picture; update it.",
   aborted: "Open a new session.",
+  invalid_options: "Give what the message asks for.",
+  speech_lost: "Say it again.",
+  input_held_full: "Wait until the avatar has said what it has, then send more.",
   microphone_denied: "Allow the microphone in the address bar, then try again.",
   microphone_missing: "Plug a microphone in, or use a recording.",
   microphone_busy: "Close the other program that holds the microphone, then try again.",

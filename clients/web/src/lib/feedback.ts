@@ -44,7 +44,7 @@ export class Feedback {
     const shown = this.#lastShown;
     const connection = this.connection();
     if (!shown || !connection?.live) return;
-    connection.send({
+    connection.tell({
       type: "playback.update",
       seq: this.#lastSeq,
       pts_us: shown.ptsUs,
@@ -58,7 +58,7 @@ export class Feedback {
   ping(): void {
     const connection = this.connection();
     if (!connection?.live) return;
-    connection.send({ type: "session.ping", t: this.#roundTrip.ping(performance.now()) });
+    connection.tell({ type: "session.ping", t: this.#roundTrip.ping(performance.now()) });
   }
 
   pong(t: number | string | null): void {

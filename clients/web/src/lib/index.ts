@@ -11,10 +11,12 @@ export {
   ProtocolError,
   REMEDIES,
   ServerError,
+  SpeechLostError,
   TakenOverError,
 } from "./errors";
+export type { Face, FaceImage } from "./face";
 export { MicrophoneError, type MicrophoneProblem } from "./microphone";
-export type { SessionEvents, SessionOptions } from "./options";
+export type { SessionChanges, SessionEvents, SessionOptions } from "./options";
 export type { ShownFrame } from "./player";
 export type {
   ClientEvent,
@@ -22,15 +24,21 @@ export type {
   ErrorBody,
   ErrorCodeName,
   ExpiryReason,
+  Features,
   IdlePolicy,
+  Limits,
+  OnDisconnect,
+  OutputOffer,
   ResponseStatus,
   ServerEvent,
+  SessionSettings,
+  Timing,
 } from "./protocol";
 export type { Recorder, RecorderEvents, Recording, RecordingOptions } from "./recorder";
 export { decodeRecording, RecordingError } from "./recording";
 export type { BackoffOptions } from "./retry";
 export { type AvatarSession, connect } from "./session";
 export type { SessionStats } from "./stats";
-export type { Activity, AvatarStatus } from "./status";
+export type { Activity, AvatarStatus, ServerFacts } from "./status";
 export type { MicrophoneMode } from "./utterance";
 export type { VoiceInput } from "./voice-input";

@@ -1,17 +1,27 @@
 /** What a session is told, and what it tells. */
-import type { ConnectionOptions } from "./connection";
+import type { ConnectionOptions, MutableSettings } from "./connection-options";
 import type { PictureFormat } from "./decoder";
 import type { AvatarError } from "./errors";
+import type { FaceImage } from "./face";
 import type { ShownFrame } from "./player";
-import type { ExpiryReason, IdlePolicy, ResponseStatus, ServerEvent } from "./protocol";
+import type {
+  ExpiryReason,
+  IdlePolicy,
+  OnDisconnect,
+  ResponseStatus,
+  ServerEvent,
+  SessionSettings,
+} from "./protocol";
 import type { BackoffOptions } from "./retry";
 import type { AvatarStatus } from "./status";
 
 export interface SessionOptions {
   /** For instance `wss://host/v1/realtime/avatar`. */
   url: string;
-  /** An id of `GET /v1/avatars`. */
-  avatar: string;
+  /** An id of `GET /v1/avatars`; this or `image`. */
+  avatar?: string;
+  /** A portrait for this session alone. */
+  image?: FaceImage;
   /** Where the face is drawn; it takes the size of the model's frames. */
   canvas: HTMLCanvasElement;
   /** A token, or a function that gets one: it is asked before every connection. */
@@ -22,11 +32,31 @@ export interface SessionOptions {
   picture?: PictureFormat | "auto";
   /** Of JPEG pictures, 1 to 100. */
   quality?: number;
+  /** Pictures a second, one of those that `session.server.output` offers; default the model's. */
+  fps?: number;
+  /** Pixels, even, within what `session.server.output` offers; one side is enough. Default the model's. */
+  width?: number;
+  /** As `width`. */
+  height?: number;
   seed?: number;
+  /** A text for models with `session.server.features.prompt`. */
+  prompt?: string;
   /** What is shown while nobody speaks; default `generate`. */
   idle?: IdlePolicy;
+  /** `hold`, the default, keeps the session for a while when its connection is lost; or `end`. */
+  onDisconnect?: OnDisconnect;
+  /** The most audio in milliseconds that waits for room at the server; default 300,000. */
+  maxHeldMs?: number;
+  /** Whether a page that is left for good ends its session at once; default true. */
+  closeOnPageHide?: boolean;
   /** How fast to come back after a loss. */
   backoff?: BackoffOptions;
+}
+
+/** What may change while a session runs. */
+export interface SessionChanges {
+  idle?: IdlePolicy;
+  onDisconnect?: OnDisconnect;
 }
 
 export interface SessionEvents {
@@ -52,24 +82,44 @@ export interface SessionEvents {
   event: ServerEvent;
 }
 
+/** How a session is opened, now that all of it is known. */
+export interface Opening {
+  face: Pick<SessionSettings, "avatar_id" | "image">;
+  picture: PictureFormat;
+  sampleRate: number;
+  changes: SessionChanges;
+}
+
 /** The first `session.update` for these options, and how to reach the server. */
 export function connectionOptions(
-  { url, token, seed, idle, quality, backoff }: SessionOptions,
-  avatar: string,
-  picture: PictureFormat,
-  sampleRate: number,
+  options: SessionOptions,
+  { face, picture, sampleRate, changes }: Opening,
 ): ConnectionOptions {
+  const { url, token, backoff, maxHeldMs, seed, prompt, quality, fps, width, height } = options;
+  const { idle = options.idle ?? "generate", onDisconnect = options.onDisconnect ?? "hold" } =
+    changes;
   return {
     url,
     settings: {
-      avatar_id: avatar,
-      ...(seed === undefined ? {} : { seed }),
+      ...face,
       input_audio: { format: "pcm16", rate: sampleRate },
-      output: { video: picture, audio: "pcm16", ...(quality === undefined ? {} : { quality }) },
-      idle: idle ?? "generate",
-      on_disconnect: "hold",
+      output: { video: picture, audio: "pcm16", ...given({ quality, fps, width, height }) },
+      ...given({ seed, prompt }),
+      ...mutableSettings({ idle, onDisconnect }),
     },
-    ...(token === undefined ? {} : { token }),
-    ...(backoff === undefined ? {} : { backoff }),
+    ...given({ token, backoff, maxHeldMs }),
   };
+}
+
+/** The fields of a later `session.update`. */
+export function mutableSettings({ idle, onDisconnect }: SessionChanges): MutableSettings {
+  return given({ idle, on_disconnect: onDisconnect });
+}
+
+type Given<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> };
+
+/** The same without what is undefined: a server would take null for a value. */
+function given<T extends object>(values: T): Given<T> {
+  const known = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(known) as Given<T>;
 }

@@ -17,6 +17,7 @@ import { AvatarError } from "./errors";
 import type { Film } from "./film";
 import type { PassedFrame, Player } from "./player";
 import { Flag } from "./protocol";
+import { provenanceTags } from "./provenance";
 import type { RecordingPlan, RecordingWriter } from "./recorder";
 import { ContinuousSound, FrameTimes } from "./recorder-timeline";
 import { pcmToFloat } from "./wire";
@@ -31,6 +32,7 @@ export async function openMp4Writer({
   player,
   film,
   sampleRate,
+  provenance,
   failed,
 }: RecordingPlan): Promise<RecordingWriter | null> {
   const audioCodec = await getFirstEncodableAudioCodec(["aac", "opus"], {
@@ -48,11 +50,7 @@ export async function openMp4Writer({
   const output = new Output({ format: new Mp4OutputFormat({ fastStart: "in-memory" }), target });
   output.addVideoTrack(video.source);
   output.addAudioTrack(sound);
-  output.setMetadataTags({
-    title: "visavis recording",
-    description: "Synthetic video: an AI-generated talking portrait.",
-    date: new Date(),
-  });
+  output.setMetadataTags(provenanceTags(provenance));
   await output.start();
   return new Mp4Writer(output, target, video, sound, sampleRate, new WriteQueue(failed));
 }

@@ -7,6 +7,8 @@ import { Emitter } from "./emitter";
 import { AvatarError } from "./errors";
 import { Film } from "./film";
 import type { PassedFrame, Player } from "./player";
+import type { SessionCreated } from "./protocol";
+import type { Provenance } from "./provenance";
 
 export interface Recording {
   blob: Blob;
@@ -28,6 +30,7 @@ export interface RecordingPlan {
   film: Film;
   /** In Hz. */
   sampleRate: number;
+  provenance: Provenance;
   /** To be called when nothing more can be written. */
   failed: (error: Error) => void;
 }
@@ -52,12 +55,16 @@ export interface RecordingOptions {
    * anew for it. Default: none.
    */
   watermark?: string;
+  /** Whether the person shown has agreed, for the file's metadata; by default nothing is said. */
+  consent?: boolean | null;
 }
 
 export interface RecorderOptions {
   sampleRate: number;
   /** Asks the server for a picture that can be decoded alone, to begin with. */
   keyframe: () => void;
+  /** What the server said of itself. */
+  created: () => SessionCreated | null;
 }
 
 const MAX_SECONDS = 3600;
@@ -84,13 +91,13 @@ export class Recorder extends Emitter<RecorderEvents> {
   }
 
   /** Throws AvatarError `recorder_unsupported` or `recorder_busy`. */
-  async start({ watermark = "" }: RecordingOptions = {}): Promise<void> {
+  async start({ watermark = "", consent = null }: RecordingOptions = {}): Promise<void> {
     if (this.#writer || this.#starting) {
       throw new AvatarError({ code: "recorder_busy", message: "a recording runs already" });
     }
     this.#starting = true;
     try {
-      const writer = await this.#open(watermark.trim());
+      const writer = await this.#open(watermark.trim(), consent);
       this.#writer = writer;
       this.#stopListening = this.player.on("passed", (frame) => {
         if (this.seconds < MAX_SECONDS) writer.add(frame);
@@ -141,11 +148,14 @@ export class Recorder extends Emitter<RecorderEvents> {
     this.emit("failed", failure(error));
   }
 
-  async #open(watermark: string): Promise<RecordingWriter> {
+  async #open(watermark: string, consent: boolean | null): Promise<RecordingWriter> {
+    const { server_version: version, model = null } = this.options.created() ?? {};
+    const software = version === undefined ? "visavis" : `visavis ${version}`;
     const plan: RecordingPlan = {
       player: this.player,
       film: new Film(this.player.canvas, watermark),
       sampleRate: this.options.sampleRate,
+      provenance: { software, model, created: new Date(), consent },
       failed: (error) => this.#fail(error),
     };
     if (typeof AudioEncoder !== "undefined" && typeof VideoEncoder !== "undefined") {

@@ -69,7 +69,7 @@ export class RecordingFeeder {
     const piece = Math.round(PIECE_S * this.connection.sampleRate);
     const limitMs = Math.min(
       MAX_BACKLOG_MS,
-      0.6 * (this.connection.limits?.max_buffered_input_ms ?? MAX_BACKLOG_MS),
+      0.6 * (this.connection.created?.limits?.max_buffered_input_ms ?? MAX_BACKLOG_MS),
     );
     while (this.#at < this.pcm.length) {
       if (this.connection.backlogMs > limitMs || this.connection.unsentBytes > MAX_UNSENT_BYTES)

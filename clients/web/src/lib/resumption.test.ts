@@ -23,7 +23,7 @@ describe("Resumption", () => {
     held.heard("e9");
     held.heard(undefined);
     expect(held.attempt(0)).toBeNull();
-    held.lost(1006, true, 1_000);
+    held.lost({ closeCode: 1006, wasLive: true }, 1_000);
     expect(held.isPossibleAt(30_999)).toBe(true);
     expect(held.isPossibleAt(31_000)).toBe(false);
     expect(held.attempt(30_999)).toMatchObject({
@@ -36,11 +36,11 @@ describe("Resumption", () => {
   it("keeps the session's own offer while another socket greets", () => {
     const held = new Resumption();
     held.created(OFFER);
-    held.lost(1006, true, 0);
+    held.lost({ closeCode: 1006, wasLive: true }, 0);
     held.attempt(0);
     held.created({ handle: "other", ttl_s: 1 });
     held.resumed({ handle: "h2", ttl_s: 10 });
-    held.lost(1012, true, 100);
+    held.lost({ closeCode: 1012, wasLive: true }, 100);
     expect(held.attempt(100)).toMatchObject({ handle: "h2" });
   });
 
@@ -48,9 +48,9 @@ describe("Resumption", () => {
   it.each([1006, 4429, 4503])("gives a try that ends with %i another one in time", (code) => {
     const held = new Resumption();
     held.created(OFFER);
-    held.lost(1006, true, 0);
+    held.lost({ closeCode: 1006, wasLive: true }, 0);
     held.attempt(0);
-    expect(held.lost(code, false, 20_000)).toBe(false);
+    expect(held.lost({ closeCode: code, wasLive: false }, 20_000)).toBe(false);
     expect(held.isPossibleAt(29_000)).toBe(true);
     expect(held.isPossibleAt(31_000)).toBe(false);
   });
@@ -58,11 +58,11 @@ describe("Resumption", () => {
   it.each([4403, 4404])("knows that %i refuses the resume and nothing else", (code) => {
     const held = new Resumption();
     held.created(OFFER);
-    expect(held.lost(code, true, 0)).toBe(false);
+    expect(held.lost({ closeCode: code, wasLive: true }, 0)).toBe(false);
     held.created(OFFER);
-    held.lost(1006, true, 0);
+    held.lost({ closeCode: 1006, wasLive: true }, 0);
     held.attempt(0);
-    expect(held.lost(code, false, 0)).toBe(true);
+    expect(held.lost({ closeCode: code, wasLive: false }, 0)).toBe(true);
     expect(held.isPossibleAt(1)).toBe(false);
   });
 
@@ -74,8 +74,59 @@ describe("Resumption", () => {
     const held = new Resumption();
     held.created(OFFER);
     held.expiring(draining(resumable));
-    held.lost(1012, true, 0);
+    held.lost({ closeCode: 1012, wasLive: true }, 0);
     expect(held.isPossibleAt(1)).toBe(possible);
+  });
+
+  it.each([
+    [undefined, false],
+    [false, false],
+    [true, true],
+  ])("after an engine restart with resumable %s", (resumable, possible) => {
+    const held = new Resumption();
+    held.created(OFFER);
+    held.expiring({ ...draining(resumable), reason: "engine_restarting" });
+    held.lost({ closeCode: 1012, wasLive: true, restartS: 120 }, 0);
+    expect(held.isPossibleAt(149_999)).toBe(possible);
+    expect(held.isPossibleAt(150_000)).toBe(false);
+  });
+
+  it("does not count the time in which the engine restarts", () => {
+    const held = new Resumption();
+    held.created(OFFER);
+    held.lost({ closeCode: 1012, wasLive: true, restartS: 5 }, 0);
+    // Every try that finds it still restarting begins the server's time anew.
+    for (const nowMs of [5_000, 30_000, 60_000, 90_000]) {
+      expect(held.attempt(nowMs)).not.toBeNull();
+      held.lost({ closeCode: 1012, wasLive: false, restartS: 5 }, nowMs);
+    }
+    expect(held.isPossibleAt(124_999)).toBe(true);
+    expect(held.isPossibleAt(125_000)).toBe(false);
+  });
+
+  it("does not believe in a restart of a session that is gone", () => {
+    const held = new Resumption();
+    held.created(OFFER);
+    held.lost({ closeCode: 1006, wasLive: true }, 0);
+    held.lost({ closeCode: 1012, wasLive: false, restartS: 5 }, 31_000);
+    expect(held.isPossibleAt(31_001)).toBe(false);
+  });
+
+  it("gives a server that cannot be reached at all another try in time", () => {
+    const held = new Resumption();
+    held.created(OFFER);
+    held.lost({ closeCode: 1006, wasLive: true }, 0);
+    // No greeting, and so no attempt: the socket never opened.
+    held.lost({ closeCode: 1006, wasLive: false }, 500);
+    expect(held.attempt(29_000)).not.toBeNull();
+  });
+
+  it("takes up nothing that ends with its connection", () => {
+    const held = new Resumption();
+    held.created(OFFER);
+    held.configured("end");
+    held.lost({ closeCode: 1006, wasLive: true }, 0);
+    expect(held.attempt(1)).toBeNull();
   });
 
   it("never resumes later than the server holds, whatever happens", () => {
@@ -95,7 +146,7 @@ describe("Resumption", () => {
           if (what === "forget") held.forget();
           else if (what === "attempt") held.attempt(nowMs);
           else {
-            held.lost(what.lost, what.live, nowMs);
+            held.lost({ closeCode: what.lost, wasLive: what.live }, nowMs);
             if (what.live) lostLiveAtMs = nowMs;
           }
           expect(held.isPossibleAt(lostLiveAtMs + 30_000)).toBe(false);

@@ -2,11 +2,20 @@
  * What of a lost session can be taken up again, and until when. Pure bookkeeping: no socket, and the
  * clock is the caller's.
  */
-import type { ResumeOffer, SessionExpiring, SessionResume } from "./protocol";
+import type { OnDisconnect, ResumeOffer, SessionExpiring, SessionResume } from "./protocol";
 import { mayResumeAfter, verdictOf } from "./retry";
+
+/** How a socket was lost. */
+export interface Loss {
+  closeCode: number;
+  wasLive: boolean;
+  /** The engine restarts; it asked to wait for so many seconds. */
+  restartS?: number | null;
+}
 
 export class Resumption {
   #offer: ResumeOffer | null = null;
+  #onDisconnect: OnDisconnect = "hold";
   #heldUntilMs = 0;
   #lastSeq: number | null = null;
   #lastEventId: string | null = null;
@@ -27,14 +36,20 @@ export class Resumption {
     this.#attempting = false;
   }
 
+  /** What the session does without its connection. */
+  configured(onDisconnect: OnDisconnect | undefined): void {
+    this.#onDisconnect = onDisconnect ?? "hold";
+  }
+
   /** Nothing to resume: the session that begins is a new one. */
   begun(): void {
     this.#attempting = false;
   }
 
-  /** A replica that leaves takes its sessions with it, unless it says that they can be resumed. */
-  expiring(event: SessionExpiring): void {
-    if (event.reason === "server_draining" && event.resumable !== true) this.#offer = null;
+  /** A server that leaves or restarts ends its sessions, unless it says that they can be resumed. */
+  expiring({ reason, resumable }: SessionExpiring): void {
+    const leaves = reason === "server_draining" || reason === "engine_restarting";
+    if (leaves && resumable !== true) this.#offer = null;
   }
 
   /** A binary message came. */
@@ -51,13 +66,16 @@ export class Resumption {
    * The socket closed. Returns whether it was the resume that was refused: then the held session is
    * gone, but not the way to a new one.
    */
-  lost(closeCode: number, wasLive: boolean, nowMs: number): boolean {
+  lost({ closeCode, wasLive, restartS = null }: Loss, nowMs: number): boolean {
     const attempted = this.#attempting;
     this.#attempting = false;
-    if (wasLive && this.#offer && mayResumeAfter(closeCode)) {
-      this.#heldUntilMs = nowMs + this.#offer.ttl_s * 1000;
-    } else if (!attempted || verdictOf(closeCode) !== "retry") {
-      this.#heldUntilMs = 0;
+    const ttlMs = (this.#offer?.ttl_s ?? 0) * 1000;
+    const held = this.#onDisconnect === "hold" && mayResumeAfter(closeCode);
+    if (wasLive) this.#heldUntilMs = held ? nowMs + ttlMs : 0;
+    else if (verdictOf(closeCode) !== "retry") this.#heldUntilMs = 0;
+    // The time to live stands still while nobody can come back.
+    if (restartS !== null && this.isPossibleAt(nowMs)) {
+      this.#heldUntilMs = nowMs + restartS * 1000 + ttlMs;
     }
     return attempted && (closeCode === 4403 || closeCode === 4404);
   }
@@ -83,5 +101,7 @@ export class Resumption {
     this.#offer = null;
     this.#lastSeq = null;
     this.#lastEventId = null;
+    this.#heldUntilMs = 0;
+    this.#attempting = false;
   }
 }

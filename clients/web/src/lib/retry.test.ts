@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Backoff, verdictOf } from "./retry";
+import { Backoff, mayResumeAfter, verdictOf } from "./retry";
 
 describe("verdictOf", () => {
-  it.each([1001, 1006, 1011, 1012, 4429, 4503])("retries after %i", (code) => {
+  it.each([1001, 1005, 1006, 1011, 1012, 4429, 4503])("retries after %i", (code) => {
     expect(verdictOf(code)).toBe("retry");
   });
 
@@ -14,6 +14,13 @@ describe("verdictOf", () => {
   it("knows an end from a failure", () => {
     expect(verdictOf(1000)).toBe("done");
     expect(verdictOf(4408)).toBe("expired");
+  });
+});
+
+describe("mayResumeAfter", () => {
+  it("knows the codes after which a server holds a session", () => {
+    const codes = Array.from({ length: 5_000 }, (_, code) => code);
+    expect(codes.filter(mayResumeAfter)).toEqual([1001, 1005, 1006, 1012]);
   });
 });
 

@@ -20,14 +20,17 @@ const VERDICTS: Readonly<Record<number, CloseVerdict>> = {
   4410: "expired",
 };
 
-/** Close codes that the protocol leaves open (1001, 1006, 1011, 1012, 4429, 4503...) are retried. */
+/** Close codes that the protocol leaves open (1001, 1005, 1006, 1011, 1012, 4429, 4503...) are retried. */
 export function verdictOf(closeCode: number): CloseVerdict {
   return VERDICTS[closeCode] ?? "retry";
 }
 
+/** After these a server holds a session: gone away, broken off, closed without a code, restarting. */
+const HELD_AFTER: ReadonlySet<number> = new Set([1001, 1005, 1006, 1012]);
+
 /** Whether a held session may be waiting on the other side. */
 export function mayResumeAfter(closeCode: number): boolean {
-  return closeCode === 1001 || closeCode === 1006 || closeCode === 1012;
+  return HELD_AFTER.has(closeCode);
 }
 
 export interface BackoffOptions {

@@ -3,26 +3,36 @@
  * decoding, the playout by the sound's clock and the acknowledgements are taken care of here.
  */
 import { Channel } from "./channel";
-import { DEFAULT_H264_CODEC, type PictureFormat, supportsH264 } from "./decoder";
+import { DEFAULT_H264_CODEC, type PictureFormat } from "./decoder";
 import { Emitter } from "./emitter";
 import { AvatarError } from "./errors";
+import type { Face } from "./face";
 import { Feedback } from "./feedback";
-import { connectionOptions, type SessionEvents, type SessionOptions } from "./options";
+import { Opener } from "./opener";
+import {
+  mutableSettings,
+  type SessionChanges,
+  type SessionEvents,
+  type SessionOptions,
+} from "./options";
+import { PageLife } from "./page-life";
 import { floatToPcm } from "./pcm";
 import { Player, type ShownFrame } from "./player";
-import type { ServerEvent } from "./protocol";
+import type { EffectiveSettings, ServerEvent } from "./protocol";
 import { Readiness } from "./readiness";
 import { Recorder } from "./recorder";
 import { Speech } from "./speech";
 import { ServerFigures, type SessionStats, snapshot } from "./stats";
-import type { AvatarStatus, ConnectionStatus } from "./status";
+import type { AvatarStatus, ConnectionStatus, ServerFacts } from "./status";
 import { VoiceInput } from "./voice-input";
 
 /** Long enough to be no click, short enough to be no delay. */
 const FADE_MS = 60;
-const DEFAULT_RATE = 24_000;
 
-/** Opens a session; `session.ready` resolves when the face is live. */
+/**
+ * Opens a session; `session.ready` resolves when the face is live. Throws AvatarError
+ * `invalid_options`.
+ */
 export function connect(options: SessionOptions): AvatarSession {
   return new AvatarSession(options);
 }
@@ -40,22 +50,22 @@ export class AvatarSession extends Emitter<SessionEvents> {
   readonly #feedback: Feedback;
   readonly #channel = new Channel();
   readonly #server = new ServerFigures();
-  #avatar: string;
-  #picture: PictureFormat | "auto";
+  readonly #pageLife: PageLife;
+  readonly #opener: Opener;
   #status: AvatarStatus = { state: "connecting" };
+  #ended = false;
 
   constructor(readonly options: SessionOptions) {
     super();
-    this.sampleRate = options.sampleRate ?? DEFAULT_RATE;
-    this.#avatar = options.avatar;
-    this.#picture = options.picture ?? "auto";
+    this.#opener = new Opener(options);
+    this.sampleRate = this.#opener.sampleRate;
     this.#player = new Player(options.canvas, this.sampleRate);
     this.#feedback = new Feedback(this.#player, () => this.#channel.connection);
     this.#player.on("shown", (frame) => this.#onShown(frame));
     this.#player.on("failed", (message) => this.#onPictureFailed(message));
-    this.#player.on("lostThread", () =>
-      this.#channel.connection?.send({ type: "output.request_keyframe" }),
-    );
+    const keyframe = (): void =>
+      this.#channel.connection?.tell({ type: "output.request_keyframe" });
+    this.#player.on("lostThread", keyframe);
     this.microphone = new VoiceInput(this.sampleRate, {
       begin: () => this.#beginByVoice(),
       audio: (pcm) => void this.sendAudio(pcm),
@@ -64,15 +74,27 @@ export class AvatarSession extends Emitter<SessionEvents> {
     });
     this.recorder = new Recorder(this.#player, {
       sampleRate: this.sampleRate,
-      keyframe: () => this.#channel.connection?.send({ type: "output.request_keyframe" }),
+      keyframe,
+      created: () => this.#channel.connection?.created ?? null,
     });
     this.#speech.on("busy", (busy) => this.emit("busy", busy));
+    this.#speech.on("speaking", (speaking) => {
+      this.microphone.loudspeaking = speaking;
+    });
     this.#channel.on("status", (status) => this.#onStatus(status));
     this.#channel.on("error", (error) => this.emit("warning", error));
     this.#channel.on("event", (event) => this.#onEvent(event));
     this.#channel.on("media", (frame) => {
       this.#feedback.received(frame.seq);
       this.#player.push(frame);
+    });
+    this.#pageLife = new PageLife({
+      gone: () => {
+        if (options.closeOnPageHide ?? true) void this.close();
+      },
+      restored: () => {
+        if (this.#status.state === "reconnecting") void this.retry();
+      },
     });
     this.ready = this.#readiness.promise;
     void this.#open();
@@ -82,13 +104,19 @@ export class AvatarSession extends Emitter<SessionEvents> {
     return this.#status;
   }
 
-  get avatar(): string {
-    return this.#avatar;
+  /** Its id; null for a face that was brought as a picture. */
+  get avatar(): string | null {
+    return this.#opener.avatar;
+  }
+
+  /** What the server said of itself: limits, timing, what it offers and can do; null before that. */
+  get server(): ServerFacts | null {
+    return this.#channel.connection?.created ?? null;
   }
 
   /** The format in use; `auto` until it is chosen. */
   get picture(): PictureFormat | "auto" {
-    return this.#picture;
+    return this.#opener.picture;
   }
 
   /** True while there is something that `cancel` would stop. */
@@ -114,12 +142,13 @@ export class AvatarSession extends Emitter<SessionEvents> {
   }
 
   /**
-   * Mono speech at `sampleRate`, PCM16 or floats in -1..1, as fast as you like up to the server's
-   * buffer. Returns false, and takes nothing, while the session is not live.
+   * Mono speech at `sampleRate`, PCM16 or floats in -1..1, as fast as you like: what the server has
+   * no room for waits here. Returns false, and takes nothing, while the session is neither live nor
+   * being resumed, and when `maxHeldMs` wait already.
    */
   sendAudio(samples: Int16Array | Float32Array): boolean {
     const { connection } = this.#channel;
-    if (!connection?.live) return false;
+    if (!connection?.accepts) return false;
     this.begin();
     return connection.sendAudio(samples instanceof Float32Array ? floatToPcm(samples) : samples);
   }
@@ -127,14 +156,25 @@ export class AvatarSession extends Emitter<SessionEvents> {
   /** End of the utterance: what was sent is spoken to its end. */
   commit(): void {
     if (!this.#speech.turns.end()) return;
-    this.#channel.connection?.send({ type: "input_audio_buffer.commit" });
+    this.#channel.connection?.command({ type: "input_audio_buffer.commit" });
     this.#update();
+  }
+
+  /** Takes back what was said of the open utterance, as far as the model has not heard it. */
+  clear(): void {
+    this.#channel.connection?.command({ type: "input_audio_buffer.clear" });
+  }
+
+  /** Changes what may change while a session runs; a session after it has it, too. */
+  update(changes: SessionChanges): void {
+    this.#opener.change(changes);
+    this.#channel.connection?.update(mutableSettings(changes));
   }
 
   /** Speaks a whole recording, paced for you; what was being said is cut off. */
   say(samples: Int16Array | Float32Array): boolean {
     const { connection } = this.#channel;
-    if (!connection?.live) return false;
+    if (!connection?.accepts) return false;
     this.cancel();
     const pcm = samples instanceof Float32Array ? floatToPcm(samples) : samples;
     this.#speech.say(connection, pcm, () => this.commit());
@@ -151,7 +191,7 @@ export class AvatarSession extends Emitter<SessionEvents> {
     this.#player.stop(fadeMs / 1000);
     // The server rewinds the face to the last frame seen: say which one that was.
     this.#feedback.acknowledge();
-    this.#channel.connection?.cancel(fadeMs);
+    this.#channel.connection?.command({ type: "response.cancel", fade_ms: fadeMs });
     this.#speech.turns.silence();
     this.#update();
   }
@@ -159,16 +199,13 @@ export class AvatarSession extends Emitter<SessionEvents> {
   /** Tells the server that somebody listens to you, so that the face looks attentive. */
   setListening(open: boolean): void {
     this.#speech.listening = open;
-    this.#channel.connection?.send({
-      type: "avatar.set_state",
-      state: open ? "listening" : "idle",
-    });
+    this.#tellListening();
     this.#update();
   }
 
-  /** Leaves this avatar for another one, on the same canvas and the same sound. */
-  async switchTo(avatar: string): Promise<void> {
-    this.#avatar = avatar;
+  /** Leaves this face for another one, on the same canvas and the same sound. */
+  async switchTo(face: string | Face): Promise<void> {
+    this.#opener.show(face);
     await this.#open();
   }
 
@@ -189,22 +226,34 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   /** Ends the session and frees everything. It cannot be used afterwards. */
   async close(): Promise<void> {
+    this.#ended = true;
+    this.#pageLife.close();
     this.#feedback.close();
     this.#readiness.fail(
       new AvatarError({ code: "aborted", message: "the session was closed before it was live" }),
     );
     this.recorder.discard();
-    await this.microphone.close();
+    // Before anything is awaited: a page that is left has no time for more.
     this.#leave();
     this.#setStatus({ state: "closed" });
+    await this.microphone.close();
     await this.#player.close();
   }
 
   async #open(): Promise<void> {
     this.#leave();
-    if (this.#picture === "auto") this.#picture = (await supportsH264()) ? "h264" : "jpeg";
-    const { options, sampleRate } = this;
-    await this.#channel.open(connectionOptions(options, this.#avatar, this.#picture, sampleRate));
+    try {
+      const options = await this.#opener.connectionOptions();
+      if (!this.#ended) await this.#channel.open(options);
+    } catch (error) {
+      if (!(error instanceof AvatarError)) throw error;
+      this.#onStatus({ state: "refused", error });
+    }
+  }
+
+  #tellListening(): void {
+    const state = this.#speech.listening ? "listening" : "idle";
+    this.#channel.connection?.tell({ type: "avatar.set_state", state });
   }
 
   #onStatus(status: ConnectionStatus): void {
@@ -224,13 +273,15 @@ export class AvatarSession extends Emitter<SessionEvents> {
   #goLive(status: Extract<ConnectionStatus, { state: "live" }>): void {
     if (!status.resumed) {
       const { codec } = status.settings.output;
-      const picture = this.#picture === "auto" ? "jpeg" : this.#picture;
+      const picture = this.picture === "auto" ? "jpeg" : this.picture;
       const known = picture === "h264" && codec ? codec : DEFAULT_H264_CODEC;
       // Messages keep the model's rate, also where fewer pictures were asked for.
-      this.#player.configure(picture, known, this.#channel.connection?.timing?.fps);
+      this.#player.configure(picture, known, this.server?.timing?.fps);
       this.#newTimeline();
     }
-    if (this.#speech.listening) this.setListening(true);
+    // A resumed session knows only what it was told before, also of what was seen since.
+    if (this.#speech.listening || status.resumed) this.#tellListening();
+    if (status.resumed) this.#feedback.acknowledge();
     this.#readiness.succeed();
     this.#setStatus({ ...status, activity: this.#speech.activity });
     this.#update();
@@ -240,7 +291,11 @@ export class AvatarSession extends Emitter<SessionEvents> {
   #onEvent(event: ServerEvent): void {
     switch (event.type) {
       case "response.created":
-        this.#player.unmute();
+        // One that is said again after a resume may be of what was cut off meanwhile.
+        if (!this.#channel.connection?.cancelling) this.#player.unmute();
+        break;
+      case "session.updated":
+        this.#onUpdated(event.session);
         break;
       case "output.cleared":
         this.#player.clear(event.epoch, (event.fade_ms ?? 0) / 1000);
@@ -260,6 +315,7 @@ export class AvatarSession extends Emitter<SessionEvents> {
         if (event.status !== "completed") {
           // A failed response may never show a frame: nobody shall wait for it.
           if (event.status === "failed") this.#speech.turns.failed();
+          if (event.reason === "input_cleared") this.#speech.turns.withdrawn();
           this.#speech.turns.silence();
           this.emit("finished", { response: event.response_index, status: event.status });
         }
@@ -272,6 +328,10 @@ export class AvatarSession extends Emitter<SessionEvents> {
     this.#update();
   }
 
+  #onUpdated(settings: EffectiveSettings): void {
+    if (this.#status.state === "live") this.#setStatus({ ...this.#status, settings });
+  }
+
   #onShown(frame: ShownFrame): void {
     this.#feedback.shown(frame);
     this.emit("shown", frame);
@@ -282,12 +342,12 @@ export class AvatarSession extends Emitter<SessionEvents> {
   }
 
   #onPictureFailed(message: string): void {
-    if (this.#picture !== "h264") {
+    if (this.picture !== "h264") {
       const error = new AvatarError({ code: "video_failed", message });
       this.emit("warning", error);
       return;
     }
-    this.#picture = "jpeg";
+    this.#opener.picture = "jpeg";
     this.emit("fallback", { picture: "jpeg", reason: message });
     void this.#open();
   }

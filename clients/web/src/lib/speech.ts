@@ -11,6 +11,8 @@ import { Turns } from "./turns";
 export interface SpeechEvents {
   /** True while there is something that a cancel would stop. */
   busy: boolean;
+  /** The loudspeakers play speech, or do no more. */
+  speaking: boolean;
 }
 
 export class Speech extends Emitter<SpeechEvents> {
@@ -20,6 +22,7 @@ export class Speech extends Emitter<SpeechEvents> {
   #feeder: RecordingFeeder | null = null;
   #saying = false;
   #busy = false;
+  #speaking = false;
 
   get busy(): boolean {
     return this.#busy;
@@ -54,9 +57,13 @@ export class Speech extends Emitter<SpeechEvents> {
     this.turns.forget();
   }
 
-  /** Tells of a change of `busy`, if there is one. */
+  /** Tells of changes of `busy` and `speaking`, if there are any. */
   update(): void {
-    const { busy } = this.turns;
+    const { busy, speaking } = this.turns;
+    if (speaking !== this.#speaking) {
+      this.#speaking = speaking;
+      this.emit("speaking", speaking);
+    }
     if (busy === this.#busy) return;
     this.#busy = busy;
     if (!busy) this.#saying = false;

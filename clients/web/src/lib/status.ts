@@ -1,6 +1,12 @@
 /** Where a session stands, in the words that a page needs. */
 import type { AvatarError } from "./errors";
-import type { EffectiveSettings } from "./protocol";
+import type { EffectiveSettings, SessionCreated } from "./protocol";
+
+/** What a server says of itself when a session begins. */
+export type ServerFacts = Pick<
+  SessionCreated,
+  "engine" | "features" | "limits" | "model" | "output" | "server_version" | "timing"
+>;
 
 export type ConnectionStatus =
   | { state: "connecting" }

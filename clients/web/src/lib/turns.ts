@@ -68,6 +68,13 @@ export class Turns {
     this.#openedAtMs.shift();
   }
 
+  /** The utterance that is open was taken back. */
+  withdrawn(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#openedAtMs.pop();
+  }
+
   /** Speech was cut off: what was on the screen will not be finished. */
   silence(): void {
     this.#speaking = false;

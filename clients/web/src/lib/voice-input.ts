@@ -61,7 +61,11 @@ export class VoiceInput extends Emitter<VoiceEvents> {
     return this.#detector.talking;
   }
 
-  /** While the loudspeakers play, an open microphone demands louder speech. */
+  /** While the loudspeakers play, an open microphone demands louder speech. The session sets it. */
+  get loudspeaking(): boolean {
+    return this.#detector.loudspeaking;
+  }
+
   set loudspeaking(playing: boolean) {
     this.#detector.loudspeaking = playing;
   }
