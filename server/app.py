@@ -53,6 +53,7 @@ def create_app(config: ServerConfig, *, load: EngineLoader = load_engine) -> Fas
             await server.desk.close()
             await server.host.stop()
             server.tracing.shutdown()
+            await server.videos.close()
 
     app = FastAPI(
         title="visavis", version=version("visavis"), lifespan=lifespan, responses=REFUSALS

@@ -19,6 +19,7 @@ from visavis.server.principal import Principal, Scope
 from visavis.server.quotas import Quotas
 from visavis.server.request_rate import RequestRates
 from visavis.server.resume import ResumeDesk
+from visavis.server.replica import file_name, replica_name
 from visavis.server.tokens import ClientTokens
 from visavis.server.tracing import Tracing
 from visavis.server.videos import VideoJobs
@@ -31,6 +32,7 @@ class Server:
         self.config = config
         # Before admission is closed, so that a load balancer looks away first.
         self.leaving = False
+        replica = replica_name(config)
         self.tracing = Tracing.from_config(config)
         self.metrics = Metrics(self.tracing)
         self.images = ImageDecoder(sandbox=config.image_sandbox)
@@ -44,12 +46,15 @@ class Server:
             ClientTokens(config.keys, config.signing_secrets),
             config.allowed_origins,
         )
-        self.quotas = Quotas(config.data_dir / "usage.json" if self.auth.required else None)
+        usage = config.data_dir / f"usage-{file_name(replica)}.json"
+        self.quotas = Quotas(usage if self.auth.required else None)
+        self.line_shares = LineShares()
         self.requests = RequestRates()
-        self.desk = ResumeDesk(config)
+        self.connections = Connections(config.max_pending_sockets)
+        self.desk = ResumeDesk(config, replica)
         self.desk.reachable = self.host.computing
         self.host.on_interrupted = self._interrupt
-        self.videos = VideoJobs(config, self.host, self.store, self.metrics)
+        self.videos = VideoJobs(config, self.host, self.store, self.metrics, replica=replica)
         self.metrics.build.info({"version": version("visavis"), "model": config.model})
 
     @property

@@ -1,7 +1,8 @@
 """How many sessions and minutes a key may use. Belongs to the event loop.
 
-Counted on this replica; with n replicas a key may use up to n times as much. What a session uses is
-measured by the monotonic clock; the wall clock says on which day (UTC) that falls.
+Sessions are counted on this replica. So are minutes, and those of replicas that keep their files in
+the same folder are added, as far as they have written them. What a session uses is measured by the
+monotonic clock; the wall clock says on which day (UTC) that falls.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,12 @@ DAY_S = 86_400
 RETRY_AFTER_S = 5.0
 # A token serves one viewer; the second place is for a page that is loaded anew.
 TOKEN_SESSIONS = 2
-# Minutes that a process which dies forgets, at most.
+# Minutes that a process which dies forgets, at most, and that other replicas hear of late.
 WRITE_EVERY_S = 60.0
+# Files of other replicas are not read more often than this, however many sessions begin.
+READ_EVERY_S = 5.0
+FILES = "usage*.json"
+KEPT_DAYS = 7
 
 
 class _Usage(msgspec.Struct, kw_only=True):
@@ -58,8 +63,8 @@ class Lease:
 
 
 class Quotas:
-    """Usage of every key. file: where it outlives a restart, None to forget. `now` as time.time,
-    `clock` as time.monotonic."""
+    """Usage of every key. file: where it outlives a restart, None to forget; files like FILES
+    beside it are those of other replicas. `now` as time.time, `clock` as time.monotonic."""
 
     def __init__(
         self,
@@ -72,8 +77,11 @@ class Quotas:
         self._now = now
         self._clock = clock
         self._leases: set[Lease] = set()
-        self._usage = self._read()
+        self._usage = self._read_own()
         self._written_s = clock()
+        # Seconds by key that other replicas have written for the same day, as of `_read_s`.
+        self._others: dict[str, float] = {}
+        self._read_s = float("-inf")
 
     def sessions(self, name: str) -> int:
         """Open sessions of a key."""
@@ -84,7 +92,8 @@ class Quotas:
         if principal.minutes_per_day is None:
             return None
         self._charge()
-        used = self._usage.seconds.get(principal.name, 0.0)
+        counted = (self._usage.seconds, self._others)
+        used = sum(seconds.get(principal.name, 0.0) for seconds in counted)
         return max(0.0, principal.minutes_per_day * 60 - used)
 
     @contextmanager
@@ -117,6 +126,9 @@ class Quotas:
                 retry_after_s=RETRY_AFTER_S,
             )
         remaining_s = self.remaining_s(principal)
+        self._charge()
+        if self._clock() - self._read_s >= READ_EVERY_S:
+            self._read_others()
         if remaining_s is not None and remaining_s <= 0:
             raise self.minutes_used_up(principal)
 
@@ -151,23 +163,40 @@ class Quotas:
             return float("inf")
         self._usage = _Usage(day=day)
         return wall_s - day * DAY_S
+        self._others = {}
 
-    def _read(self) -> _Usage:
+    def _read_own(self) -> _Usage:
         today = int(self._now() // DAY_S)
-        if self._file is not None and self._file.is_file():
-            try:
-                usage = msgspec.json.decode(self._file.read_bytes(), type=_Usage)
-            except (OSError, msgspec.DecodeError) as error:
-                log.warning("usage file not read; counting from zero", error=str(error))
-            else:
-                if usage.day == today:
-                    return usage
-        return _Usage(day=today)
+        usage = None if self._file is None else _read(self._file)
+        return usage if usage is not None and usage.day == today else _Usage(day=today)
+
+    def _read_others(self) -> None:
+        """What the other replicas have used today; files of a week ago are removed."""
+        self._read_s = self._clock()
+        if self._file is None:
+            return
+        try:
+            files = [path for path in self._file.parent.glob(FILES) if path != self._file]
+        except OSError as error:
+            log.warning("usage of other replicas not read", error=str(error))
+            return
+        self._others = {}
+        for path in files:
+            usage = _read(path)
+            if usage is None:
+                continue
+            if usage.day == self._usage.day:
+                for name, seconds in usage.seconds.items():
+                    self._others[name] = self._others.get(name, 0.0) + seconds
+            elif usage.day < self._usage.day - KEPT_DAYS:
+                with suppress(OSError):  # another replica was faster
+                    path.unlink()
 
     def _write(self) -> None:
         """A few hundred bytes, once a session and once a minute: no work for another thread."""
         self._written_s = self._clock()
         if self._file is None:
+        self._read_others()
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -176,3 +205,14 @@ class Quotas:
             os.replace(part, self._file)
         except OSError as error:
             log.warning("usage file not written", error=str(error))
+
+
+def _read(file: Path) -> _Usage | None:
+    """What a file says, None when it is not there or damaged."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Usage)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("usage file not read; counted as zero", file=file.name, error=str(error))
+        return None

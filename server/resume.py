@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 from typing import TYPE_CHECKING
 
 from visavis.server.config import ServerConfig
@@ -27,11 +24,9 @@ HELD_CLOSE_CODES = (1001, 1005, 1006, 1012)
 class ResumeDesk:
     """Live sessions by id. A session that lost its socket waits here until its time is up."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, replica: str) -> None:
+        """replica: what this process is called, which handles say."""
         self.ttl_s = config.resume_ttl_s
-        replica = (
-            config.replica_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        )
         secret = config.resume_secret
         self._signer = HandleSigner(
             secret=None if secret is None else secret.get_secret_value(), replica=replica

@@ -8,7 +8,6 @@ import secrets
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
-from pathlib import Path
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -19,6 +18,8 @@ from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.metrics import Metrics
 from visavis.server.model_host import ModelHost
 from visavis.server.principal import Principal
+from visavis.server.replica import file_name
+from visavis.server.video_folder import VideoFolder
 from visavis.server.video_job import VideoJob, render_job
 
 log = structlog.get_logger(__name__)
@@ -31,18 +32,25 @@ DRAINED = "the server is shutting down; ask again"
 class VideoJobs:
     """All renderings of one server. Belongs to the event loop.
 
-    Files lie under `data_dir/videos` and go with their jobs: a finished one when there are more
-    than `max_videos`, and all when the server ends.
+    Files lie under `data_dir/videos`, in a folder for each replica, and go with their jobs: a
+    finished one when there are more than `max_videos`, and all when the server ends.
     """
 
     def __init__(
-        self, config: ServerConfig, host: ModelHost, store: AvatarStore, metrics: Metrics
+        self,
+        config: ServerConfig,
+        host: ModelHost,
+        store: AvatarStore,
+        metrics: Metrics,
+        *,
+        replica: str,
     ) -> None:
+        """replica: what this process is called, for others may share `data_dir`."""
         self._metrics = metrics
         self._config = config
         self._host = host
         self._store = store
-        self._root: Path = config.data_dir / "videos"
+        self._folder = VideoFolder(config.data_dir / "videos", file_name(replica))
         self._jobs: dict[str, VideoJob] = {}
         self._queue: deque[VideoJob] = deque()
         self._wake = asyncio.Event()
@@ -54,8 +62,7 @@ class VideoJobs:
 
     def start(self) -> None:
         """Begin to work."""
-        # Nobody knows the ids of an earlier process any more.
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._folder.start()
         self._working = asyncio.create_task(self._work())
 
     def refuse(self) -> None:
@@ -78,6 +85,11 @@ class VideoJobs:
         if self._working is not None:
             self._working.cancel()
         self._idle.set()
+
+    async def close(self) -> None:
+        """Remove all files; nothing is made any more."""
+        self.stop()
+        await self._folder.close()
 
     def check(self, caller: Principal) -> None:
         """Whether `caller` may have one more wait.
@@ -118,7 +130,7 @@ class VideoJobs:
             id=video_id,
             owner=owner,
             avatar_id=avatar_id,
-            folder=self._root / video_id,
+            folder=self._folder.path / video_id,
             consent=avatar.meta.consent,
         )
         job.folder.mkdir(parents=True)

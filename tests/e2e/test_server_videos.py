@@ -15,6 +15,8 @@ import pytest
 from live_server import GALLERY_ID, LiveServer, make_config, noise, running
 from stand_in import load_painting_engine
 
+from visavis.server.replica import file_name
+
 http = httpx.Client(timeout=60.0)
 
 
@@ -74,10 +76,11 @@ def test_a_video_is_made_fetched_and_deleted(server: LiveServer) -> None:
     # White letters on the portrait's flat corner.
     corner = frames[0][-20:, -40:]
     assert int(corner.max()) - int(corner.min()) > 60
-    assert not any((server.config.data_dir / "videos" / str(video["id"])).glob("speech"))
+    (folder,) = (server.config.data_dir / "videos").glob(f"*/{video['id']}")
+    assert not any(folder.glob("speech"))
     assert http.delete(one).status_code == 204
     assert http.get(one).status_code == 404
-    assert not (server.config.data_dir / "videos" / str(video["id"])).exists()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -133,11 +136,20 @@ def test_the_queue_is_bounded_and_old_videos_go(server: LiveServer) -> None:
     assert len(http.get(f"{server.http}/v1/videos").json()["data"]) <= 2
 
 
-def test_files_of_an_earlier_process_are_gone(tmp_path: Path) -> None:
-    config = make_config(tmp_path)
-    left = config.data_dir / "videos" / "video-old" / "video.mp4"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"x")
+def test_files_of_an_earlier_process_are_gone_and_those_of_other_replicas_stay(
+    tmp_path: Path,
+) -> None:
+    config = make_config(tmp_path, replica_id="pod/1")
+    videos = config.data_dir / "videos"
+    left = videos / file_name("pod/1") / "video-old" / "video.mp4"
+    others = videos / file_name("pod/2") / "video-new" / "video.mp4"
+    for path in (left, others):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
     with running(config, load_painting_engine) as live:
         assert http.get(f"{live.http}/v1/videos").json()["data"] == []
         assert not left.exists()
+        video = finished(live, ask(live, speech(0.2)).json()["id"])
+        assert video["status"] == "completed"
+    # What a replica made goes with it, and nothing else.
+    assert [path for path in videos.rglob("*") if path.is_file()] == [others]

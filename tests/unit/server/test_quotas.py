@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.principal import Principal
-from visavis.server.quotas import DAY_S, TOKEN_SESSIONS, WRITE_EVERY_S, Quotas
+from visavis.server.quotas import DAY_S, KEPT_DAYS, TOKEN_SESSIONS, WRITE_EVERY_S, Quotas
 
 DAY = 20_000
 
@@ -191,3 +191,43 @@ def test_minutes_of_a_process_that_dies_are_not_forgotten(tmp_path: Path) -> Non
             quotas.remaining_s(app)
         found = quotas_of(clock, file).remaining_s(app)
     assert found == pytest.approx(300, abs=WRITE_EVERY_S)
+
+
+def test_replicas_with_a_common_folder_share_a_keys_minutes(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = (quotas_of(clock, tmp_path / f"usage-{name}.json") for name in "ab")
+    app = key(minutes_per_day=2)
+    for quotas in (one, two):
+        with quotas.lease(app), quotas.lease(key("other")):
+            clock.advance(60)
+    refused(one, app)
+    refused(two, app)
+    # Nobody has overwritten what another one wrote: a third adds up the same.
+    refused(quotas_of(clock, tmp_path / "usage-c.json"), app)
+    clock.advance(DAY_S)
+    with one.lease(app), two.lease(app):
+        assert one.remaining_s(app) == two.remaining_s(app) == 120
+
+
+def test_a_long_session_hears_of_other_replicas_within_a_minute(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = (quotas_of(clock, tmp_path / f"usage-{name}.json") for name in "ab")
+    app = key(minutes_per_day=10)
+    with one.lease(app) as lease, two.lease(app):
+        for _ in range(240):
+            clock.advance(1)
+            one.remaining_s(app)
+            two.remaining_s(app)
+        assert lease.left_s() == pytest.approx(600 - 2 * 240, abs=WRITE_EVERY_S + 1)
+
+
+def test_files_of_replicas_that_are_long_gone_are_removed(tmp_path: Path) -> None:
+    clock = Clock()
+    own, left, damaged = (tmp_path / f"usage{name}.json" for name in ("-a", "-b", ""))
+    damaged.write_text("{")
+    with quotas_of(clock, left).lease(key(minutes_per_day=1)):
+        pass
+    clock.advance((KEPT_DAYS + 1) * DAY_S)
+    with quotas_of(clock, own).lease(key(minutes_per_day=1)):
+        pass
+    assert sorted(tmp_path.iterdir()) == [own, damaged]

@@ -249,7 +249,7 @@ def opened(**settings: Any) -> Iterator[VirtualServer]:
         engine = await SessionEngine(**settings).__aenter__()
         metrics = Metrics()
         host: Any = engine
-        desk = ResumeDesk(engine.config)
+        desk = ResumeDesk(engine.config, "a")
         admission = Admission(host, metrics)
         return VirtualServer(loop, engine.config, engine, admission, desk, metrics)
 
