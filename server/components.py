@@ -48,9 +48,7 @@ class Server:
         )
         usage = config.data_dir / f"usage-{file_name(replica)}.json"
         self.quotas = Quotas(usage if self.auth.required else None)
-        self.line_shares = LineShares()
         self.requests = RequestRates()
-        self.connections = Connections(config.max_pending_sockets)
         self.desk = ResumeDesk(config, replica)
         self.desk.reachable = self.host.computing
         self.host.on_interrupted = self._interrupt
