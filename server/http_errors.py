@@ -35,8 +35,9 @@ _ERROR = {
         "message": {"type": "string", "minLength": 1},
         "param": {"type": ["string", "null"]},
         "retryable": {"type": "boolean"},
+        "retry_after_s": {"type": ["number", "null"], "minimum": 0},
     },
-    "required": ["type", "code", "message", "param", "retryable"],
+    "required": ["type", "code", "message", "param", "retryable", "retry_after_s"],
     "additionalProperties": False,
 }
 # For the OpenAPI document: what any route may answer besides what it says itself.
@@ -58,7 +59,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def error_body(
-    kind: str, code: str, message: str, *, param: str | None = None, retryable: bool = False
+    kind: str,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    retryable: bool = False,
+    retry_after_s: float | None = None,
 ) -> dict[str, object]:
     """The body of every refusal."""
     return {
@@ -68,6 +75,7 @@ def error_body(
             "message": message,
             "param": param,
             "retryable": retryable,
+            "retry_after_s": retry_after_s,
         }
     }
 
@@ -85,6 +93,7 @@ def protocol_error_response(error: ProtocolError) -> JSONResponse:
         error.message,
         param=error.param,
         retryable=error.spec.retryable,
+        retry_after_s=error.retry_after_s,
     )
     return JSONResponse(body, status_code=error.spec.http, headers=headers)
 

@@ -234,7 +234,8 @@ def error_of_reply(status: int, body: bytes, reason: str, retry_after: str | Non
         # A proxy's own page, perhaps while the server restarts.
         retryable = status in (429, 502, 503, 504)
         error = {"code": f"http_{status}", "message": reason, "retryable": retryable}
-    if retry_after is not None and retry_after.isdigit():
+    # The header has whole seconds, and is all that there is in a proxy's answer.
+    if error.get("retry_after_s") is None and retry_after is not None and retry_after.isdigit():
         error["retry_after_s"] = float(retry_after)
     return server_error(error, status)
 
