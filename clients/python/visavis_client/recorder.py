@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from fractions import Fraction
 from os import PathLike
 from types import TracebackType
@@ -11,9 +12,9 @@ from typing import Any, Self
 from visavis_client.errors import AvatarError, FrameDecodeError, MissingExtraError
 from visavis_client.frames import FPS, H264, JPEG, AvatarFrame
 from visavis_client.protocol import FRAME_US
+from visavis_client.provenance import provenance_tags
 from visavis_client.wire import SAMPLE_BYTES
 
-PROVENANCE = "Generated talking portrait; the face is synthetic. Made with visavis."
 # Invisible at the size of these frames, and half the time of x264's default.
 JPEG_ENCODER = {"crf": "18", "preset": "veryfast"}
 
@@ -28,9 +29,19 @@ class Recorder:
 
     The first H.264 frame has to be a keyframe: record idle frames too, or ask for one with
     `session.request_keyframe()`; frames before it are left out and counted in `skipped`.
+
+    The file says of itself that it is synthetic, what wrote it and when; also `model`, such as
+    `session.created.model`, and `consent`, whether the person shown has agreed, where given.
     """
 
-    def __init__(self, path: str | PathLike[str], *, close_gaps: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        close_gaps: bool = False,
+        model: str | None = None,
+        consent: bool | None = None,
+    ) -> None:
         """Raises MissingExtraError without `av`, OSError for a path that cannot be written."""
         try:
             import av
@@ -41,7 +52,9 @@ class Recorder:
         self._container: Any = av.open(
             str(path), "w", format="mp4", options={"movflags": "+faststart"}
         )
-        self._container.metadata["comment"] = PROVENANCE
+        self._container.metadata.update(
+            provenance_tags(created=datetime.now(UTC), model=model, consent=consent)
+        )
         self._video: Any = None
         self._audio: Any = None
         self._codec: str | None = None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from visavis.server.provenance import Provenance
 from visavis_client import AvatarFrame, Microphone, MicrophoneError, Recorder
 from visavis_client.errors import AvatarError, FrameDecodeError
 
@@ -70,7 +74,6 @@ def h264_frames(count: int) -> list[AvatarFrame]:
 def read(path: Path) -> tuple[list[tuple[float, float]], np.ndarray]:
     """(time, grey) of each picture, and the sound."""
     with av.open(str(path)) as container:
-        assert "synthetic" in container.metadata["comment"]
         pictures = [
             (float(p.time), float(p.to_ndarray(format="gray").mean()))
             for p in container.decode(video=0)
@@ -145,6 +148,34 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     recorder.close()
     with pytest.raises(AvatarError, match="closed"):
         recorder.write(frame(1, jpeg(1), "jpeg"))
+
+
+def tags_of(path: Path, **facts: Any) -> dict[str, str]:
+    with Recorder(path, **facts) as recorder:
+        recorder.write(frame(0, jpeg(0), "jpeg"))
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
+
+
+@pytest.mark.parametrize("consent", [None, True, False])
+def test_a_recording_says_the_same_of_itself_as_the_servers(
+    tmp_path: Path, consent: bool | None
+) -> None:
+    tags = tags_of(tmp_path / "out.mp4", model="embedded", consent=consent)
+    server = Provenance(model="embedded", consent=consent).metadata()
+    assert set(server) <= set(tags)
+    facts, expected = json.loads(tags["comment"]), json.loads(server["comment"])
+    assert list(facts) == list(expected)
+    for name in ("synthetic", "digitalSourceType", "model", "consent"):
+        assert facts.get(name) == expected.get(name)
+    assert facts["software"] == f"visavis-client {version('visavis-client')}"
+    age_s = (datetime.now(UTC) - datetime.fromisoformat(facts["created"])).total_seconds()
+    assert -1 <= age_s < 60
+
+
+def test_what_is_not_known_of_a_recording_is_not_said(tmp_path: Path) -> None:
+    facts = json.loads(tags_of(tmp_path / "out.mp4")["comment"])
+    assert set(facts) == {"synthetic", "digitalSourceType", "software", "created"}
 
 
 class Card:
