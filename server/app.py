@@ -52,8 +52,8 @@ def create_app(config: ServerConfig, *, load: EngineLoader = load_engine) -> Fas
             await server.images.close()
             await server.desk.close()
             await server.host.stop()
-            server.tracing.shutdown()
             await server.videos.close()
+            server.tracing.shutdown()
 
     app = FastAPI(
         title="visavis", version=version("visavis"), lifespan=lifespan, responses=REFUSALS

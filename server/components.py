@@ -17,9 +17,9 @@ from visavis.server.metrics import Metrics
 from visavis.server.model_host import EngineLoader, ModelHost
 from visavis.server.principal import Principal, Scope
 from visavis.server.quotas import Quotas
+from visavis.server.replica import file_name, replica_name
 from visavis.server.request_rate import RequestRates
 from visavis.server.resume import ResumeDesk
-from visavis.server.replica import file_name, replica_name
 from visavis.server.tokens import ClientTokens
 from visavis.server.tracing import Tracing
 from visavis.server.videos import VideoJobs
@@ -30,9 +30,9 @@ class Server:
 
     def __init__(self, config: ServerConfig, load: EngineLoader) -> None:
         self.config = config
+        replica = replica_name(config)
         # Before admission is closed, so that a load balancer looks away first.
         self.leaving = False
-        replica = replica_name(config)
         self.tracing = Tracing.from_config(config)
         self.metrics = Metrics(self.tracing)
         self.images = ImageDecoder(sandbox=config.image_sandbox)

@@ -125,10 +125,10 @@ class Quotas:
                 "this client token has a session already; get another token for another viewer",
                 retry_after_s=RETRY_AFTER_S,
             )
-        remaining_s = self.remaining_s(principal)
         self._charge()
         if self._clock() - self._read_s >= READ_EVERY_S:
             self._read_others()
+        remaining_s = self.remaining_s(principal)
         if remaining_s is not None and remaining_s <= 0:
             raise self.minutes_used_up(principal)
 
@@ -162,8 +162,8 @@ class Quotas:
         if day in (self._usage.day, self._usage.day - 1):
             return float("inf")
         self._usage = _Usage(day=day)
-        return wall_s - day * DAY_S
         self._others = {}
+        return wall_s - day * DAY_S
 
     def _read_own(self) -> _Usage:
         today = int(self._now() // DAY_S)
@@ -195,8 +195,8 @@ class Quotas:
     def _write(self) -> None:
         """A few hundred bytes, once a session and once a minute: no work for another thread."""
         self._written_s = self._clock()
-        if self._file is None:
         self._read_others()
+        if self._file is None:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
