@@ -3,9 +3,10 @@
     python -m visavis.training.distill --teacher runs/teacher --out runs/distilled
 
 Student, frozen teacher and critic start from the teacher's averaged weights. A round rolls the
-student out over k chunks on its own history, with the deployed sampler and hand-over, leaves the
-last chunk at a random step, trains the critic on that sample several times (fresh noise each, which
-saves roll-outs) and then the student once, on a chunk of its own.
+student out over k chunks on its own history, with the deployed sampler and hand-over (but for what
+the embedded codec's `join` does to a chunk before it is handed over), leaves the last chunk at a
+random step, trains the critic on that sample several times (fresh noise each, which saves
+roll-outs) and then the student once, which makes the last chunk anew on the same history.
 
 Audio and motion are paired in this data, so a regression of the lips to the recorded motion can be
 mixed in: distribution matching on its own history alone is known to let motion go slack.

@@ -5,6 +5,9 @@ says where that chunk should be. Here speech and motion are paired, so the targe
 down: the recorded motion, plus what the student's last frame was off by, fading. A student that has
 gone astray learns to come back, and how fast, instead of to jump.
 
+The history is as it was sampled: what the codec's `join` does to a chunk in deployment, before it
+is handed over, is not done here.
+
 Legend: B samples, N frames, C channels, T latent frames, h w control grid.
 """
 

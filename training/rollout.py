@@ -1,6 +1,8 @@
-"""Chunk after chunk on the model's own history, with the deployed sampler and hand-over.
+"""Chunk after chunk on the model's own history, with the deployed sampler and hand-over of codes.
 
-Both stages use it: validation rolls out a few chunks, the student is trained on its last one.
+Both stages use it: validation rolls out a few chunks, the student is trained on its last one. One
+thing of deployment is left out: there the codec joins every chunk to the one before (`join`, see
+`engine/codec/continuation.py`) before it is handed over; here it is handed over as sampled.
 
 Legend: B samples, N frames of a sequence, F frames of a chunk, T latent frames, m motion latents,
 C channels, L layers, W audio window, h w control grid.
@@ -163,7 +165,9 @@ def roll_out(
     chunk_frames: int = 33,
     num_steps: int = 4,
 ) -> Tensor:
-    """Codes [B, N, 6, h, w] of `chunks` chunks, as deployed; N = 5 + chunks (chunk_frames - 5).
+    """Codes [B, N, 6, h, w] of `chunks` chunks; N = 5 + chunks (chunk_frames - 5).
+
+    As deployed, but for the codec's `join`.
 
     The first five frames are what the sequence starts from: the decoded first chunk's own for a
     single motion latent, the handed-over ones for two.

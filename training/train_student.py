@@ -5,8 +5,10 @@
 
 The student starts from the teacher. A step runs the deployed sampler twice with different noise, up
 to a random step, and scores both results against the recorded motion (`energy.py`); gradient flows
-through the last network call alone. So the network is trained on the very inputs that it meets
-when deployed, and its samples are distributed as the data, blinks and sway included.
+through the last network call alone. So each denoising step is trained on what the steps before it
+make of noise, as when deployed, and samples are distributed as the data, blinks and sway included.
+Motion latents come from recordings with a little noise, or from the student's own chunks as sampled
+(`own_history.py`); deployed ones have gone through the codec's `join`.
 `distill.py` can follow, to correct it on its own history.
 """
 

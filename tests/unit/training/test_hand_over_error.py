@@ -31,7 +31,7 @@ from visavis.training.train_student import EnergyRecipe, StudentRun
 
 AVATARS = Path(__file__).parents[3] / "clients" / "web" / "public" / "avatars"
 NAMES = ("amara", "clara", "henri", "jun")
-# Root mean square, in units of the code, whose own is about 0.3: the documented figure is 0.053.
+# Root mean square, in units of the code, whose own is about 0.3: the documented figure is 0.052.
 BOUND = 0.07
 
 
