@@ -20,7 +20,7 @@ from visavis.training.speech.audio_files import read_flac
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLIC = REPOSITORY / "clients/web/public"
 IMAGES = REPOSITORY / "docs/images"
-PORTRAITS = ("clara", "samuel", "mei", "jun", "ruth", "astronaut")
+PORTRAITS = ("clara", "samuel", "mei", "amara", "henri", "astronaut")
 RATE = 16_000
 FRAMES = slice(20, 90, 7)
 CHROMIUM_FLAGS = (
