@@ -36,36 +36,62 @@ FRAME_US = 40_000
 
 
 class Neighbour:
-    """Speaks one utterance after the other, and checks what comes back."""
+    """Speaks one utterance after the other, and checks what comes back; in a thread of its own, for
+    the test is busy with what disturbs it."""
 
     def __init__(self) -> None:
+        self._leave = threading.Event()
+        self._lead_s = 0.0
         self.utterances = 0
         self.frames: list[AvatarFrame] = []
+        self.came_s: list[float] = []
 
-    async def run(self, server: LiveServer) -> None:
+    def leave(self) -> None:
+        """Say no more."""
+        self._leave.set()
+
+    def run(self, server: LiveServer) -> None:
+        """Speak until `leave`."""
+        self._lead_s = server.config.speech_lead_ms / 1000
+        asyncio.run(self._speak(server))
+
+    async def _speak(self, server: LiveServer) -> None:
         pcm = noise(24_000)
         async with connect(server.http, avatar=GALLERY_ID, video="none") as session:
             while True:
                 said = bytearray()
                 async for frame in session.speak(pcm, idle=True):
                     self.frames.append(frame)
+                    self.came_s.append(time.monotonic())
+                    if self._leave.is_set():
+                        return
                     said += b"" if frame.idle else frame.audio
                 assert bytes(said) == pcm
                 self.utterances += 1
 
     def check(self) -> None:
-        """Everything came, in order, on one timeline."""
+        """Everything came, in order, on one timeline, and at its pace: a player that waits once for
+        as much as the server sends ahead never stands still again."""
         assert self.utterances >= 1
         assert not any(frame.gap for frame in self.frames)
         times = [frame.pts_us for frame in self.frames]
         assert times == list(range(times[0], times[0] + FRAME_US * len(times), FRAME_US))
+        assert self.longest_stall_s() < self._lead_s
+
+    def longest_stall_s(self) -> float:
+        """How long a player that shows each frame for its 40 ms stood still at most."""
+        longest_s, plays_to_s = 0.0, self.came_s[0]
+        for came_s in self.came_s:
+            longest_s = max(longest_s, came_s - plays_to_s)
+            plays_to_s = max(plays_to_s, came_s) + FRAME_US / 1e6
+        return longest_s
 
 
 @asynccontextmanager
 async def neighbour_of(server: LiveServer, *, utterances: int = 1) -> AsyncIterator[Neighbour]:
     """A neighbour who speaks until the block ends, and for so many utterances after it."""
     neighbour = Neighbour()
-    speaking = asyncio.create_task(neighbour.run(server))
+    speaking = asyncio.create_task(asyncio.to_thread(neighbour.run, server))
     try:
         yield neighbour
         wanted = neighbour.utterances + utterances
@@ -75,7 +101,7 @@ async def neighbour_of(server: LiveServer, *, utterances: int = 1) -> AsyncItera
                     speaking.result()
                 await asyncio.sleep(0.05)
     finally:
-        speaking.cancel()
+        neighbour.leave()
         await asyncio.gather(speaking, return_exceptions=True)
     neighbour.check()
 

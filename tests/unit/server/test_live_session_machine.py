@@ -1,7 +1,11 @@
-"""Anything that clients do, in any order, to whole sessions on a virtual clock."""
+"""Anything that clients do, in any order, to whole sessions on a virtual clock.
+
+The same talks every time, unless VISAVIS_RANDOM_TALKS says how many others to have.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 
 from hypothesis import HealthCheck, Phase, settings
@@ -23,6 +27,7 @@ from visavis.server.sent_ring import MAX_EVENTS as MAX_KEPT_EVENTS
 from visavis.server.sent_ring import MAX_MEDIA
 from visavis.server.turn_planner import MAX_READY_FRAMES
 
+RANDOM_TALKS = int(os.environ.get("VISAVIS_RANDOM_TALKS", "0"))
 # What is said: drawn from a seed, since otherwise nearly all is as short as can be.
 SPEECH = st.integers(0, 10_000)
 # Pairs of samples: next to nothing, odd, a network packet, and longer than the first chunk.
@@ -253,11 +258,12 @@ class LiveSessions(SessionLife):
 
 TestLiveSessions = LiveSessions.TestCase
 TestLiveSessions.settings = settings(
-    max_examples=20,
+    max_examples=RANDOM_TALKS or 20,
     stateful_step_count=30,
     phases=[Phase.generate],
     deadline=None,
-    # The same talks every time: a whole server is too much to shrink.
-    derandomize=True,
+    # A whole server is too much to shrink: what fails is told as it was, and how to have it again.
+    derandomize=not RANDOM_TALKS,
+    print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
