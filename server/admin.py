@@ -6,7 +6,9 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from visavis.server.components import Server
+from visavis.server.config import is_loopback
 from visavis.server.health import health_routes
+from visavis.server.host_guard import HostGuard
 from visavis.server.http_errors import REFUSALS, BodyLimit, install_error_handlers
 from visavis.server.key_asked import KEY_ASKED
 from visavis.server.session_list import SessionList, end_session, list_sessions
@@ -23,15 +25,15 @@ def admin_routes(server: Server) -> APIRouter:
 
     @router.get("/v1/realtime/sessions", dependencies=KEY_ASKED)
     async def sessions(request: Request) -> SessionList:
-        """The live sessions."""
+        """The live sessions, and those that wait for a place or for their avatar."""
         server.caller(request, "admin")
-        return {"object": "list", "data": list_sessions(server.desk)}
+        return {"object": "list", "data": list_sessions(server.desk, server.connections)}
 
     @router.delete("/v1/realtime/sessions/{session_id}", status_code=204, dependencies=KEY_ASKED)
     async def end(request: Request, session_id: str) -> None:
         """End a session with `session_ended` and close code 4403."""
         server.caller(request, "admin")
-        await end_session(server.desk, session_id)
+        await end_session(server.desk, server.connections, session_id)
 
     return router
 
@@ -41,6 +43,8 @@ def create_admin_app(server: Server) -> FastAPI:
     app = FastAPI(title="visavis administration", docs_url=None, redoc_url=None, responses=REFUSALS)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, limits={})
+    if not server.auth.required and is_loopback(server.config.admin_host):
+        app.add_middleware(HostGuard, allowed_origins=server.config.allowed_origins)
     app.include_router(health_routes(server))
     app.include_router(admin_routes(server))
     return app

@@ -16,6 +16,7 @@ from visavis.server.avatar_routes import avatar_routes
 from visavis.server.components import Server
 from visavis.server.config import ServerConfig
 from visavis.server.health import health_routes
+from visavis.server.host_guard import HostGuard
 from visavis.server.http_errors import (
     FORM_OVERHEAD_BYTES,
     REFUSALS,
@@ -60,7 +61,7 @@ def create_app(config: ServerConfig, *, load: EngineLoader = load_engine) -> Fas
     )
     app.state.server = server
     install_error_handlers(app)
-    _add_middleware(app, config)
+    _add_middleware(app, server)
     app.include_router(health_routes(server))
     app.include_router(model_routes(server))
     app.include_router(avatar_routes(server))
@@ -72,7 +73,8 @@ def create_app(config: ServerConfig, *, load: EngineLoader = load_engine) -> Fas
     return app
 
 
-def _add_middleware(app: FastAPI, config: ServerConfig) -> None:
+def _add_middleware(app: FastAPI, server: Server) -> None:
+    config = server.config
     limits = {
         "/v1/avatars": config.max_image_bytes + FORM_OVERHEAD_BYTES,
         "/v1/videos": config.max_upload_bytes + FORM_OVERHEAD_BYTES,
@@ -86,6 +88,8 @@ def _add_middleware(app: FastAPI, config: ServerConfig) -> None:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After"],
         )
+    if server.auth.local_names_only:
+        app.add_middleware(HostGuard, allowed_origins=config.allowed_origins)
 
 
 def _add_page(app: FastAPI, config: ServerConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from visavis.server.api_keys import MAX_KEY_LENGTH, KeyRing
+from visavis.server.config import is_loopback
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.principal import ANONYMOUS, Principal
 from visavis.server.protocol import TOKEN_SUBPROTOCOL_PREFIX
@@ -24,6 +26,9 @@ class Authentication:
     keys: KeyRing
     tokens: ClientTokens
     allowed_origins: tuple[str, ...] = ()
+    # Anybody who reaches the server is its operator, and only this machine does: a page must not
+    # reach it by a name of its own that it lets point here.
+    local_names_only: bool = False
 
     @property
     def required(self) -> bool:
@@ -40,7 +45,10 @@ class Authentication:
         return principal
 
     def socket(self, connection: HTTPConnection) -> Principal:
-        """The caller of a handshake. Raises ProtocolError, also for the page's origin."""
+        """The caller of a handshake. Raises ProtocolError, also for the page's origin, or the name
+        that the server was called by."""
+        if self.local_names_only:
+            check_host(connection, self.allowed_origins)
         self.check_origin(connection)
         credential = _bearer(connection.headers) or _subprotocol(connection)
         principal = self._nobody() if credential is None else self.credential(credential)
@@ -93,6 +101,33 @@ class Authentication:
             raise ProtocolError(
                 ErrorCode.ORIGIN_NOT_ALLOWED, "the client token is bound to another origin"
             )
+
+
+def check_host(connection: HTTPConnection, allowed_origins: Sequence[str]) -> None:
+    """Whether the server was called by a name of this machine, or by that of an allowed origin.
+
+    Else a page of evil.example, whose name points to 127.0.0.1 by now, would have the server for
+    its own (DNS rebinding). Raises ProtocolError `origin_not_allowed`.
+    """
+    host = connection.headers.get("host")
+    if host is None or "*" in allowed_origins:
+        return
+    name = _host_name(f"http://{host}")
+    if name is not None and (
+        is_loopback(name) or name in {_host_name(origin) for origin in allowed_origins}
+    ):
+        return
+    raise ProtocolError(
+        ErrorCode.ORIGIN_NOT_ALLOWED,
+        "this server has no API keys and answers to localhost, 127.0.0.1 and [::1] alone, not to "
+        "the name in `Host`; add the page's origin to VISAVIS_ALLOWED_ORIGINS, or set API keys",
+    )
+
+
+def _host_name(origin: str) -> str | None:
+    if normal_origin(origin) is None:
+        return None
+    return (urlsplit(origin).hostname or "").rstrip(".")
 
 
 def normal_origin(origin: str) -> str | None:

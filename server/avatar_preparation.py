@@ -103,6 +103,8 @@ class AvatarPreparation:
                 partial(engine.prepare_avatar, pixels, on_step=on_step),
                 deadline_s=time.monotonic() + PREPARE_WITHIN_S,
             )
+        except ProtocolError:
+            raise  # it is no fault of the picture that the engine takes nothing now
         except ValueError as error:
             raise ProtocolError(
                 ErrorCode.INVALID_IMAGE, str(error), param="session.image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from visavis.server.errors import ProtocolError
@@ -20,6 +21,11 @@ class Caller(Protocol):
         """Raises ProtocolError when the caller may not show that avatar, or open anything."""
         ...
 
+    def check_resume(self, avatar_id: str | None) -> None:
+        """Raises ProtocolError when the caller may not go on with a session of its own that shows
+        that avatar."""
+        ...
+
 
 class Lease(Protocol):
     """What a session holds of its caller's quota."""
@@ -30,6 +36,18 @@ class Lease(Protocol):
 
     def used_up(self) -> ProtocolError:
         """What its client is told when nothing is left."""
+        ...
+
+
+class Quota(Protocol):
+    """How much a caller may have of sessions."""
+
+    def wait(self) -> AbstractContextManager[None]:
+        """Count a session while it waits for a place. Raises ProtocolError `quota_exceeded`."""
+        ...
+
+    def lease(self) -> AbstractContextManager[Lease]:
+        """Count a session while it holds one. Raises ProtocolError `quota_exceeded`."""
         ...
 
 

@@ -9,7 +9,9 @@ from starlette.requests import HTTPConnection
 from visavis.server.admission import Admission
 from visavis.server.authentication import Authentication
 from visavis.server.avatars import AvatarStore
+from visavis.server.callers_quota import LineShares
 from visavis.server.config import ServerConfig, is_loopback
+from visavis.server.connections import Connections
 from visavis.server.images import ImageDecoder
 from visavis.server.interruption import interrupt_all
 from visavis.server.memory_trim import MemoryTrimmer
@@ -45,10 +47,13 @@ class Server:
             config.keys,
             ClientTokens(config.keys, config.signing_secrets),
             config.allowed_origins,
+            local_names_only=is_loopback(config.host) and not len(config.keys),
         )
         usage = config.data_dir / f"usage-{file_name(replica)}.json"
         self.quotas = Quotas(usage if self.auth.required else None)
+        self.line_shares = LineShares()
         self.requests = RequestRates()
+        self.connections = Connections(config.max_pending_sockets)
         self.desk = ResumeDesk(config, replica)
         self.desk.reachable = self.host.computing
         self.host.on_interrupted = self._interrupt

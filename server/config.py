@@ -94,6 +94,8 @@ class ServerConfig(BaseSettings):
     max_session_s: float = Field(3_600.0, gt=0)
     idle_timeout_s: float = Field(600.0, gt=0)
     handshake_timeout_s: float = Field(10.0, gt=0)
+    # Sockets that were greeted and have not asked for a session yet.
+    max_pending_sockets: int = Field(256, ge=1)
     slow_client_s: float = Field(10.0, gt=0)
     max_input_rate: float = Field(20.0, gt=1)
     # The longer side of pictures that clients may ask for; never less than the model's own.

@@ -56,6 +56,7 @@ class Conversation(Playout):
         self._shown_ordinal = -1
         self._keyframe_wanted = False
         self._appended_s = float("-inf")
+        self._heard_s = float("-inf")
         self._closed = False
 
     def save(self) -> ConversationState:
@@ -127,6 +128,7 @@ class Conversation(Playout):
                 "commit that one first",
                 param="response_id",
             )
+        self._heard_s = now_s
         response.pending.append(pcm)
         response.pending_samples += samples
         response.received_samples += samples
@@ -135,6 +137,10 @@ class Conversation(Playout):
             received_ms = response.received_samples * 1000 / self.rate
             events.append(ev.AudioAppended(received_ms=received_ms, buffered_ms=self.buffered_ms))
         return events
+
+    def awaits_audio(self, now_s: float, *, within_s: float) -> bool:
+        """Whether an utterance is open whose last audio came less than `within_s` seconds ago."""
+        return self._responses.open_input is not None and now_s - self._heard_s < within_s
 
     def check_room(self, pcm: bytes) -> None:
         """Whether there is room for `pcm`. Raises ProtocolError `input_buffer_overflow`."""

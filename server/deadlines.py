@@ -23,20 +23,25 @@ def server_draining() -> ProtocolError:
 
 
 class Deadlines:
-    """The limits of one session on the monotonic clock."""
+    """The limits of one session on the monotonic clock. It may last as long as it may from `begin`
+    on."""
 
     def __init__(self, config: ServerConfig, now_s: float) -> None:
         self.close_when_done = False
         self._config = config
-        self._end_s = now_s + config.max_session_s
+        self._end_s = float("inf")
         self._active_s = now_s
         self._drain_s: float | None = None
         self._bound: tuple[float, ProtocolError] | None = None
         self._warned_end_s: float | None = None
         self._warned_idle = False
 
+    def begin(self, now_s: float) -> None:
+        """The session has its place since `now_s`: that is how old it is."""
+        self._end_s = now_s + self._config.max_session_s
+
     def active(self, now_s: float) -> None:
-        """The client did something, or the avatar speaks."""
+        """The client did something, or the avatar speaks or is about to."""
         self._active_s = now_s
         self._warned_idle = False
 
@@ -53,10 +58,16 @@ class Deadlines:
         """The server stops at `by_s`."""
         self._drain_s = by_s
 
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops."""
+        return self._drain_s is not None
+
     def due(
         self, now_s: float, *, busy: bool
     ) -> tuple[SessionExpiring | None, ProtocolError | None]:
-        """What to announce and what ends the session; `busy` while a response is open."""
+        """What to announce and what ends the session; `busy` while a drain has to wait for what is
+        being said."""
         if self._drain_s is not None and (not busy or now_s >= self._drain_s):
             return None, server_draining()
         end_s, error = self._end

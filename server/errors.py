@@ -134,7 +134,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         ErrorType.PERMISSION, "A built-in avatar cannot be deleted (HTTP only)", http=403
     ),
     _E.CONSENT_REQUIRED: ErrorSpec(
-        ErrorType.PERMISSION, "An upload without the consent flag (HTTP only)", http=403
+        ErrorType.PERMISSION, "A portrait without the consent flag", http=403
     ),
     _E.MISSING_TOKEN: ErrorSpec(
         ErrorType.AUTHENTICATION, "This server wants a key or token", close=4401, http=401
@@ -146,7 +146,10 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         ErrorType.AUTHENTICATION, "The token is too old; get a new one", close=4401, http=401
     ),
     _E.ORIGIN_NOT_ALLOWED: ErrorSpec(
-        ErrorType.PERMISSION, "The page's origin may not connect", close=4403, http=403
+        ErrorType.PERMISSION,
+        "The page's origin may not connect, or the server was called by a name that is not its own",
+        close=4403,
+        http=403,
     ),
     _E.NOT_PERMITTED: ErrorSpec(
         ErrorType.PERMISSION, "The key or token does not allow this", close=4403, http=403
@@ -159,7 +162,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     _E.CAPACITY: ErrorSpec(
         ErrorType.CAPACITY,
-        "All places are taken, and the queue is full or was too long",
+        "All places are taken, and the queue is full or was too long; or too much came at once",
         close=4429,
         retryable=True,
         http=429,

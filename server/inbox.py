@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-# Enough for an utterance that is sent while its session opens; beyond it TCP holds the client.
+# Enough for an utterance that is sent while its session opens. Beyond it TCP holds the client, or,
+# while a session opens, messages are refused.
 MAX_BYTES = 4 << 20
 
 
@@ -19,16 +22,38 @@ class Inbox:
         self._bytes = 0
         self._changed = asyncio.Condition()
         self._closed = False
+        self._refuses = False
 
-    async def put(self, message: Any) -> None:
-        """Add a message; waits while there is no room."""
+    async def put(self, message: Any) -> bool:
+        """Add a message; waits while there is no room. False when it was not taken, for nothing is
+        waited for in `refusing`."""
         size = message_size(message)
+
+        def fits() -> bool:
+            return not self._bytes or self._bytes + size <= self._max_bytes
+
         async with self._changed:
-            await self._changed.wait_for(
-                lambda: not self._bytes or self._bytes + size <= self._max_bytes
-            )
+            await self._changed.wait_for(lambda: fits() or self._refuses)
+            if not fits():
+                return False
             self._messages.append(message)
             self._bytes += size
+            self._changed.notify_all()
+        return True
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        """While nothing is taken out for long: who puts in must not wait, to see what happens to
+        the socket meanwhile."""
+        await self._refuse(True)
+        try:
+            yield
+        finally:
+            await self._refuse(False)
+
+    async def _refuse(self, refuses: bool) -> None:
+        async with self._changed:
+            self._refuses = refuses
             self._changed.notify_all()
 
     async def close(self) -> None:

@@ -1,4 +1,5 @@
-"""Tells a session that the engine restarts: it waits, goes elsewhere, or ends. Never in silence."""
+"""What is told of an engine that cannot work now: that it restarts, and has a session wait, go
+elsewhere, or end; or that it takes no more. Never in silence."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from visavis.server import events as ev
+from visavis.server.deadlines import server_draining
 from visavis.server.errors import ErrorCode, ProtocolError
+from visavis.server.worker import WorkerBusyError, WorkerStoppedError
 
 if TYPE_CHECKING:
     from visavis.server.live_session import LiveSession
@@ -24,6 +27,15 @@ def restarting(retry_after_s: float) -> ProtocolError:
         ErrorCode.ENGINE_RESTARTING,
         "processes of the engine were lost and are started anew; connect again",
         retry_after_s=retry_after_s,
+    )
+
+
+def refused_work(error: WorkerBusyError) -> ProtocolError:
+    """What clients are told when the engine's thread takes no more work."""
+    if isinstance(error, WorkerStoppedError):
+        return server_draining()
+    return ProtocolError(
+        ErrorCode.CAPACITY, f"the engine has too much to do: {error}", retry_after_s=1.0
     )
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from starlette.websockets import WebSocket
 
 from visavis.server import events as ev
 from visavis.server.admission import Admission
-from visavis.server.caller import Caller, Connection, Lease
+from visavis.server.caller import Caller, Connection, Quota
 from visavis.server.config import ServerConfig
 from visavis.server.conversation import Conversation
 from visavis.server.deadlines import Deadlines
@@ -47,12 +48,14 @@ class LiveSession:
         metrics: Metrics,
         desk: ResumeDesk,
         caller: Caller | None = None,
-        lease: Callable[[], AbstractContextManager[Lease]] | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.id = f"sess_{uuid.uuid4().hex[:20]}"
         self.out = Outbound(socket, config, metrics, admission, on_slow=self.fail)
         self.connection: Connection | None = None
         self.opening = False
+        self.has_place = False
+        self.avatar_id: str | None = None
         self.caller = caller
         self.max_session_s = config.max_session_s
         if caller is not None and caller.max_session_s is not None:
@@ -68,8 +71,8 @@ class LiveSession:
         self.config = config
         self.metrics = metrics
         self._desk = desk
-        self._take_lease = lease
-        self._lease: LeaseWatch | None = None
+        self._quota = quota
+        self.lease: LeaseWatch | None = None
         self._stack = ExitStack()
         self.production: Production | None = None
         self._meter: InputMeter | None = None
@@ -91,12 +94,20 @@ class LiveSession:
             self.deadlines.active(time.monotonic())
 
     async def take_place(self, setup: SessionSetup) -> None:
-        """Wait for a place for such a session and for what the caller may use; `end` gives both
-        back."""
-        if self._take_lease is not None:
-            self._lease = LeaseWatch(self._stack.enter_context(self._take_lease()))
+        """Wait for a place for such a session; from then on it ages, and uses what the caller may.
+
+        `end` gives both back. Raises ProtocolError as Admission.join and Quota do.
+        """
+        self.avatar_id = setup.avatar_id
         picture_s = self.host.load.picture_s(setup.output.video, setup.frame_size, setup.fps)
-        self._stack.callback(await self._admission.join(self, self._queued, picture_s))
+        with nullcontext() if self._quota is None else self._quota.wait():
+            leave = await self._admission.join(self, self._queued, picture_s)
+        self._stack.callback(leave)
+        self.has_place = True
+        if self._quota is not None:
+            self.lease = LeaseWatch(self._stack.enter_context(self._quota.lease()))
+        self._watch = Stopwatch()
+        self.deadlines.begin(time.monotonic())
 
     def begin(
         self,
@@ -124,13 +135,14 @@ class LiveSession:
         self.received_seq = bundle.received_seq
         self._earlier_s = bundle.age_s
         now_s = time.monotonic()
-        self.deadlines = Deadlines(self._limits, now_s - self.age_s)
+        self.deadlines.begin(now_s - self.age_s)
         self.deadlines.active(now_s)
         self.out.load(bundle.out)
 
     def free(self) -> None:
         """Give back the place: the session did not come to be."""
         self._stack.close()
+        self.lease, self.has_place, self.avatar_id = None, False, None
 
     def offer(self) -> ev.ResumeOffer:
         """How the client comes back."""
@@ -138,18 +150,20 @@ class LiveSession:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the greeting, on whatever replica that was."""
+        """Seconds since it got its place, on whatever replica that was; before, since the
+        greeting."""
         return self._earlier_s + self._watch.elapsed_s()
 
     def _queued(self, position: int, eta_s: float | None) -> None:
         self.out.post(ev.SessionQueued(position=position, eta_s=eta_s))
 
-    def change(self, settings: ev.SessionSettings) -> ev.SessionUpdated:
-        """A later session.update. Raises ProtocolError `immutable_field`."""
+    def change(self, settings: ev.SessionSettings, given: dict[str, Any]) -> ev.SessionUpdated:
+        """A later session.update, as `changed_setup` takes it. Raises ProtocolError
+        `immutable_field`."""
         assert self.setup is not None
         assert self.effective is not None
         assert self.production is not None
-        idle, on_disconnect = changed_setup(self.setup, settings)
+        idle, on_disconnect = changed_setup(self.setup, settings, given)
         self.setup = replace(self.setup, idle=idle, on_disconnect=on_disconnect)
         self.production.producer.planner.idle_policy = idle
         self.effective.idle = idle
@@ -230,41 +244,13 @@ class LiveSession:
         if drain and self.conversation is not None and self.conversation.has_open_responses:
             self.deadlines.close_when_done = True
             return
-        self._say_goodbye()
+        self.say_goodbye()
 
-    def _say_goodbye(self) -> None:
+    def say_goodbye(self) -> None:
+        """Close as the client asked for, and cancel what is open."""
         if self.conversation is not None:
             self.out.post(*self.conversation.close("cancelled", "session_closed"))
         self.out.close(1000, "closed_by_client")
-
-    def housekeep(self, now_s: float) -> None:
-        """Called by the writer a few times a second: limits, announced first."""
-        conversation = self.conversation
-        open_responses = conversation is not None and conversation.has_open_responses
-        if open_responses or self.opening:
-            self.deadlines.active(now_s)
-        if self._lease is not None:
-            self._lease.ask(now_s, self.deadlines)
-        warning, end = self.deadlines.due(now_s, busy=open_responses)
-        if warning is not None:
-            self.out.post(warning)
-        if (
-            conversation is not None
-            and self.deadlines.close_when_done
-            and not conversation.has_committed_responses
-        ):
-            self._say_goodbye()
-        if end is not None and end.code is ErrorCode.SERVER_DRAINING and self.can_depart:
-            self.depart()
-        elif end is not None:
-            self.fail(end)
-        elif self.out.blocked_s(now_s) > self.config.slow_client_s:
-            limit = self.config.slow_client_s
-            self.fail(
-                ProtocolError(
-                    ErrorCode.SLOW_CLIENT, f"no playback.update made room for media in {limit:g} s"
-                )
-            )
 
     @property
     def holdable(self) -> bool:

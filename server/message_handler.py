@@ -17,7 +17,7 @@ from visavis.server.conversation import stamp_source
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.handover.arrival import arrive
 from visavis.server.handover.bundle import Bundle
-from visavis.server.inbox import Inbox, message_size
+from visavis.server.inbox import MAX_BYTES, Inbox, message_size
 from visavis.server.live_session import LiveSession
 from visavis.server.model_host import ModelHost
 from visavis.server.negotiation import first_setup
@@ -85,6 +85,20 @@ class MessageHandler:
                 return True
         return False
 
+    def refuse_unread(self, message: Any) -> None:
+        """There is no room for a message: the session is still opening."""
+        try:
+            self._check_size(message)
+            raise ProtocolError(
+                ErrorCode.INPUT_BUFFER_OVERFLOW,
+                f"messages of {MAX_BYTES >> 20} MiB wait for the session to open, and this one was "
+                "refused; send it again after session.updated",
+                event_id=_event_id(message),
+                retry_after_s=1.0,
+            )
+        except ProtocolError as error:
+            self._refuse(error)
+
     async def run(self) -> None:
         """Handle messages until the inbox is closed or the session ends.
 
@@ -104,7 +118,7 @@ class MessageHandler:
                     event = ev.decode_client_event(text)
                     if event is not None:
                         event_id = event.event_id
-                        await self._on_event(event)
+                        await self._on_event(event, text)
                 elif data is not None:
                     self._on_binary(data)
             except ProtocolError as error:
@@ -148,7 +162,7 @@ class MessageHandler:
                 )
             )
 
-    async def _on_event(self, event: ev.ClientEvent) -> None:
+    async def _on_event(self, event: ev.ClientEvent, text: str) -> None:
         now_s = time.monotonic()
         if not isinstance(event, ev.PlaybackUpdate):
             self.live.deadlines.active(now_s)
@@ -158,7 +172,7 @@ class MessageHandler:
             case ev.SessionClose(drain=drain):
                 self.live.leave(drain=drain)
             case ev.SessionUpdate(session=settings):
-                await self._on_update(settings, event)
+                await self._on_update(settings, event, text)
             case ev.SessionResume():
                 await self._on_resume(event)
             case _:
@@ -191,14 +205,17 @@ class MessageHandler:
         self.live.out.post(*self.live.append(check_pcm16(frame.audio), None, now_s))
         self.live.received_seq = frame.header.seq
 
-    async def _on_update(self, settings: ev.SessionSettings, event: ev.ClientEvent) -> None:
+    async def _on_update(
+        self, settings: ev.SessionSettings, event: ev.ClientEvent, text: str
+    ) -> None:
         if self.live.conversation is not None:
-            self._reply([self.live.change(settings)], event)
+            self._reply([self.live.change(settings, ev.given_settings(text))], event)
             return
         setup = first_setup(settings, self._host.output_offer, self._host.features)
         try:
-            with self.live.preparing():
-                updated = await open_session(self.live, setup)
+            async with self._inbox.refusing():
+                with self.live.preparing():
+                    updated = await open_session(self.live, setup)
             self._reply([updated], event)
         finally:
             self._configure_by_s = self._handshake_end_s()
@@ -233,9 +250,10 @@ class MessageHandler:
     async def _take_over(self, bundle: Bundle, event: ev.SessionResume) -> None:
         """Go on with a session that another replica left."""
         try:
-            with self.live.preparing():
-                await arrive(self.live, bundle)
-                await resume(self.live, event, self._socket)
+            async with self._inbox.refusing():
+                with self.live.preparing():
+                    await arrive(self.live, bundle)
+                    await resume(self.live, event, self._socket)
         except BaseException as error:
             # Another try, here or elsewhere, may do better.
             if self._desk.handover is not None:
@@ -247,3 +265,15 @@ class MessageHandler:
             return
         structlog.contextvars.bind_contextvars(session_id=self.live.id)
         log.info("session taken over from another replica")
+
+
+def _event_id(message: Any) -> str | None:
+    """The id of the event in a message, if it is one that has one."""
+    text = message.get("text")
+    if text is None:
+        return None
+    try:
+        event = ev.decode_client_event(text)
+    except ProtocolError as error:
+        return error.event_id
+    return None if event is None else event.event_id

@@ -22,7 +22,7 @@ from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.events import Features, OutputMedia, OutputOffer
 from visavis.server.group import join_group
 from visavis.server.group_recovery import GroupRecovery
-from visavis.server.interruption import restarting
+from visavis.server.interruption import refused_work, restarting
 from visavis.server.metrics import Metrics, Stopwatch
 from visavis.server.order import StreamState
 from visavis.server.output_choice import made_size, output_offer
@@ -30,7 +30,7 @@ from visavis.server.picture_costs import measure_engine_pictures
 from visavis.server.picture_line import PictureLine, picture_threads
 from visavis.server.picture_stream import PictureStream
 from visavis.server.stream import EngineStream, IdleLoops
-from visavis.server.worker import EngineWorker
+from visavis.server.worker import EngineWorker, WorkerBusyError
 
 if TYPE_CHECKING:
     from visavis.engine.avatar_engine import Avatar, AvatarEngine
@@ -231,12 +231,17 @@ class ModelHost:
             raise restarting(self.recovery.retry_after_s)
 
     async def on_engine(self, run: Callable[[], T], *, deadline_s: float) -> T:
-        """Await `run` on the engine thread. Raises ProtocolError if the engine is lost in it."""
+        """Await `run` on the engine thread.
+
+        Raises ProtocolError if the engine is lost in it, or `capacity` if too much waits for it.
+        """
         self.check_computes()
         try:
             return await self.worker.run(run, deadline_s=deadline_s)
         except GroupLostError as error:
             raise restarting(self.recovery.retry_after_s) from error
+        except WorkerBusyError as error:
+            raise refused_work(error) from error
 
     @property
     def output_offer(self) -> OutputOffer:

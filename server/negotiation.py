@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UnsetType
 
@@ -19,7 +20,8 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSetup:
-    """The checked settings of a session; `image` is base64 when no `avatar_id` is given.
+    """The checked settings of a session; `image` is base64 when no `avatar_id` is given, and
+    `consent` says that the person in it has agreed.
 
     `output` has its size and rate filled in. `ignored`: sentences about what is not followed.
     """
@@ -32,6 +34,8 @@ class SessionSetup:
     idle: ev.IdlePolicy
     on_disconnect: ev.OnDisconnect
     ignored: tuple[str, ...] = ()
+    consent: bool = False
+    prompt: str | None = None
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -83,6 +87,8 @@ def first_setup(
         idle=_value(settings.idle, "generate"),
         on_disconnect=_value(settings.on_disconnect, "end"),
         ignored=_ignored(settings, features),
+        consent=settings.consent,
+        prompt=settings.prompt,
     )
 
 
@@ -94,28 +100,19 @@ def _ignored(settings: ev.SessionSettings, features: ev.Features) -> tuple[str, 
 
 
 def changed_setup(
-    current: SessionSetup, settings: ev.SessionSettings
+    current: SessionSetup, settings: ev.SessionSettings, given: Mapping[str, Any]
 ) -> tuple[ev.IdlePolicy, ev.OnDisconnect]:
-    """The mutable fields after a later session.update.
+    """The mutable fields after a later session.update; `given`: its settings without defaults, as
+    `given_settings` has them.
 
-    Raises ProtocolError `immutable_field` when it would change anything else.
+    Raises ProtocolError `immutable_field` when it would change anything else. What is left out, or
+    null, or as it was, changes nothing.
     """
-    fixed: list[tuple[str, object, object]] = [
-        ("avatar_id", settings.avatar_id or current.avatar_id, current.avatar_id),
-        ("image", settings.image or current.image, current.image),
-        (
-            "input_audio.rate",
-            _value(settings.input_audio, ev.InputAudio(rate=current.rate)).rate,
-            current.rate,
-        ),
-    ]
-    output = _value(settings.output, current.output)
-    for field in ("video", "fps", "width", "height"):
-        has = getattr(current.output, field)
-        asked = getattr(output, field)
-        fixed.append((f"output.{field}", has if asked is None else asked, has))
-    for name, wanted, present in fixed:
-        if wanted != present:
+    for name, present in _fixed(current):
+        wanted: Any = given
+        for part in name.split("."):
+            wanted = wanted.get(part) if isinstance(wanted, Mapping) else None
+        if wanted is not None and wanted != present:
             raise ProtocolError(
                 ErrorCode.IMMUTABLE_FIELD,
                 f"{name} cannot change within a session; open a new one",
@@ -125,6 +122,18 @@ def changed_setup(
         _value(settings.idle, current.idle),
         _value(settings.on_disconnect, current.on_disconnect),
     )
+
+
+def _fixed(current: SessionSetup) -> list[tuple[str, object]]:
+    """What was settled by the first session.update, by the names of its fields."""
+    own = ("avatar_id", "image", "consent", "prompt", "seed")
+    output = ("video", "audio", "fps", "width", "height", "quality")
+    return [
+        *((name, getattr(current, name)) for name in own),
+        ("input_audio.format", "pcm16"),
+        ("input_audio.rate", current.rate),
+        *((f"output.{name}", getattr(current.output, name)) for name in output),
+    ]
 
 
 def effective(

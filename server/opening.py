@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from visavis.server import events as ev
 from visavis.server.conversation import Conversation
+from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.live_session import LiveSession
 from visavis.server.model_host import OnProgress, decode_image_field, unwatched
 from visavis.server.negotiation import SessionSetup
@@ -21,6 +22,13 @@ async def open_session(live: LiveSession, setup: SessionSetup) -> ev.SessionUpda
     """
     if live.caller is not None:
         live.caller.check_open(setup.avatar_id)
+    if live.config.require_consent and setup.image is not None and not setup.consent:
+        raise ProtocolError(
+            ErrorCode.CONSENT_REQUIRED,
+            "this server takes a portrait only with consent=true beside it: the person shown has "
+            "agreed",
+            param="session.consent",
+        )
     try:
         return await _open(live, setup)
     except BaseException:

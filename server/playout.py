@@ -68,6 +68,19 @@ class Playout:
         return any(r.committed for r in self._responses)
 
     @property
+    def speaks(self) -> bool:
+        """Whether frames of speech are being shown or wait to be, or will be without further input.
+
+        An open utterance does not count once the engine has its audio and what could be made of it
+        was shown.
+        """
+        if not len(self._responses):
+            return False
+        if self.has_committed_responses or self.state == "speaking":
+            return True
+        return self._responses.pending_samples > 0 or any(frame.response for frame in self.ready)
+
+    @property
     def listening(self) -> bool:
         """Whether the avatar listens while it does not speak."""
         return self._base_state == "listening"

@@ -49,7 +49,8 @@ class Principal:
             )
 
     def check_open(self, avatar_id: str | None) -> None:
-        """Whether a new session may show that avatar (None: a picture of the caller's own).
+        """Whether a new session may show that avatar (None: a picture of the caller's own, which
+        is for those who may upload avatars).
 
         Raises ProtocolError `token_expired` or `not_permitted`.
         """
@@ -59,6 +60,13 @@ class Principal:
                 "the client token has expired and only resumes its own session; get a new one "
                 "from POST /v1/realtime/client_secrets",
             )
+        self.check_avatar(avatar_id)
+        if avatar_id is None:
+            self.require("avatars")
+
+    def check_avatar(self, avatar_id: str | None) -> None:
+        """Whether a session, new or not, may show that avatar. Raises ProtocolError
+        `not_permitted`."""
         if self.avatar_id is not None and avatar_id != self.avatar_id:
             raise ProtocolError(
                 ErrorCode.NOT_PERMITTED,

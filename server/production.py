@@ -11,6 +11,7 @@ import structlog
 
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.fmp4 import Fmp4Writer
+from visavis.server.interruption import refused_work
 from visavis.server.order import StreamState
 from visavis.server.pacing import Pacer
 from visavis.server.producer import Producer
@@ -88,6 +89,8 @@ async def _run(
         await producer.run()
     except ProtocolError as error:
         on_failure(error)
+    except WorkerBusyError as error:
+        on_failure(refused_work(error))
     except Exception as error:
         log.error("session failed", session_id=session_id, exc_info=error)
         on_failure(

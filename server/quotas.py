@@ -99,7 +99,7 @@ class Quotas:
     @contextmanager
     def lease(self, principal: Principal) -> Iterator[Lease]:
         """Count a session while it lives. Raises ProtocolError `quota_exceeded`."""
-        self._check(principal)
+        self.check(principal)
         lease = Lease(self, principal, self._clock())
         self._leases.add(lease)
         try:
@@ -109,7 +109,8 @@ class Quotas:
             self._leases.discard(lease)
             self._write()
 
-    def _check(self, principal: Principal) -> None:
+    def check(self, principal: Principal) -> None:
+        """Whether one session more may live now. Raises ProtocolError `quota_exceeded`."""
         used = self.sessions(principal.name)
         if principal.max_sessions is not None and used >= principal.max_sessions:
             raise ProtocolError(

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from visavis.server.authentication import normal_origin
 from visavis.server.avatars import check_avatar_id
+from visavis.server.callers_quota import CallersQuota
 from visavis.server.components import Server
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.http_errors import protocol_error_response
@@ -91,6 +92,7 @@ def realtime_routes(server: Server) -> APIRouter:
             check_subprotocols(socket.scope.get("subprotocols", []))
             principal = server.auth.socket(socket)
             server.admission.check_open()
+            server.connections.check_room()
         except ProtocolError as error:
             await _refuse(socket, server, error)
             return
@@ -178,10 +180,15 @@ async def _serve(socket: WebSocket, server: Server, principal: Principal) -> Non
         metrics=server.metrics,
         desk=server.desk,
         caller=SocketCaller(server, principal),
-        lease=lambda: server.quotas.lease(principal),
+        quota=CallersQuota(server.quotas, server.line_shares, principal),
     )
     structlog.contextvars.bind_contextvars(session_id=session.id, key=principal.name)
-    await _accept(socket)
+    with server.connections.serving(session):
+        await _accept(socket)
+        await _run(session, server)
+
+
+async def _run(session: RealtimeSession, server: Server) -> None:
     watch = Stopwatch()
     log.info("socket opened")
     reason = "failed"
@@ -208,6 +215,14 @@ class SocketCaller:
     def check_open(self, avatar_id: str | None) -> None:
         """Raises ProtocolError as Principal.check_open, or `avatar_not_found`."""
         self._principal.check_open(avatar_id)
+        self._check_owner(avatar_id)
+
+    def check_resume(self, avatar_id: str | None) -> None:
+        """The same for a token that has expired since: it resumes what it opened."""
+        self._principal.check_avatar(avatar_id)
+        self._check_owner(avatar_id)
+
+    def _check_owner(self, avatar_id: str | None) -> None:
         if avatar_id is not None:
             # A small file, once a session; the session itself reads the picture off the loop.
             self._server.store.get(avatar_id, self._principal)

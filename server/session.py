@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
 from starlette.websockets import WebSocket
 
 from visavis.server.admission import Admission
-from visavis.server.caller import Caller, Lease
+from visavis.server.caller import Caller, Quota
 from visavis.server.config import ServerConfig
 from visavis.server.errors import ErrorCode, ProtocolError
 from visavis.server.greeting import greeting
+from visavis.server.housekeeping import housekeep
 from visavis.server.inbox import Inbox, message_size
 from visavis.server.live_session import LiveSession
 from visavis.server.message_handler import MessageHandler
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 class RealtimeSession:
     """Serves one accepted WebSocket until it ends; see `run`.
 
-    caller, lease: who opens sessions here and what a session of theirs holds, from authentication.
+    caller, quota: who opens sessions here and how much they may have, from authentication.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class RealtimeSession:
         metrics: Metrics,
         desk: ResumeDesk,
         caller: Caller | None = None,
-        lease: Callable[[], AbstractContextManager[Lease]] | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self._socket = socket
         self._host = host
@@ -61,7 +62,7 @@ class RealtimeSession:
                 metrics=metrics,
                 desk=desk,
                 caller=caller,
-                lease=lease,
+                quota=quota,
             ),
             self._inbox,
             connection=self,
@@ -77,26 +78,32 @@ class RealtimeSession:
         self._farewell = asyncio.Event()
 
     @property
-    def _live(self) -> LiveSession:
+    def live(self) -> LiveSession:
+        """The session that the socket carries; another one after a resume."""
         return self._handler.live
+
+    @property
+    def pending(self) -> bool:
+        """Whether the client was greeted and has asked for no session yet."""
+        return self.live.conversation is None and not self.live.opening
 
     @property
     def id(self) -> str:
         """The session's id; another one after a resume."""
-        return self._live.id
+        return self.live.id
 
     async def run(self) -> str:
         """Serve the socket, which is accepted; returns why it ended, `held` for a kept session."""
-        self._live.connection = self
-        self._live.out.post(
+        self.live.connection = self
+        self.live.out.post(
             greeting(
-                self._live.id,
+                self.live.id,
                 self._config,
                 self._admission,
                 self._desk,
                 output=self._host.output_offer,
                 features=self._host.features,
-                max_session_s=self._live.max_session_s,
+                max_session_s=self.live.max_session_s,
             )
         )
         reading = asyncio.create_task(self._guard(self._read()))
@@ -105,11 +112,11 @@ class RealtimeSession:
         self._tasks = (reading, handling, sending)
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and not self._live.opening:
+            if reading.done() and not self.live.opening:
                 # What came before the close is still worth something.
                 await self._inbox.close()
                 await asyncio.wait((handling,), timeout=1.0)
-            if self._live.out.closing and not sending.done():
+            if self.live.out.closing and not sending.done():
                 # The reason to close is still on its way out.
                 await sending
         finally:
@@ -123,14 +130,14 @@ class RealtimeSession:
     async def _send(self) -> None:
         """Write what the session says; after a resume that is another session."""
         while True:
-            live = self._live
+            live = self.live
             try:
-                await live.out.run(live.housekeep)
+                await live.out.run(partial(housekeep, live))
             except Exception as error:
                 self._fault(error)
                 # What failed is not tried again: this says why, and closes.
-                await live.out.run(live.housekeep)
-            if live is self._live:
+                await live.out.run(partial(housekeep, live))
+            if live is self.live:
                 return
 
     async def _stop(self) -> None:
@@ -143,7 +150,7 @@ class RealtimeSession:
 
     async def _part(self) -> str:
         """Leave the session: it ends, or waits for its client."""
-        live = self._live
+        live = self.live
         if self._dismissed or live.connection is not self:
             return "taken_over"
         live.connection = None
@@ -165,7 +172,7 @@ class RealtimeSession:
         try:
             await self._stop()
             out = Outbound(self._socket, self._config, self._metrics, self._admission)
-            out.follow(self._live.out)
+            out.follow(self.live.out)
             out.close_with(
                 ProtocolError(ErrorCode.TAKEN_OVER, "the session goes on on a newer connection")
             )
@@ -180,14 +187,14 @@ class RealtimeSession:
         try:
             await work
         except ProtocolError as error:
-            self._live.fail(error)
+            self.live.fail(error)
         except Exception as error:
             self._fault(error)
 
     def _fault(self, error: Exception) -> None:
         """The server's own mistake: the details are for the log."""
         log.error("session failed", exc_info=error)
-        self._live.fail(
+        self.live.fail(
             ProtocolError(
                 ErrorCode.INTERNAL_ERROR,
                 "the session failed inside the server; open a new one",
@@ -203,6 +210,7 @@ class RealtimeSession:
                 self._close_code = message.get("code") or 1006
                 return
             self._metrics.ws_bytes.labels(dir="in").inc(message_size(message))
-            if self._live.opening and self._handler.answer_at_once(message):
+            if self.live.opening and self._handler.answer_at_once(message):
                 continue
-            await self._inbox.put(message)
+            if not await self._inbox.put(message):
+                self._handler.refuse_unread(message)

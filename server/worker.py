@@ -30,6 +30,10 @@ class WorkerBusyError(RuntimeError):
     """The queue is full: more pieces of work wait than sessions should be able to submit."""
 
 
+class WorkerStoppedError(WorkerBusyError):
+    """The thread ends with its server: nothing is taken any more."""
+
+
 class Steps(Protocol):
     """Work that comes in steps: `visavis.engine.batching.ChunkScheduler`, as far as seen here."""
 
@@ -95,11 +99,13 @@ class EngineWorker:
     def submit(self, run: Callable[[], T], *, deadline_s: float) -> Future[T]:
         """Queue `run`; deadline_s is on any clock that all callers share.
 
-        Raises WorkerBusyError when the queue is full or the worker stops.
+        Raises WorkerBusyError when the queue is full, WorkerStoppedError when the worker stops.
         """
         future: Future[T] = Future()
         with self._condition:
-            if self._stopping or len(self._queue) >= MAX_QUEUED:
+            if self._stopping:
+                raise WorkerStoppedError("the engine's thread has stopped; nothing is taken")
+            if len(self._queue) >= MAX_QUEUED:
                 raise WorkerBusyError(
                     f"{len(self._queue)} pieces of work are queued, {MAX_QUEUED} at most; "
                     "try again later"

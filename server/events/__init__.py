@@ -38,6 +38,7 @@ from visavis.server.events.codec import (
     decode_server_event,
     encode_event,
     error_event,
+    given_settings,
     is_event,
 )
 from visavis.server.events.server import (
@@ -135,6 +136,7 @@ __all__ = [
     "Timing",
     "VideoFormat",
     "decode_client_event",
+    "given_settings",
     "is_event",
     "decode_server_event",
     "encode_event",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Union
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +16,10 @@ from visavis.server.events.server import SERVER_EVENTS, ErrorBody, ErrorEvent
 class _Envelope(Struct):
     type: str
     event_id: str | None = None
+
+
+class _GivenUpdate(Struct):
+    session: dict[str, Any]
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
@@ -68,6 +72,11 @@ def decode_client_event(text: str | bytes) -> ClientEvent | None:
             event_id=envelope.event_id,
         ) from error
     return event
+
+
+def given_settings(text: str | bytes) -> dict[str, Any]:
+    """The `session` of a session.update that `decode_client_event` took, without defaults."""
+    return msgspec.json.decode(text, type=_GivenUpdate).session
 
 
 def decode_server_event(text: str) -> ServerEvent:

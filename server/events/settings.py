@@ -67,6 +67,13 @@ class SessionSettings(Struct, kw_only=True):
         str | None,
         Meta(description="A JPEG, PNG or WebP file as base64; never an address."),
     ] = None
+    consent: Annotated[
+        bool,
+        Meta(
+            description="The person in `image` has agreed. Servers may refuse an image without it "
+            "(`consent_required`)."
+        ),
+    ] = False
     prompt: Annotated[
         str | None,
         Meta(
@@ -126,7 +133,9 @@ class Limits(Struct, kw_only=True):
     max_buffered_input_ms: Annotated[
         int, Meta(description="Audio accepted ahead of the engine; more is refused whole.")
     ]
-    max_session_s: Annotated[float, Meta(description="Then the session ends with 4410.")]
+    max_session_s: Annotated[
+        float, Meta(description="From its place on; then the session ends with 4410.")
+    ]
     idle_timeout_s: Annotated[
         float, Meta(description="So long without a client event or speech, then 4408.")
     ]

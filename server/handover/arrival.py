@@ -30,11 +30,13 @@ async def _arrive(live: LiveSession, bundle: Bundle) -> None:
             ErrorCode.NOT_PERMITTED, "the session was opened with another key", param="handle"
         )
     if live.caller is not None:
-        live.caller.check_open(setup.avatar_id)
+        live.caller.check_resume(setup.avatar_id)
     await _check_fits(live, bundle)
     await live.take_place(setup)
     try:
         stream = await open_stream(live, setup, bundle.stream)
+    except ProtocolError:
+        raise
     except ValueError as error:
         raise _gone(str(error)) from error
     live.take_identity(bundle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -174,6 +175,79 @@ async def test_a_session_of_another_key_is_not_given_away(tmp_path: Path) -> Non
             after = Client(socket)
             await resume(after, handle, before)
             assert (await after.until("response.done"))["status"] == "completed"
+
+
+@pytest.mark.parametrize("bound", [GALLERY_ID, None])
+async def test_a_token_that_has_expired_since_brings_its_session_along(
+    tmp_path: Path, bound: str | None
+) -> None:
+    keys = {"api_keys": f"app:{'a' * 40}", "token_secrets": "s" * 32}
+    with replica(tmp_path, "one", **keys) as one, replica(tmp_path, "two", **keys) as two:
+        auth, app = one.server._server.auth, one.config.keys.named("app")
+        assert app is not None
+        wishes: dict[str, Any] = {"max_session_s": 600.0, "ttl_s": 60, "avatar_id": bound}
+        token = auth.tokens.issue(app, **wishes).value
+        # By the clock of the other replica it opens nothing any more.
+        two.server._server.auth.tokens._now = lambda: time.time() + 90
+        headers = {"Authorization": f"Bearer {token}"}
+        address = "/v1/realtime/avatar"
+        async with connect(one.ws + address, additional_headers=headers) as socket:
+            before = Client(socket)
+            handle = await begin(before, noise(16_000 * 4))
+            drain(one)
+            await read_to_the_end(before)
+        async with connect(two.ws + address, additional_headers=headers) as socket:
+            late = Client(socket)
+            await late.send("session.update", session={"avatar_id": GALLERY_ID})
+            assert (await late.until("error"))["error"]["code"] == "token_expired"
+        async with connect(two.ws + address, additional_headers=headers) as socket:
+            after = Client(socket)
+            await resume(after, handle, before)
+            assert (await after.until("response.done"))["status"] == "completed"
+
+
+async def test_a_token_for_another_avatar_does_not_bring_it_along(tmp_path: Path) -> None:
+    keys = {"api_keys": f"app:{'a' * 40}", "token_secrets": "s" * 32}
+    with replica(tmp_path, "one", **keys) as one, replica(tmp_path, "two", **keys) as two:
+        auth, app = one.server._server.auth, one.config.keys.named("app")
+        assert app is not None
+        token = auth.tokens.issue(app, max_session_s=600.0, ttl_s=60, avatar_id="other").value
+        address = "/v1/realtime/avatar"
+        owner = {"Authorization": f"Bearer {'a' * 40}"}
+        async with connect(one.ws + address, additional_headers=owner) as socket:
+            before = Client(socket)
+            handle = await begin(before, noise(16_000 * 4))
+            drain(one)
+            await read_to_the_end(before)
+        viewer = {"Authorization": f"Bearer {token}"}
+        async with connect(two.ws + address, additional_headers=viewer) as socket:
+            client = Client(socket)
+            await client.until("session.created")
+            await client.send("session.resume", handle=handle)
+            assert (await client.until("error"))["error"]["code"] == "not_permitted"
+
+
+async def test_an_utterance_that_is_still_open_does_not_hold_the_replica(tmp_path: Path) -> None:
+    pcm = noise(16_000)
+    slow = {"drain_timeout_s": 120.0}
+    with replica(tmp_path, "one", **slow) as one, replica(tmp_path, "two", **slow) as two:
+        async with client_of(one) as before:
+            handle = str((await before.until("session.created"))["resume"]["handle"])
+            await before.configure(on_disconnect="hold")
+            await before.send_audio(pcm)
+            await before.until_media(speech=True)
+            drain(one)
+            async with asyncio.timeout(30):
+                closed = await read_to_the_end(before)
+        async with client_of(two) as after:
+            await resume(after, handle, before)
+            await after.send_audio(pcm)
+            await after.send("input_audio_buffer.commit")
+            done = await after.until("response.done")
+    assert closed == (1012, "server_draining")
+    assert not before.of_type("response.done")
+    assert done["status"] == "completed"
+    assert b"".join(f.audio for f in before.speech() + after.speech(1)) == 2 * pcm
 
 
 async def test_without_a_store_a_drain_ends_the_session(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,8 @@ import pytest
 from live_server import LiveServer, client_of, drawn_face, encoded, make_config, noise, running
 from PIL import Image
 from stand_in import load_painting_engine
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 # A loaded machine may take long to answer; a test is not the place to judge that.
 http = httpx.Client(timeout=60.0)
@@ -154,3 +157,32 @@ def test_built_page_is_served_and_metrics_move_to_their_port(tmp_path: Path) -> 
         assert "hello" in http.get(f"{server.http}/").text
         assert http.get(f"{server.http}/metrics").status_code == 404
         assert http.get(f"{server.http}/v1/models").status_code == 200
+
+
+async def test_a_page_that_let_its_name_point_here_gets_nothing(tmp_path: Path) -> None:
+    """DNS rebinding: for the browser the server is the page's own, by a name that is not its."""
+    with running(make_config(tmp_path, admin_port=0), load_painting_engine) as server:
+        admin = f"http://127.0.0.1:{server.server.admin_port}"
+        addresses = [server.http + path for path in ("/", "/v1/avatars", "/openapi.json")]
+        addresses += [admin + path for path in ("/metrics", "/v1/realtime/sessions")]
+        async with httpx.AsyncClient() as client:
+            for address in addresses:
+                port = httpx.URL(address).port
+                assert (await client.get(address)).status_code == 200
+                own = await client.get(address, headers={"Host": f"localhost:{port}"})
+                assert own.status_code == 200
+                foreign = await client.get(address, headers={"Host": f"evil.example:{port}"})
+                error = foreign.json()["error"]
+                assert (foreign.status_code, error["code"]) == (403, "origin_not_allowed")
+                assert "VISAVIS_ALLOWED_ORIGINS" in error["message"]
+        page = f"http://evil.example:{server.port}"
+        async with connect(
+            f"{page.replace('http', 'ws')}/v1/realtime/avatar",
+            host="127.0.0.1",
+            port=server.port,
+            origin=Origin(page),
+        ) as socket:
+            error = json.loads(await socket.recv())["error"]
+            assert error["code"] == "origin_not_allowed"
+            await socket.wait_closed()
+            assert socket.close_code == 4403

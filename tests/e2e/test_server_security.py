@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -32,6 +33,7 @@ from visavis.server.logging import configure_logging
 KEY = "vv_canary-app-0123456789"
 OTHER = "vv_canary-other-0123456789"
 SPENT = "vv_canary-spent-0123456789"
+TALKER = "vv_canary-talker-0123456789"
 ADMIN = "vv_canary-admin-0123456789"
 KEYS = f"""
 [keys.app]
@@ -43,6 +45,9 @@ minutes_per_day = 10
 [keys.spent]
 key = "{SPENT}"
 minutes_per_day = 1
+[keys.talker]
+key = "{TALKER}"
+scopes = ["realtime"]
 [keys.ops]
 key = "{ADMIN}"
 scopes = ["admin", "realtime"]
@@ -250,6 +255,34 @@ def test_uploads_belong_to_their_key_and_need_consent(server: LiveServer) -> Non
     assert avatar["id"] not in [a["id"] for a in listed]
     assert http.delete(one, headers=bearer(OTHER)).status_code == 404
     assert http.delete(one, headers=bearer()).status_code == 204
+
+
+async def test_a_picture_of_ones_own_needs_consent_as_an_upload_does(server: LiveServer) -> None:
+    picture = {"image": base64.b64encode(encoded(drawn_face(256))).decode()}
+    async with connect(url(server), additional_headers=bearer(), compression=None) as socket:
+        client = Client(socket)
+        for refused in (picture, picture | {"consent": False}):
+            await client.send("session.update", session=refused)
+            error = (await client.until("error"))["error"]
+            assert (error["code"], error["param"]) == ("consent_required", "session.consent")
+        await client.configure(**picture, consent=True)
+
+
+@pytest.mark.parametrize("caller", ["key", "token"])
+async def test_a_picture_of_ones_own_is_for_those_who_may_upload(
+    server: LiveServer, caller: str
+) -> None:
+    picture = {"image": base64.b64encode(encoded(drawn_face(256))).decode(), "consent": True}
+    credential = TALKER if caller == "key" else token(server)
+    headers = bearer(credential)
+    async with connect(url(server), additional_headers=headers, compression=None) as socket:
+        client = Client(socket)
+        await client.send("session.update", session=picture)
+        error = (await client.until("error"))["error"]
+        assert error["code"] == "not_permitted"
+        assert "'avatars'" in error["message"]
+    async with connect(url(server), additional_headers=headers, compression=None) as socket:
+        await Client(socket).configure()
 
 
 def test_built_in_portraits_and_health_need_no_key(server: LiveServer) -> None:

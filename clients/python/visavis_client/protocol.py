@@ -108,7 +108,7 @@ class ErrorCode(StrEnum):
     AVATAR_NOT_FOUND = "avatar_not_found"
     # A built-in avatar cannot be deleted (HTTP only)
     AVATAR_READ_ONLY = "avatar_read_only"
-    # An upload without the consent flag (HTTP only)
+    # A portrait without the consent flag
     CONSENT_REQUIRED = "consent_required"
     # This server wants a key or token
     MISSING_TOKEN = "missing_token"
@@ -116,7 +116,7 @@ class ErrorCode(StrEnum):
     INVALID_TOKEN = "invalid_token"
     # The token is too old; get a new one
     TOKEN_EXPIRED = "token_expired"
-    # The page's origin may not connect
+    # The page's origin may not connect, or the server was called by a name that is not its own
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     # The key or token does not allow this
     NOT_PERMITTED = "not_permitted"
@@ -124,7 +124,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     # The key's quota is used up
     QUOTA_EXCEEDED = "quota_exceeded"
-    # All places are taken, and the queue is full or was too long
+    # All places are taken, and the queue is full or was too long; or too much came at once
     CAPACITY = "capacity"
     # The model is not there yet
     MODEL_LOADING = "model_loading"
@@ -315,6 +315,8 @@ class SessionSettings(Body):
     avatar_id: str | None = None
     # A JPEG, PNG or WebP file as base64; never an address.
     image: str | None = None
+    # The person in `image` has agreed. Servers may refuse an image without it (`consent_required`).
+    consent: bool = False
     # A text for models with `features.prompt`; others say in `warnings` that they do not follow it.
     prompt: str | None = None
     # The same seed and speech give the same frames.
@@ -338,7 +340,7 @@ class Limits(Body):
     max_message_bytes: int
     # Audio accepted ahead of the engine; more is refused whole.
     max_buffered_input_ms: int
-    # Then the session ends with 4410.
+    # From its place on; then the session ends with 4410.
     max_session_s: float
     # So long without a client event or speech, then 4408.
     idle_timeout_s: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from starlette.requests import HTTPConnection
 
@@ -104,6 +106,37 @@ def test_pages_of_other_origins(
         assert auth.socket(caller).name == "app"
     else:
         assert code_of(auth, caller) is ErrorCode.ORIGIN_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "allowed", "fine"),
+    [
+        ("localhost:8000", None, (), True),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000", (), True),
+        ("[::1]:8000", None, (), True),
+        ("LOCALHOST.:8000", None, (), True),
+        # A page that let its own name point to this machine.
+        ("evil.example:8000", "http://evil.example:8000", (), False),
+        ("evil.example:8000", None, (), False),
+        ("localhost.evil.example", "http://localhost.evil.example", (), False),
+        ("192.168.1.5:8000", "http://192.168.1.5:8000", (), False),
+        ("", None, (), False),
+        ("a b", None, (), False),
+        ("avatar.example", "https://avatar.example", ("https://avatar.example",), True),
+        ("evil.example", "http://evil.example", ("*",), True),
+    ],
+)
+def test_a_server_of_this_machine_alone_answers_to_its_own_names(
+    host: str, origin: str | None, allowed: tuple[str, ...], fine: bool
+) -> None:
+    auth = replace(authentication(KeyRing(), *allowed), local_names_only=True)
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    if fine:
+        assert auth.socket(connection(**headers)) is ANONYMOUS
+        return
+    with pytest.raises(ProtocolError, match="VISAVIS_ALLOWED_ORIGINS") as refused:
+        auth.socket(connection(**headers))
+    assert refused.value.code is ErrorCode.ORIGIN_NOT_ALLOWED
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ USED_UP = ProtocolError(ErrorCode.QUOTA_EXCEEDED, "nothing is left today")
 
 
 def deadlines(**settings: float) -> Deadlines:
-    return Deadlines(ServerConfig(**{"max_session_s": 1_000.0, **settings}), 0.0)  # type: ignore[arg-type]
+    ends = Deadlines(ServerConfig(**{"max_session_s": 1_000.0, **settings}), 0.0)  # type: ignore[arg-type]
+    ends.begin(0.0)
+    return ends
 
 
 def test_what_a_key_has_left_is_told_and_then_ends_the_session() -> None:
@@ -101,3 +103,13 @@ def test_nobody_is_idle_for_too_long_without_a_word() -> None:
     assert (warning.reason, warning.deadline_s) == ("idle", 0.0)
     assert end is not None
     assert end.code is ErrorCode.IDLE_TIMEOUT
+
+
+def test_a_session_that_waits_for_its_place_does_not_age() -> None:
+    ends = Deadlines(ServerConfig(max_session_s=50.0, idle_timeout_s=10_000.0), 0.0)
+    assert ends.due(500.0, busy=False) == (None, None)
+    ends.begin(500.0)
+    assert ends.due(530.0, busy=False) == (None, None)
+    _, end = ends.due(550.0, busy=False)
+    assert end is not None
+    assert end.code is ErrorCode.MAX_DURATION

@@ -207,6 +207,8 @@ class VirtualServer:
     desk: ResumeDesk
     metrics: Metrics
     links: list[Link] = field(default_factory=list)
+    # Of everybody who connects.
+    quota: Any = None
 
     def run(self, seconds: float = 0.0) -> None:
         """Let so much time pass. Raises what a session's task raised."""
@@ -229,6 +231,7 @@ class VirtualServer:
             config=self.config,
             metrics=self.metrics,
             desk=self.desk,
+            quota=self.quota,
         )
         link = Link(socket, session, asyncio.create_task(session.run()))
         self.links.append(link)

@@ -187,6 +187,10 @@ export interface SessionSettings {
   /** A JPEG, PNG or WebP file as base64; never an address. */
   image?: string | null;
   /**
+   * The person in `image` has agreed. Servers may refuse an image without it (`consent_required`).
+   */
+  consent?: boolean;
+  /**
    * A text for models with `features.prompt`; others say in `warnings` that they do not follow it.
    */
   prompt?: string | null;
@@ -211,7 +215,7 @@ export interface Limits {
   max_message_bytes: number;
   /** Audio accepted ahead of the engine; more is refused whole. */
   max_buffered_input_ms: number;
-  /** Then the session ends with 4410. */
+  /** From its place on; then the session ends with 4410. */
   max_session_s: number;
   /** So long without a client event or speech, then 4408. */
   idle_timeout_s: number;
