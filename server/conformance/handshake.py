@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TypeVar
 
 import msgspec
 
 from visavis.server import events as ev
-from visavis.server.conformance.model import Check, CheckFailedError, require
+from visavis.server.conformance.model import Check, CheckFailedError, CheckSkippedError, require
 from visavis.server.conformance.peer import Event, Target, connected, session
 from visavis.server.protocol import PROTOCOL_VERSION, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
 
@@ -75,6 +76,32 @@ async def effective_settings(target: Target) -> None:
         require(output.video == "jpeg", f"output.video is {output.video!r}")
         require(output.width > 0 < output.height, f"the size is {output.width}x{output.height}")
         require(output.audio_rate == 16_000, f"output.audio_rate is {output.audio_rate}")
+
+
+async def loading(target: Target) -> None:
+    async with session(target) as peer:
+        told = peer.of_type("session.loading")
+        require(told, "no session.loading came before session.updated")
+        require(all(e["stage"] == "avatar" for e in told), f"a stage is not avatar: {told}")
+        progress = [e["progress"] for e in told]
+        require(
+            progress == sorted(progress) and progress[0] >= 0 and progress[-1] <= 1,
+            f"progress goes {progress}, not upwards between 0 and 1",
+        )
+
+
+async def wrong_image(target: Target) -> None:
+    async with connected(target) as peer:
+        await peer.event("session.created")
+        picture = base64.b64encode(b"this is no picture").decode()
+        settings = {"image": picture, "consent": True}
+        await peer.send("session.update", event_id="image", session=settings)
+        body = (await peer.event("error"))["error"]
+        if body.get("code") == "not_permitted":
+            raise CheckSkippedError("this key may bring no pictures")
+        require(body.get("code") == "invalid_image", f"error invalid_image was to come, not {body}")
+        require(body.get("event_id") == "image", f"error.event_id is {body.get('event_id')!r}")
+        await peer.configure()
 
 
 async def unknown_avatar(target: Target) -> None:
@@ -155,6 +182,10 @@ CHECKS = (
         slow=True,
     ),
     Check("session.effective", EVENTS, "session.updated says what is in force", effective_settings),
+    Check("session.loading", CONNECTING, "session.loading tells of progress", loading),
+    Check(
+        "session.image", "Errors", "what is no picture is refused and can be mended", wrong_image
+    ),
     Check("session.unknown_avatar", "Errors", "avatar_not_found closes with 4404", unknown_avatar),
     Check("session.rate", "Errors", "a wrong rate is named and can be mended", wrong_rate),
     Check("session.immutable", EVENTS, "what may not change is refused", immutable),

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
 
 from visavis.server.conformance.model import Check, require
-from visavis.server.conformance.peer import Target, audio_in, connected, noise, session
+from visavis.server.conformance.peer import (
+    RATE,
+    Target,
+    audio_in,
+    connected,
+    noise,
+    session,
+)
 from visavis.server.errors import ERRORS
 from visavis.server.protocol import HEADER, Header, encode_frame
 
 RULES = "Rules for both sides"
 ERROR_SECTION = "Errors"
+APPENDED_A_SECOND = 2
+# What a network may do to the distance of two events.
+JITTER_S = 0.25
 
 
 async def ping(target: Target) -> None:
@@ -40,6 +51,43 @@ async def event_ids(target: Target) -> None:
         ids = [event.get("event_id") for event in peer.events]
         require(all(ids), f"an event has no event_id: {ids}")
         require(len(set(ids)) == len(ids), f"an event_id came twice: {ids}")
+
+
+async def appended(target: Target) -> None:
+    async with session(target) as peer:
+        loop, pcm, step = asyncio.get_running_loop(), noise(1.6), RATE // 20 * 2
+        times: list[float] = []
+        heard = [0.0]
+
+        async def speak() -> None:
+            for seq, start in enumerate(range(0, len(pcm), step)):
+                await peer.send_binary(audio_in(pcm[start : start + step], seq))
+                await asyncio.sleep(0.05)
+            await peer.send("input_audio_buffer.commit", event_id="end")
+
+        speaking = asyncio.create_task(speak())
+        try:
+            kinds = ("input_audio_buffer.appended", "input_audio_buffer.committed")
+            while True:
+                event = await peer.until(
+                    lambda item: isinstance(item, dict) and item["type"] in kinds, kinds[0]
+                )
+                assert isinstance(event, dict)
+                if event["type"] == kinds[1]:
+                    break
+                times.append(loop.time())
+                heard.append(event["received_ms"])
+        finally:
+            speaking.cancel()
+        require(times, "no input_audio_buffer.appended came")
+        seconds = times[-1] - times[0]
+        require(
+            len(times) - 1 <= APPENDED_A_SECOND * (seconds + JITTER_S),
+            f"{len(times)} of them came in {seconds:.1f} s, more than two a second",
+        )
+        require(heard == sorted(heard) and heard[-1] <= 1600, f"received_ms goes {heard}")
+        await peer.send("response.cancel")
+        await peer.event("response.done")
 
 
 async def unknown_event(target: Target) -> None:
@@ -129,6 +177,14 @@ async def empty_commit(target: Target) -> None:
         await peer.alive()
 
 
+async def binary_event(target: Target) -> None:
+    async with session(target) as peer:
+        await peer.send_binary(json.dumps({"type": "session.ping", "t": 1}).encode())
+        await peer.error("unsupported_data")
+        code = await peer.end()
+        require(code == 1003, f"the close code is {code}")
+
+
 async def too_many_errors(target: Target) -> None:
     async with session(target) as peer:
         for _ in range(30):
@@ -152,6 +208,7 @@ CHECKS = (
     Check("events.ping", "Client events", "session.pong brings t back", ping),
     Check("events.state", "Client events", "avatar.set_state is answered", listening),
     Check("events.ids", RULES, "event ids are there and unique", event_ids),
+    Check("events.appended", "Server events", "appended comes twice a second at most", appended),
     Check("unknown.event", RULES, "unknown event types are ignored", unknown_event),
     Check("unknown.field", RULES, "unknown fields are ignored", unknown_field),
     Check("unknown.kind", RULES, "unknown binary kinds are ignored", unknown_kind),
@@ -162,6 +219,7 @@ CHECKS = (
     Check("malformed.frame", ERROR_SECTION, "damaged frames are refused", invalid_frame),
     Check("malformed.audio", ERROR_SECTION, "half samples are refused", invalid_audio),
     Check("malformed.commit", ERROR_SECTION, "a commit without audio is refused", empty_commit),
+    Check("malformed.binary", RULES, "an event as a binary message: told, then 1003", binary_event),
     Check("malformed.many", ERROR_SECTION, "too many errors close with 1007", too_many_errors),
     Check("malformed.large", ERROR_SECTION, "too large closes with 1009", message_too_large),
 )

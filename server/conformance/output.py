@@ -27,6 +27,7 @@ A_SECOND = 25
 FRAME_US = 40_000
 # A keyframe that is asked for is there sooner than the one that comes anyway.
 SOON_FRAMES = 35
+KEYFRAME_EVERY_US = 2_000_000
 
 
 def _offer(peer: Peer) -> Event:
@@ -134,6 +135,21 @@ async def keyframe(target: Target) -> None:
         await peer.alive()
 
 
+async def group_of_pictures(target: Target) -> None:
+    async with session(target, output={"video": "h264"}) as peer:
+
+        def is_keyframe(media: Media) -> bool:
+            return bool(media.video) and Flag.KEYFRAME in media.header.flags
+
+        first = await peer.frame(is_keyframe, "a keyframe")
+        last_us = first.header.pts_us + KEYFRAME_EVERY_US
+        # The next one, or the first frame that is too late to be it.
+        found = await peer.frame(
+            lambda m: is_keyframe(m) or m.header.pts_us > last_us + FRAME_US, "the next keyframe"
+        )
+        require(is_keyframe(found), "two seconds after a keyframe there was no other")
+
+
 async def fmp4(target: Target) -> None:
     async with connected(target) as peer:
         await peer.event("session.created")
@@ -182,5 +198,6 @@ CHECKS = (
     Check("media.size", SIZES, "pictures have the size that was asked for", size),
     Check("media.fps", SIZES, "pictures come as often as was asked for, sound as ever", rate),
     Check("media.keyframe", EVENTS, "a keyframe comes when it is asked for", keyframe),
+    Check("media.gop", BINARY, "H.264 has a keyframe every two seconds", group_of_pictures),
     Check("media.fmp4", BINARY, "fmp4: initialisation, then fragments in their place", fmp4),
 )

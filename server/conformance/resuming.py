@@ -12,6 +12,7 @@ from visavis.server.conformance.peer import (
     Media,
     Peer,
     Target,
+    audio_in,
     connected,
     noise,
     session,
@@ -20,6 +21,9 @@ from visavis.server.conformance.speech import check_timeline
 from visavis.server.protocol import Flag
 
 RESUMING = "Resuming"
+# Two seconds, which is what comes again at most.
+REPLAYED_FRAMES = 50
+FRAME_US = 40_000
 
 
 def _handle(peer: Peer) -> str:
@@ -31,6 +35,11 @@ def _handle(peer: Peer) -> str:
 
 def _last_seq(peer: Peer) -> int:
     return [m for m in peer.media if m.header.kind in FRAMES][-1].header.seq
+
+
+def _distance(seq: int, other: int) -> int:
+    """How many messages after `other` the message `seq` came; both wrap."""
+    return ((seq - other + (1 << 31)) & 0xFFFF_FFFF) - (1 << 31)
 
 
 async def _resume(peer: Peer, **request: Any) -> Event:
@@ -78,6 +87,53 @@ def _check_whole(old: Peer, new: Peer, resumed: Event, pcm: bytes) -> None:
         media: list[Media] = old.media + new.media
         sound = b"".join(m.audio for m in media if not m.idle)
         require(sound == pcm, "the sound of both connections is not what was sent")
+
+
+async def received(target: Target) -> None:
+    pcm, step = noise(0.9), 9_600
+    parts = {5 + n: pcm[start : start + step] for n, start in enumerate(range(0, len(pcm), step))}
+    async with session(target, on_disconnect="hold") as old:
+        handle = _handle(old)
+        await old.frame(lambda m: m.idle, "an idle frame")
+        for seq, part in parts.items():
+            await old.send_binary(audio_in(part, seq))
+        await old.event("response.created")
+        old.drop()
+    async with connected(target) as new:
+        resumed = await _resume(
+            new,
+            handle=handle,
+            last_seq=_last_seq(old),
+            last_event_id=old.events[-1]["event_id"],
+        )
+        seq = resumed["received_seq"]
+        require(seq in parts, f"received_seq is {seq}, sent were {list(parts)}")
+        for later in range(seq + 1, max(parts) + 1):
+            await new.send_binary(audio_in(parts[later], later))
+        await new.send("input_audio_buffer.commit")
+        await new.event("response.done")
+        _check_whole(old, new, resumed, pcm)
+
+
+async def replay_is_bounded(target: Target) -> None:
+    longer_us = (REPLAYED_FRAMES + 10) * FRAME_US
+    async with session(target, on_disconnect="hold") as old:
+        handle = _handle(old)
+        await old.speak(noise(3.0))
+        first = (await old.frame(lambda m: m.header.kind in FRAMES, "a frame")).header
+        end_us = first.pts_us + longer_us
+        await old.frame(lambda m: m.header.pts_us >= end_us, f"a frame at {end_us} us")
+        old.drop()
+    async with connected(target) as new:
+        resumed = await _resume(new, handle=handle, last_seq=first.seq)
+        again = _distance(_last_seq(old), resumed["from_seq"]) + 1
+        require(again <= REPLAYED_FRAMES, f"{again} frames come again, more than two seconds")
+        missing = _distance(resumed["from_seq"], first.seq) - 1
+        lost = resumed["lost_frames"]
+        require(lost == missing, f"lost_frames is {lost}, {missing} do not come again")
+        frame = await new.frame(lambda m: m.header.kind in FRAMES, "media after session.resumed")
+        seq = frame.header.seq
+        require(seq == resumed["from_seq"], f"the next seq is {seq}, from_seq {resumed}")
 
 
 async def without_a_decoder(target: Target) -> None:
@@ -143,6 +199,8 @@ async def taken_over(target: Target) -> None:
 
 CHECKS = (
     Check("resume.continues", RESUMING, "speech goes on, nothing twice, nothing lost", goes_on),
+    Check("resume.received", RESUMING, "received_seq says which audio was taken", received),
+    Check("resume.bounded", RESUMING, "two seconds come again, more is counted", replay_is_bounded),
     Check("resume.keyframe", RESUMING, "a new page can decode what comes", without_a_decoder),
     Check("resume.wrong_handle", RESUMING, "a changed handle is refused with 4403", wrong_handle),
     Check("resume.end", RESUMING, "on_disconnect end keeps nothing", ended),

@@ -151,6 +151,23 @@ async def clear(target: Target) -> None:
         await peer.alive()
 
 
+async def not_found(target: Target) -> None:
+    async with session(target) as peer:
+        await peer.speak(noise(0.3), commit=False)
+        response_id = (await peer.event("response.created"))["response_id"]
+        await peer.send("input_audio_buffer.commit", event_id="x", response_id="never-was")
+        body = await peer.error("response_not_found")
+        require(body.get("event_id") == "x", f"error.event_id is {body.get('event_id')!r}")
+        await peer.send("input_audio_buffer.commit", event_id="own", response_id=response_id)
+        await peer.reply("input_audio_buffer.committed", "own")
+        audio = base64.b64encode(noise(0.1)).decode()
+        await peer.send("input_audio_buffer.append", audio=audio, response_id=response_id)
+        await peer.error("response_not_found")
+        await peer.send("response.cancel")
+        await peer.event("response.done")
+        check_done_once(peer)
+
+
 async def h264(target: Target) -> None:
     async with session(target, output={"video": "h264"}) as peer:
         updated = peer.of_type("session.updated")[0]["session"]["output"]
@@ -209,5 +226,6 @@ CHECKS = (
     Check("response.queue", RESPONSES, "utterances are spoken one after the other", two_in_a_row),
     Check("response.played", RESPONSES, "played_ms is what the client said", played),
     Check("response.clear", "Client events", "clear drops what was not taken", clear),
+    Check("response.not_found", "Errors", "an id that is not open, or was used", not_found),
     Check("session.drain", "Client events", "close with drain speaks to the end", drain_close),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from visavis.server.protocol import SUBPROTOCOL
 
 Message = str | bytes
 Alter = Callable[[Message], list[Message]]
+# What is selected of the subprotocols that were offered.
+Select = Callable[[Sequence[Subprotocol]], Subprotocol | None]
 
 
 def offered(headers: list[str]) -> list[Subprotocol]:
@@ -27,9 +29,19 @@ def offered(headers: list[str]) -> list[Subprotocol]:
     return [Subprotocol(name.strip()) for line in headers for name in line.split(",")]
 
 
+def the_protocols_own(names: Sequence[Subprotocol]) -> Subprotocol | None:
+    """As the protocol wants it."""
+    return next((name for name in names if name == SUBPROTOCOL), None)
+
+
 @asynccontextmanager
 async def faulty(
-    server: LiveServer, alter: Alter, *, close_code: int | None = None
+    server: LiveServer,
+    alter: Alter,
+    *,
+    close_code: int | None = None,
+    select: Select = the_protocols_own,
+    compression: str | None = None,
 ) -> AsyncIterator[str]:
     """The same server behind a proxy that changes what it says; yields its address."""
 
@@ -43,14 +55,23 @@ async def faulty(
             additional_headers=passed,
             compression=None,
             max_size=None,
+            # Nobody reads what still comes when the check has gone.
+            close_timeout=0.5,
         ) as upstream:
+
+            async def end_upstream() -> None:
+                if client.close_code == 1006:
+                    # A lost connection is none that was closed: the session may be resumed.
+                    upstream.transport.abort()
+                else:
+                    await upstream.close()
 
             async def up() -> None:
                 # A check that failed closes with an error, which is an end as well.
                 with contextlib.suppress(ConnectionClosed):
                     async for message in client:
                         await upstream.send(message)
-                await upstream.close()
+                await end_upstream()
 
             sending = asyncio.create_task(up())
             with contextlib.suppress(ConnectionClosed):
@@ -60,13 +81,14 @@ async def faulty(
             code = upstream.close_code or 1006
             await client.close(close_code or (1011 if code == 1006 else code))
             sending.cancel()
+            await end_upstream()
 
     async with serve(
         pass_on,
         "127.0.0.1",
         0,
-        select_subprotocol=lambda _, names: next((n for n in names if n == SUBPROTOCOL), None),
-        compression=None,
+        select_subprotocol=lambda _, names: select(names),
+        compression=compression,
         max_size=None,
     ) as proxy:
         yield f"ws://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"

@@ -2,92 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from faulty_proxy import Alter, Message, faulty, on_event, on_media, refusing, without
+from conformance_faults import (
+    BRIEF,
+    FAULTS,
+    GUARDED,
+    IMPATIENT,
+    MORE,
+    QUEUE,
+    REFUSING,
+    WRONG_CLOSE,
+    WRONG_CODE,
+    Event,
+    Fault,
+    never,
+    said,
+)
+from faulty_proxy import faulty, refusing
 from live_server import GALLERY_ID, LiveServer, make_config, running
 from stand_in import load_painting_engine
 
 from visavis.server.conformance.address import socket_url
 from visavis.server.conformance.model import Outcome, Result
 from visavis.server.conformance.peer import Target
-from visavis.server.conformance.runner import run_check, select
+from visavis.server.conformance.runner import CHECKS, run_check, select
 
 KEY = "a-key-that-is-long-enough-to-be-one"
-
-
-def silence(message: bytearray) -> None:
-    audio_len = int.from_bytes(message[24:28], "little")
-    message[32 : 32 + audio_len] = bytes(audio_len)
-
-
-def no_flags(message: bytearray) -> None:
-    message[1] &= ~17
-
-
-def stopped_clock(message: bytearray) -> None:
-    message[8:16] = bytes(8)
-
-
-def no_pictures(message: bytearray) -> None:
-    audio_len = int.from_bytes(message[24:28], "little")
-    message[28:32] = bytes(4)
-    del message[32 + audio_len :]
-
-
-def later(message: bytearray) -> None:
-    pts_us = int.from_bytes(message[8:16], "little") + 40_000
-    message[8:16] = pts_us.to_bytes(8, "little")
-
-
-class KeyframesOnce:
-    """Only the first keyframe is marked as one."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, message: Message) -> list[Message]:
-        if isinstance(message, str) or not message[1] & 1:
-            return [message]
-        self.seen += 1
-        kept = message if self.seen == 1 else bytes([message[0], message[1] & ~1, *message[2:]])
-        return [kept]
-
-
-def without_configuration(message: Message) -> list[Message]:
-    return [] if isinstance(message, bytes) and message[0] == 3 else [message]
-
-
-def another_width(event: dict[str, Any]) -> list[dict[str, Any]]:
-    event["session"]["output"]["width"] += 2
-    return [event]
-
-
-FAULTS = {
-    "response.queue": on_event("response.done", lambda event: [event, event]),
-    "response.order": on_event("response.started", lambda event: []),
-    "response.audio": on_media(silence),
-    "media.idle": on_media(stopped_clock),
-    "cancel.speaking": on_media(no_flags),
-    "cancel.prompt": on_event("output.cleared", lambda event: []),
-    "handshake.greeting": on_event("session.created", without("limits")),
-    "malformed.shape": on_event("error", without("retryable")),
-    "events.ids": on_event("input_audio_buffer.committed", without("event_id")),
-    "handshake.unsupported": on_event("error", lambda event: []),
-    "session.fps": on_event("error", without("param")),
-    "session.size": on_event("error", without("param")),
-    "media.size": on_event("session.updated", another_width),
-    "media.fps": on_media(no_pictures),
-    "media.keyframe": KeyframesOnce(),
-    "media.fmp4": without_configuration,
-    "cancel.by_id": on_event("response.done", lambda e: [e | {"status": "completed"}]),
-    "stats.figures": on_event("session.stats", without("gen_fps")),
-    "access.origin": on_event("error", lambda event: []),
-    "resume.continues": on_event("session.created", lambda e: [e | {"resume": {"handle": "x.y"}}]),
-}
+AT_ONCE = 4
 
 
 def target_of(url: str, timeout_s: float = 3.0, token: str | None = None) -> Target:
@@ -105,42 +50,82 @@ async def passes(name: str, server: LiveServer, token: str | None = None) -> Non
     assert result.outcome == "passed", result
 
 
-async def finds(
-    name: str,
-    server: LiveServer,
-    alter: Alter,
-    *,
-    token: str | None = None,
-    close: int | None = None,
-) -> None:
-    """The check passes at this server, and fails with the fault."""
-    async with faulty(server, alter, close_code=close) as url:
-        result = await outcome(name, url, token)
+async def with_fault(name: str, server: LiveServer, fault: Fault, token: str | None) -> Result:
+    async with faulty(
+        server,
+        fault.alter(),
+        close_code=fault.close,
+        select=fault.select,
+        compression=fault.compression,
+    ) as url:
+        return await outcome(name, url, token)
+
+
+async def finds(name: str, server: LiveServer, fault: Fault, token: str | None = None) -> None:
+    """The check fails with the fault, and says why."""
+    result = await with_fault(name, server, fault, token)
     assert result.outcome == "failed", result
     assert result.message
 
 
-@pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_is_found(live: LiveServer, name: str) -> None:
-    await finds(name, live, FAULTS[name])
+async def side_by_side(
+    faults: Iterable[tuple[str, Fault]], server: LiveServer, expected: Outcome
+) -> None:
+    """Most of a check's time is waiting: a few at once."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str, fault: Fault) -> Result:
+        async with places:
+            return await with_fault(name, server, fault, None)
+
+    results = await asyncio.gather(*(one(name, fault) for name, fault in faults))
+    assert [result for result in results if result.outcome != expected] == []
 
 
-async def test_fragments_in_the_wrong_place_are_found(live: LiveServer) -> None:
-    await finds("media.fmp4", live, on_media(later))
+def groups(names: Iterable[str]) -> list[str]:
+    return sorted({name.partition(".")[0] for name in names})
 
 
-def unchanged(message: Message) -> list[Message]:
-    return [message]
+@pytest.mark.parametrize("group", groups(FAULTS))
+async def test_faults_are_found(live: LiveServer, group: str) -> None:
+    faults = [*FAULTS.items(), *MORE]
+    await side_by_side([f for f in faults if f[0].startswith(f"{group}.")], live, "failed")
 
 
-@pytest.mark.parametrize(
-    "name", ["session.unknown_avatar", "handshake.unsupported", "access.origin"]
-)
-async def test_a_wrong_close_code_is_found(live: LiveServer, name: str) -> None:
-    async with faulty(live, unchanged, close_code=1000) as url:
-        result = await outcome(name, url)
-    assert result.outcome == "failed"
+@pytest.mark.slow
+@pytest.mark.parametrize("group", groups(FAULTS))
+async def test_it_is_the_fault_that_is_found(live: LiveServer, group: str) -> None:
+    names = [name for name in FAULTS if name.startswith(f"{group}.")]
+    await side_by_side([(name, Fault()) for name in names], live, "passed")
+
+
+def test_every_check_is_shown_to_fail() -> None:
+    shown = [*FAULTS, *IMPATIENT, *GUARDED, *QUEUE, *BRIEF, *REFUSING]
+    assert sorted(shown) == sorted(check.name for check in CHECKS)
+    assert {name for name, _ in MORE} <= set(FAULTS)
+
+
+async def test_what_a_fault_changes_is_said(live: LiveServer) -> None:
+    result = await with_fault("session.unknown_avatar", live, WRONG_CLOSE, None)
     assert "1000" in result.message
+    assert "4404" not in result.message
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    config = make_config(
+        tmp_path_factory.mktemp("impatient"),
+        slow_client_s=2.0,
+        handshake_timeout_s=1.5,
+        max_inflight_ms=300,
+    )
+    with running(config, load_painting_engine) as server:
+        yield server
+
+
+async def test_a_server_that_is_impatient_is_checked(impatient: LiveServer) -> None:
+    await side_by_side([(name, Fault()) for name in IMPATIENT], impatient, "passed")
+    await side_by_side(IMPATIENT.items(), impatient, "failed")
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +135,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-@pytest.mark.parametrize("name", ["access.missing", "access.invalid"])
+@pytest.mark.parametrize("name", GUARDED)
 async def test_keys_are_checked_where_there_are_some(guarded: LiveServer, name: str) -> None:
     await passes(name, guarded, KEY)
-    await finds(name, guarded, unchanged, token=KEY, close=1000)
-    wrong = on_event("error", lambda e: [e | {"error": e["error"] | {"code": "capacity"}}])
-    await finds(name, guarded, wrong, token=KEY)
+    for fault in (WRONG_CLOSE, WRONG_CODE):
+        await finds(name, guarded, fault, KEY)
 
 
 LOADING: list[tuple[int, bool, Outcome]] = [
@@ -187,22 +171,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-QUEUE_FAULTS = {
-    "queue.line": on_event("session.queued", lambda e: [e | {"position": 1}]),
-    "queue.full": on_event("error", without("retry_after_s")),
-}
-
-
-@pytest.mark.parametrize("name", QUEUE_FAULTS)
+@pytest.mark.parametrize("name", QUEUE)
 async def test_a_full_server_is_checked(small: LiveServer, name: str) -> None:
     await passes(name, small)
-    await finds(name, small, QUEUE_FAULTS[name])
+    await finds(name, small, QUEUE[name])
 
 
-BRIEF = {
-    "limits.idle": {"idle_timeout_s": 2.0},
-    "limits.duration": {"idle_timeout_s": 2.0, "max_session_s": 2.5},
-}
+def later(event: Event) -> list[Event]:
+    return [event | {"deadline_s": event["deadline_s"] + 60}]
 
 
 @pytest.mark.parametrize("name", BRIEF)
@@ -211,7 +187,6 @@ async def test_the_end_of_a_session_is_checked(tmp_path: Path, name: str) -> Non
         # The portrait is made ready once: these limits have no room for that.
         await outcome("session.mutable", server.ws)
         await passes(name, server)
-        await finds(name, server, on_event("session.expiring", lambda event: []))
-        late = on_event("session.expiring", lambda e: [e | {"deadline_s": e["deadline_s"] + 60}])
-        await finds(name, server, late)
-        await finds(name, server, unchanged, close=1000)
+        for change in (never, later):
+            await finds(name, server, said("session.expiring", change))
+        await finds(name, server, WRONG_CLOSE)
