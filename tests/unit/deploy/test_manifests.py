@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import kubernetes_validate
 import pytest
-import yaml
+from kustomize_build import Json, build, build_from, documents
 
 from visavis.server.config import ServerConfig
-from visavis.server.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -25,11 +24,9 @@ OVERLAYS = ("overlays/cpu-embedded", "overlays/gpu-14b", "monitoring")
 MANIFESTS = sorted(
     path
     for path in KUBERNETES.rglob("*.yaml")
-    if path.name not in ("kustomization.yaml", "deployment-patch.yaml")
-    and not path.name.endswith(".test.yaml")
+    if path.name != "kustomization.yaml" and not path.name.endswith(("-patch.yaml", ".test.yaml"))
 )
 VERSIONS = ("1.30", "1.37")
-Json = dict[str, Any]
 
 
 def strict(properties: Json, *required: str) -> Json:
@@ -148,12 +145,6 @@ CUSTOM = {
 }
 
 
-def documents(text: str) -> Iterator[Json]:
-    for document in yaml.safe_load_all(text):
-        if document is not None:
-            yield document
-
-
 def check(resource: Json, version: str) -> None:
     """Raises for a resource that is not what its kind's schema says, or has none."""
     custom = CUSTOM.get(resource["kind"])
@@ -186,18 +177,68 @@ def test_a_misspelt_field_would_be_found() -> None:
         check(scaled, VERSIONS[-1])
 
 
-@pytest.fixture(scope="module", params=OVERLAYS)
+def traced() -> list[Json]:
+    """An overlay that sends traces."""
+    kustomization = {
+        "namespace": "visavis",
+        "resources": ["cpu-embedded"],
+        "components": ["../components/traces"],
+    }
+    return build_from(KUBERNETES / "overlays", kustomization)
+
+
+@pytest.fixture(params=[*OVERLAYS, "traced"])
 def built(request: pytest.FixtureRequest) -> list[Json]:
     """What `kubectl apply -k` would send."""
+    return traced() if request.param == "traced" else build(KUBERNETES / request.param)
+
+
+def in_any_order(value: Any) -> Any:
+    """The same with the items of all lists in one order."""
+    if isinstance(value, dict):
+        return {name: in_any_order(item) for name, item in value.items()}
+    if isinstance(value, list):
+        items = [in_any_order(item) for item in value]
+        return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+    return value
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubectl_builds_the_same(overlay: str) -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("needs kubectl 1.24 or newer")
-    command = [kubectl, "kustomize", str(KUBERNETES / request.param)]
+    command = [kubectl, "kustomize", str(KUBERNETES / overlay)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if "patchesStrategicMerge" in result.stderr:
+    if "patchesStrategicMerge" in result.stderr or "json: unknown field" in result.stderr:
         pytest.skip("kubectl is too old")
     assert result.returncode == 0, result.stderr
-    return list(documents(result.stdout))
+    expected = sorted(map(json_of, documents(result.stdout)))
+    assert sorted(map(json_of, build(KUBERNETES / overlay))) == expected
+
+
+def json_of(resource: Json) -> str:
+    return json.dumps(in_any_order(resource), sort_keys=True)
+
+
+def test_traces_have_a_way_out_where_they_are_made() -> None:
+    def policy(resources: list[Json]) -> Json:
+        (found,) = [r for r in resources if r["kind"] == "NetworkPolicy"]
+        spec: Json = found["spec"]
+        return spec
+
+    assert policy(build(KUBERNETES / "overlays/cpu-embedded"))["egress"] == []
+    (pod,) = pods(traced())
+    variables = {v["name"]: v.get("value") for v in pod["containers"][0]["env"]}
+    assert variables["VISAVIS_OTLP_TRACES"] == "1"
+    collector = urlsplit(str(variables["OTEL_EXPORTER_OTLP_ENDPOINT"]))
+    namespace = str(collector.hostname).split(".")[1]
+    ways = {
+        (rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port)
+        for rule in policy(traced())["egress"]
+        for port in (p["port"] for p in rule["ports"])
+    }
+    assert ways == {(namespace, collector.port), ("kube-system", 53)}
 
 
 def test_overlays_build_valid_resources(built: list[Json]) -> None:
@@ -216,6 +257,8 @@ def settings_of(pod: Json) -> dict[str, str]:
     """VISAVIS_ variables with a value or, from a secret, a stand-in."""
     found = {}
     for variable in pod["containers"][0]["env"]:
+        if variable["name"].startswith("OTEL_"):
+            continue
         assert variable["name"].startswith("VISAVIS_")
         found[variable["name"]] = variable.get("value", "0123456789" * 4)
     return found
@@ -256,61 +299,3 @@ def test_probes_ask_what_the_server_answers(built: list[Json]) -> None:
         security = container["securityContext"]
         assert security["readOnlyRootFilesystem"]
         assert security["capabilities"] == {"drop": ["ALL"]}
-
-
-def known_metrics() -> set[str]:
-    names = set()
-    for family in Metrics().registry.collect():
-        names.add(family.name)
-        names.update(f"{family.name}_{end}" for end in ("bucket", "sum", "count", "total", "info"))
-    return names
-
-
-@pytest.mark.parametrize(
-    "path",
-    [*KUBERNETES.rglob("scaledobject.yaml"), *KUBERNETES.glob("monitoring/*.yaml"),
-     *DEPLOY.glob("grafana/*.json")],
-    ids=lambda path: path.name,
-)  # fmt: skip
-def test_every_metric_that_is_asked_for_exists(path: Path) -> None:
-    asked = set(re.findall(r"\bvisavis_[a-z_]+", path.read_text()))
-    assert asked <= known_metrics()
-
-
-def test_the_dashboard_is_whole() -> None:
-    dashboard = json.loads((DEPLOY / "grafana/visavis.json").read_text())
-    panels = dashboard["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    places = {(p["gridPos"]["x"], p["gridPos"]["y"]) for p in panels}
-    assert len(places) == len(panels)
-    for panel in panels:
-        assert panel["title"]
-        assert all(target["expr"] for target in panel["targets"])
-
-
-def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("needs promtool, on Debian: apt-get install prometheus")
-    (rule,) = documents((KUBERNETES / "monitoring/prometheusrule.yaml").read_text())
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
-    shutil.copy(KUBERNETES / "monitoring/prometheusrule.test.yaml", tmp_path / "test.yaml")
-    for command in (["check", "rules", "rules.yaml"], ["test", "rules", "test.yaml"]):
-        result = subprocess.run(
-            [promtool, *command], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_every_metric_has_help(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("needs promtool, on Debian: apt-get install prometheus")
-    metrics = Metrics()
-    result = subprocess.run(
-        [promtool, "check", "metrics"], input=metrics.render(), capture_output=True, check=False
-    )
-    told = (result.stdout + result.stderr).decode()
-    # It also has opinions on names; process_* are the library's.
-    complaints = [line for line in told.splitlines() if "help" in line.lower()]
-    assert not complaints
