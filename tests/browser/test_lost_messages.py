@@ -92,8 +92,7 @@ def test_speech_and_its_end_get_there_when_they_were_lost_on_the_way(
     assert tap.num_frames(1) == 75
 
 
-def test_end_of_an_utterance_gets_there_once(page: Page, proxy: CutProxy) -> None:
-    """The commit was taken, its answer was not heard: what is said again is not an error."""
+def test_what_was_taken_before_a_loss_is_not_said_again(page: Page, proxy: CutProxy) -> None:
     tap = WireTap(page)
     open_package(page, proxy.url)
     page.evaluate(OPEN, {})
