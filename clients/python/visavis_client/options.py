@@ -27,6 +27,7 @@ class SessionOptions(TypedDict, total=False):
 
     avatar: the id of an avatar on the server.
     image: a picture instead, a path or a small file's bytes.
+    consent: that the person in `image` has agreed; servers may insist on it. Default False.
     rate: of the audio in Hz, 8,000 to 48,000; default 16,000.
     video: jpeg (default; each frame stands alone), h264 (a tenth of the bytes), fmp4 or none.
     quality: of JPEG, 1 to 100; default 85.
@@ -49,6 +50,7 @@ class SessionOptions(TypedDict, total=False):
 
     avatar: str | None
     image: Picture | None
+    consent: bool
     rate: int
     video: VideoFormat
     quality: int
@@ -79,6 +81,7 @@ def settings_of(options: SessionOptions) -> SessionSettings:
     return SessionSettings(
         avatar_id=avatar,
         image=encoded,
+        consent=options.get("consent", False),
         prompt=options.get("prompt"),
         seed=options.get("seed", 0),
         input_audio=InputAudio(rate=options.get("rate", 16_000)),

@@ -127,9 +127,12 @@ async def test_playback_is_reported_when_it_moves_and_now_and_then() -> None:
 
 def test_settings_ask_the_server_to_hold_the_session_unless_told_not_to() -> None:
     assert settings_of({"avatar": "a"}).on_disconnect == "hold"
-    settings = settings_of({"image": b"jpg", "resume": False, "video": "fmp4", "rate": 24_000})
+    settings = settings_of(
+        {"image": b"jpg", "consent": True, "resume": False, "video": "fmp4", "rate": 24_000}
+    )
     assert settings.to_json() == {
         "image": "anBn",
+        "consent": True,
         "seed": 0,
         "input_audio": {"format": "pcm16", "rate": 24_000},
         "output": {"video": "fmp4", "audio": "pcm16", "quality": 85},
