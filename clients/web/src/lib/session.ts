@@ -3,11 +3,10 @@
  * decoding, the playout by the sound's clock and the acknowledgements are taken care of here.
  */
 import { Channel } from "./channel";
-import { DEFAULT_H264_CODEC, type PictureFormat } from "./decoder";
+import type { PictureFormat } from "./decoder";
 import { Emitter } from "./emitter";
 import { AvatarError } from "./errors";
 import type { Face } from "./face";
-import { Feedback } from "./feedback";
 import { Opener } from "./opener";
 import {
   mutableSettings,
@@ -17,13 +16,12 @@ import {
 } from "./options";
 import { PageLife } from "./page-life";
 import { floatToPcm } from "./pcm";
-import { Player, type ShownFrame } from "./player";
 import type { EffectiveSettings, ServerEvent } from "./protocol";
 import { Readiness } from "./readiness";
 import { Recorder } from "./recorder";
-import { Speech } from "./speech";
 import { ServerFigures, type SessionStats, snapshot } from "./stats";
 import type { AvatarStatus, ConnectionStatus, ServerFacts } from "./status";
+import { Viewer } from "./viewer";
 import { VoiceInput } from "./voice-input";
 
 /** Long enough to be no click, short enough to be no delay. */
@@ -45,10 +43,8 @@ export class AvatarSession extends Emitter<SessionEvents> {
   readonly #readiness = new Readiness();
   readonly microphone: VoiceInput;
   readonly recorder: Recorder;
-  readonly #player: Player;
-  readonly #speech = new Speech();
-  readonly #feedback: Feedback;
   readonly #channel = new Channel();
+  readonly #viewer: Viewer;
   readonly #server = new ServerFigures();
   readonly #pageLife: PageLife;
   readonly #opener: Opener;
@@ -59,35 +55,32 @@ export class AvatarSession extends Emitter<SessionEvents> {
     super();
     this.#opener = new Opener(options);
     this.sampleRate = this.#opener.sampleRate;
-    this.#player = new Player(options.canvas, this.sampleRate);
-    this.#feedback = new Feedback(this.#player, () => this.#channel.connection);
-    this.#player.on("shown", (frame) => this.#onShown(frame));
-    this.#player.on("failed", (message) => this.#onPictureFailed(message));
-    const keyframe = (): void =>
-      this.#channel.connection?.tell({ type: "output.request_keyframe" });
-    this.#player.on("lostThread", keyframe);
+    const viewer = new Viewer(options.canvas, this.sampleRate, () => this.#channel.connection);
+    this.#viewer = viewer;
+    viewer.on("shown", (frame) => this.emit("shown", frame));
+    viewer.on("firstFrame", (afterMs) => this.emit("firstFrame", afterMs));
+    viewer.on("finished", (response) => this.emit("finished", response));
+    viewer.on("moved", () => this.#update());
+    viewer.player.on("failed", (message) => this.#onPictureFailed(message));
+    viewer.speech.on("busy", (busy) => this.emit("busy", busy));
+    viewer.speech.on("speaking", (speaking) => {
+      this.microphone.loudspeaking = speaking;
+    });
     this.microphone = new VoiceInput(this.sampleRate, {
       begin: () => this.#beginByVoice(),
       audio: (pcm) => void this.sendAudio(pcm),
       end: () => this.commit(),
       opened: (open) => this.setListening(open),
     });
-    this.recorder = new Recorder(this.#player, {
+    this.recorder = new Recorder(viewer.player, {
       sampleRate: this.sampleRate,
-      keyframe,
+      keyframe: () => viewer.requestKeyframe(),
       created: () => this.#channel.connection?.created ?? null,
-    });
-    this.#speech.on("busy", (busy) => this.emit("busy", busy));
-    this.#speech.on("speaking", (speaking) => {
-      this.microphone.loudspeaking = speaking;
     });
     this.#channel.on("status", (status) => this.#onStatus(status));
     this.#channel.on("error", (error) => this.emit("warning", error));
     this.#channel.on("event", (event) => this.#onEvent(event));
-    this.#channel.on("media", (frame) => {
-      this.#feedback.received(frame.seq);
-      this.#player.push(frame);
-    });
+    this.#channel.on("media", (frame) => viewer.receive(frame));
     this.#pageLife = new PageLife({
       gone: () => {
         if (options.closeOnPageHide ?? true) void this.close();
@@ -121,23 +114,23 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   /** True while there is something that `cancel` would stop. */
   get busy(): boolean {
-    return this.#speech.busy;
+    return this.#viewer.speech.busy;
   }
 
   /** Loudness of what is heard now, 0 to 1. */
   get level(): number {
-    return this.#player.audio.level();
+    return this.#viewer.player.audio.level();
   }
 
   /** Allows sound; call from a user gesture, once. Without it the face moves in silence. */
   unlock(): Promise<void> {
-    return this.#player.audio.unlock();
+    return this.#viewer.player.audio.unlock();
   }
 
   /** Begins an utterance before its first audio is there; `sendAudio` does it, too. */
   begin(): void {
-    if (!this.#speech.turns.begin(performance.now())) return;
-    this.#feedback.ping();
+    if (!this.#viewer.speech.turns.begin(performance.now())) return;
+    this.#viewer.feedback.ping();
     this.#update();
   }
 
@@ -155,7 +148,7 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   /** End of the utterance: what was sent is spoken to its end. */
   commit(): void {
-    if (!this.#speech.turns.end()) return;
+    if (!this.#viewer.speech.turns.end()) return;
     this.#channel.connection?.command({ type: "input_audio_buffer.commit" });
     this.#update();
   }
@@ -177,29 +170,25 @@ export class AvatarSession extends Emitter<SessionEvents> {
     if (!connection?.accepts) return false;
     this.cancel();
     const pcm = samples instanceof Float32Array ? floatToPcm(samples) : samples;
-    this.#speech.say(connection, pcm, () => this.commit());
-    this.#feedback.ping();
+    this.#viewer.speech.say(connection, pcm, () => this.commit());
+    this.#viewer.feedback.ping();
     this.#update();
     return true;
   }
 
   /** Barge-in: the sound fades at once, here; the server then forgets what was not yet seen. */
   cancel({ fadeMs = FADE_MS }: { fadeMs?: number } = {}): void {
-    const { busy } = this.#speech.turns;
-    this.#speech.forget();
+    const { busy } = this.#viewer.speech.turns;
+    this.#viewer.speech.forget();
     if (!busy) return;
-    this.#player.stop(fadeMs / 1000);
-    // The server rewinds the face to the last frame seen: say which one that was.
-    this.#feedback.acknowledge();
-    this.#channel.connection?.command({ type: "response.cancel", fade_ms: fadeMs });
-    this.#speech.turns.silence();
+    this.#viewer.cut(fadeMs);
     this.#update();
   }
 
   /** Tells the server that somebody listens to you, so that the face looks attentive. */
   setListening(open: boolean): void {
-    this.#speech.listening = open;
-    this.#tellListening();
+    this.#viewer.speech.listening = open;
+    this.#viewer.tellListening();
     this.#update();
   }
 
@@ -217,9 +206,9 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   stats(): SessionStats {
     return snapshot({
-      player: this.#player,
-      firstFrameMs: this.#speech.turns.lastFirstFrameMs,
-      roundTripMs: this.#feedback.roundTripMs,
+      player: this.#viewer.player,
+      firstFrameMs: this.#viewer.speech.turns.lastFirstFrameMs,
+      roundTripMs: this.#viewer.feedback.roundTripMs,
       server: this.#server,
     });
   }
@@ -228,7 +217,7 @@ export class AvatarSession extends Emitter<SessionEvents> {
   async close(): Promise<void> {
     this.#ended = true;
     this.#pageLife.close();
-    this.#feedback.close();
+    this.#viewer.feedback.close();
     this.#readiness.fail(
       new AvatarError({ code: "aborted", message: "the session was closed before it was live" }),
     );
@@ -237,7 +226,7 @@ export class AvatarSession extends Emitter<SessionEvents> {
     this.#leave();
     this.#setStatus({ state: "closed" });
     await this.microphone.close();
-    await this.#player.close();
+    await this.#viewer.player.close();
   }
 
   async #open(): Promise<void> {
@@ -251,18 +240,13 @@ export class AvatarSession extends Emitter<SessionEvents> {
     }
   }
 
-  #tellListening(): void {
-    const state = this.#speech.listening ? "listening" : "idle";
-    this.#channel.connection?.tell({ type: "avatar.set_state", state });
-  }
-
   #onStatus(status: ConnectionStatus): void {
     if (status.state === "live") {
       this.#goLive(status);
       return;
     }
     // A held session goes on with the same utterance; with any other loss it is gone.
-    if (status.state !== "reconnecting" || !status.resuming) this.#speech.forget();
+    if (status.state !== "reconnecting" || !status.resuming) this.#viewer.speech.forget();
     if (status.state === "refused" || status.state === "expired") {
       this.#readiness.fail(status.error);
     }
@@ -271,74 +255,35 @@ export class AvatarSession extends Emitter<SessionEvents> {
   }
 
   #goLive(status: Extract<ConnectionStatus, { state: "live" }>): void {
-    if (!status.resumed) {
-      const { codec } = status.settings.output;
+    if (status.resumed) {
+      this.#viewer.goOn();
+    } else {
       const picture = this.picture === "auto" ? "jpeg" : this.picture;
-      const known = picture === "h264" && codec ? codec : DEFAULT_H264_CODEC;
-      // Messages keep the model's rate, also where fewer pictures were asked for.
-      this.#player.configure(picture, known, this.server?.timing?.fps);
-      this.#newTimeline();
+      this.#viewer.start(status.settings, picture, this.server?.timing?.fps);
+      if (this.#viewer.speech.listening) this.#viewer.tellListening();
     }
-    // A resumed session knows only what it was told before, also of what was seen since.
-    if (this.#speech.listening || status.resumed) this.#tellListening();
-    if (status.resumed) this.#feedback.acknowledge();
     this.#readiness.succeed();
-    this.#setStatus({ ...status, activity: this.#speech.activity });
+    this.#setStatus({ ...status, activity: this.#viewer.speech.activity });
     this.#update();
-    this.#feedback.ping();
+    this.#viewer.feedback.ping();
   }
 
   #onEvent(event: ServerEvent): void {
-    switch (event.type) {
-      case "response.created":
-        // One that is said again after a resume may be of what was cut off meanwhile.
-        if (!this.#channel.connection?.cancelling) this.#player.unmute();
-        break;
-      case "session.updated":
-        this.#onUpdated(event.session);
-        break;
-      case "output.cleared":
-        this.#player.clear(event.epoch, (event.fade_ms ?? 0) / 1000);
-        this.#speech.turns.silence();
-        break;
-      case "session.pong":
-        this.#feedback.pong(event.t);
-        break;
-      case "session.expiring":
-        this.emit("expiring", {
-          reason: event.reason,
-          deadlineS: event.deadline_s,
-          resumable: event.resumable ?? false,
-        });
-        break;
-      case "response.done":
-        if (event.status !== "completed") {
-          // A failed response may never show a frame: nobody shall wait for it.
-          if (event.status === "failed") this.#speech.turns.failed();
-          if (event.reason === "input_cleared") this.#speech.turns.withdrawn();
-          this.#speech.turns.silence();
-          this.emit("finished", { response: event.response_index, status: event.status });
-        }
-        break;
-      default:
-        break;
+    this.#viewer.follow(event);
+    if (event.type === "session.updated") this.#onUpdated(event.session);
+    if (event.type === "session.expiring") {
+      const { reason, deadline_s: deadlineS, resumable = false } = event;
+      this.emit("expiring", { reason, deadlineS, resumable });
     }
     this.#server.follow(event);
     this.emit("event", event);
     this.#update();
   }
 
+  /** The first time the status has them already. */
   #onUpdated(settings: EffectiveSettings): void {
-    if (this.#status.state === "live") this.#setStatus({ ...this.#status, settings });
-  }
-
-  #onShown(frame: ShownFrame): void {
-    this.#feedback.shown(frame);
-    this.emit("shown", frame);
-    const { firstFrameMs, finished } = this.#speech.turns.shown(frame, performance.now());
-    if (firstFrameMs !== null) this.emit("firstFrame", firstFrameMs);
-    for (const response of finished) this.emit("finished", { response, status: "completed" });
-    this.#update();
+    if (this.#status.state !== "live" || this.#status.settings === settings) return;
+    this.#setStatus({ ...this.#status, settings });
   }
 
   #onPictureFailed(message: string): void {
@@ -354,26 +299,21 @@ export class AvatarSession extends Emitter<SessionEvents> {
 
   /** A pressed button interrupts whatever is said; an open microphone only a recording. */
   #beginByVoice(): void {
-    const interrupts = this.microphone.mode === "push" ? this.#speech.busy : this.#speech.saying;
+    const interrupts =
+      this.microphone.mode === "push" ? this.#viewer.speech.busy : this.#viewer.speech.saying;
     if (interrupts) this.cancel();
     this.begin();
   }
 
   #leave(): void {
-    this.#speech.forget();
+    this.#viewer.speech.forget();
     this.#channel.leave();
-    this.#player.audio.stop();
-    this.#newTimeline();
-  }
-
-  #newTimeline(): void {
-    this.#speech.turns.newTimeline();
-    this.#feedback.newTimeline();
+    this.#viewer.leave();
   }
 
   #update(): void {
-    this.#speech.update();
-    const { activity } = this.#speech;
+    this.#viewer.speech.update();
+    const { activity } = this.#viewer.speech;
     if (this.#status.state === "live" && this.#status.activity !== activity) {
       this.#setStatus({ ...this.#status, activity });
     }
