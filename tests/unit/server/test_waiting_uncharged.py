@@ -62,12 +62,12 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualServer]:
         yield server
 
 
-def queued(server: VirtualServer, viewer: Viewer) -> Link:
+def queued(server: VirtualServer, viewer: Viewer, position: int = 1) -> Link:
     link = server.connect()
     link.socket.say("session.update", session=SETTINGS)
     server.run(0.1)
     viewer.read(link)
-    assert server.admission.queued == 1
+    assert server.admission.queued == position
     assert not viewer.configured
     return link
 
@@ -94,6 +94,17 @@ def test_who_waits_neither_pays_nor_ages(full: VirtualServer) -> None:
     full.run(0.1)
     begun, ended = account.lived
     assert ended - begun == pytest.approx(50, abs=1)
+
+
+def test_one_may_wait_longer_than_a_session_lasts(full: VirtualServer) -> None:
+    second, third = Viewer(acknowledges=False), Viewer(acknowledges=False)
+    queued(full, second)
+    link = queued(full, third, 2)
+    full.run(105.0)
+    third.read(link)
+    assert third.configured
+    assert third.warned == set()
+    assert link.socket.open
 
 
 def test_who_goes_with_much_unsaid_leaves_the_line(full: VirtualServer) -> None:
