@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from cut_proxy import cut_proxy
-from page_driver import begin_to_speak, figures, open_page, speak_file, wait_until
+from page_driver import POLL_MS, begin_to_speak, figures, open_page, speak_file, wait_until
 from playwright.sync_api import Page, WebSocketRoute, expect
 from wire_tap import WireTap
 
@@ -57,6 +58,35 @@ def test_cut_in_the_middle_of_a_word_loses_none_of_it(
         assert samples > 0
         assert tap.num_frames(1) == math.ceil(samples * 25 / tap.rate)
         speak_file(page, speech_wav)
+
+
+def wait_for_speech(page: Page, tap: WireTap, seconds: float) -> None:
+    """Wait until the page has said so much in all."""
+    deadline = time.monotonic() + RECONNECT_MS / 1000
+    while len(tap.said()) < 2 * tap.rate * seconds:
+        assert time.monotonic() < deadline, "the page says nothing more"
+        page.wait_for_timeout(POLL_MS)
+
+
+def test_who_speaks_during_a_cut_is_heard_to_the_end(page: Page, light_url: str) -> None:
+    tap = WireTap(page)
+    port = urlsplit(light_url).port
+    assert port is not None
+    with cut_proxy(port) as proxy:
+        open_page(page, proxy.url)
+        page.keyboard.down("Space")
+        wait_until(page, "v.state !== 'idle'")
+        wait_for_speech(page, tap, 1.0)
+        proxy.swallow()
+        wait_for_speech(page, tap, 1.5)
+        proxy.cut()
+        wait_until(page, "v.resumed === 1", RECONNECT_MS)
+        wait_for_speech(page, tap, 3.0)
+        page.keyboard.up("Space")
+        wait_until(page, "v.utterances === 1")
+        after = figures(page)
+        assert (after.sessions, after.resumed) == (1, 1)
+        assert tap.spoken(1) == tap.said()
 
 
 def events(page: Page, *messages: dict[str, Any], close: int | None = None) -> list[str]:

@@ -49,7 +49,10 @@ export class Microphone {
         numberOfOutputs: 0,
         processorOptions: { sampleRate: this.sampleRate },
       });
-      capture.port.onmessage = ({ data }: MessageEvent<Int16Array>) => this.onBlock(data);
+      capture.port.onmessage = ({ data }: MessageEvent<Int16Array>) => {
+        // What was on its way when the microphone was closed would begin an utterance without end.
+        if (this.active) this.onBlock(data);
+      };
       context.createMediaStreamSource(this.#stream).connect(capture);
       await context.resume();
     } catch (error) {
