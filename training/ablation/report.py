@@ -168,14 +168,18 @@ _DRAWN: Final = {
 }
 
 
+_LABELS: Final = {TEACHER: f"{TEACHER} (Euler)"}
+
+
 def draw_picture(
     records: Mapping[str, Record], path: Path, long: Mapping[str, Record] | None = None
 ) -> None:
     """Drift over chunks, also over the `long` ones, and what is left of a disturbance, for the
-    headline rows."""
-    figure, (drift, longer, recovery) = plt.subplots(1, 3, figsize=(16, 4.2))
+    headline rows; one legend is for all three."""
+    figure, panels = plt.subplots(1, 3, figsize=(16, 4.2))
+    drift, longer, recovery = panels
     for title, (colour, dashes) in _DRAWN.items():
-        style = {"color": colour, "ls": dashes, "label": title}
+        style = {"color": colour, "ls": dashes, "label": _LABELS.get(title, title)}
         if title in records:
             record = records[title]
             _draw_drift(drift, record, style)
@@ -184,19 +188,28 @@ def draw_picture(
             _draw(recovery, np.array((0, *RECOVERY_CHUNKS)), np.hstack([start, left]), style)
         if long and title in long:
             _draw_drift(longer, long[title], style, pool=_POOLED)
+    drift.set_title("Drift, five chunks a point")
+    longer.set_title(f"Drift in long sessions, {WINDOW * _POOLED} chunks a point")
+    recovery.set_title("Recovery from disturbed motion frames")
     for axes in (drift, longer):
         axes.set_xlabel("chunk (12 new frames, 0.48 s)")
         axes.set_ylabel("drift: distance from the data, in its spread")
-        axes.set_ylim(bottom=0)
     recovery.set_xlabel("chunks after the disturbance")
     recovery.set_ylabel("share that is left, mean of four kinds")
-    recovery.set_ylim(0, None)
-    recovery.legend(frameon=False, fontsize=8)
-    for axes in (drift, longer, recovery):
+    # What is gone for good would stretch a scale of ratios without an end.
+    recovery.set(yscale="log", ylim=(3e-3, 1.2))
+    named: dict[str, Any] = {}
+    for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
+        lines, labels = axes.get_legend_handles_labels()
+        named |= dict(zip(labels, lines, strict=True))
     figure.tight_layout()
+    handles, titles = list(named.values()), list(named)
+    figure.legend(
+        handles, titles, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=5, frameon=False
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

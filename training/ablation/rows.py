@@ -51,6 +51,19 @@ ROWS: Final = (
         trained=False,
         how=Deployment(num_steps=16, sampler="euler"),
     ),
+    # Number of steps and sampler differ between the two above; each of these changes one of them.
+    Row(
+        title="teacher, 4 steps, Euler",
+        seeds=HEADLINE_SEEDS,
+        trained=False,
+        how=Deployment(sampler="euler"),
+    ),
+    Row(
+        title="teacher, 16 steps, re-noising",
+        seeds=HEADLINE_SEEDS,
+        trained=False,
+        how=Deployment(num_steps=16),
+    ),
     Row(
         title=BASE,
         seeds=HEADLINE_SEEDS,

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.dit.model import FlashTalkDiT
-from visavis.training.ablation import table as table_module
 from visavis.training.ablation.chunk_bank import ChunkBank, HeardChunks, chunks_in
 from visavis.training.ablation.data import AblationData
 from visavis.training.ablation.hand_over import ErringChunks, RecordedErrors
 from visavis.training.ablation.measure import figures
 from visavis.training.ablation.report import draw_picture, interval, markdown, read_records
-from visavis.training.ablation.rows import BASE, ROWS, Row, slug
+from visavis.training.ablation.rows import BASE, ROWS, TEACHER, Row, slug
 from visavis.training.ablation.sessions import Deployment, HeldSessions, recovery
 from visavis.training.ablation.table import LONG_FOLDER, Table, jobs
 from visavis.training.dit_data import FocusSpec, MotionWindows, PortraitBank, SpeechClips
@@ -274,13 +274,32 @@ def test_the_report_has_a_line_a_title_and_a_picture(tmp_path: Path) -> None:
     assert "±" in lines[2]
     for part in (lines[:3], lines[4:]):
         assert len({line.count("|") for line in part}) == 1
-    draw_picture(records, tmp_path / "picture.png", long)
-    assert (tmp_path / "picture.png").stat().st_size > 5000
     with pytest.raises(FileNotFoundError, match="visavis train ablation rows"):
         read_records(tmp_path / "none")
+
+
+def test_the_picture_names_its_panels_and_has_one_legend_under_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tiny_table(tmp_path)
+    table.make(TinyRow(title=BASE, how=HOW, trained=False, long=(1,)), 1)
+    table.make(TinyRow(title=TEACHER, how=HOW, trained=False), 1)
+    kept: list[Figure] = []
+    monkeypatch.setattr("matplotlib.pyplot.close", kept.append)
+    long = read_records(tmp_path / LONG_FOLDER)
+    draw_picture(read_records(tmp_path), tmp_path / "picture.png", long)
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    (figure,) = kept
+    assert all(axes.get_title() for axes in figure.axes)
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [f"{TEACHER} (Euler)", BASE]
+    lowest = min(axes.get_window_extent().y0 for axes in figure.axes)
+    assert legend.get_window_extent().y1 < lowest
 
 
 def test_an_interval_needs_three_seeds_and_is_students() -> None:
     assert interval(np.array([1.0, 2.0])) == "1.50"
     assert interval(np.array([1.0, 2.0, 3.0])) == "2.00 ± 2.48"
-    assert table_module.slug("K = 1") == "k-1"
+    assert slug("K = 1") == "k-1"
