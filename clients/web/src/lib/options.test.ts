@@ -55,6 +55,10 @@ describe("chooseFace", () => {
   it("is an avatar or a picture, and says when it is neither or both", async () => {
     expect(await faceSettings(chooseFace({ avatar: "clara" }))).toEqual({ avatar_id: "clara" });
     expect(await faceSettings(chooseFace({ image: "AAEC" }))).toEqual({ image: "AAEC" });
+    for (const consent of [true, false]) {
+      const said = { image: "AAEC", consent };
+      expect(await faceSettings(chooseFace(said))).toEqual(said);
+    }
     const bytes = Uint8Array.from({ length: 70_000 }, (_, i) => i & 255);
     const { image } = await faceSettings(chooseFace({ image: new Blob([bytes]) }));
     expect(image).toBe(Buffer.from(bytes).toString("base64"));

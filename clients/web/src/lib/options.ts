@@ -22,6 +22,8 @@ export interface SessionOptions {
   avatar?: string;
   /** A portrait for this session alone. */
   image?: FaceImage;
+  /** The person in `image` has agreed; servers may insist on it. */
+  consent?: boolean;
   /** Where the face is drawn; it takes the size of the model's frames. */
   canvas: HTMLCanvasElement;
   /** A token, or a function that gets one: it is asked before every connection. */
@@ -84,7 +86,7 @@ export interface SessionEvents {
 
 /** How a session is opened, now that all of it is known. */
 export interface Opening {
-  face: Pick<SessionSettings, "avatar_id" | "image">;
+  face: Pick<SessionSettings, "avatar_id" | "image" | "consent">;
   picture: PictureFormat;
   sampleRate: number;
   changes: SessionChanges;
