@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Close codes after which a session is kept: the client did not mean to end it. uvicorn says 1005
 # for a connection that broke off, as for a close frame without a code.
 HELD_CLOSE_CODES = (1001, 1005, 1006, 1012)
+# How finely the time is counted in which a client can come back.
+COUNTED_EVERY_S = 0.25
 
 
 class ResumeDesk:
@@ -71,10 +73,13 @@ class ResumeDesk:
         if session.out.closing:
             await session.end(session.out.close_reason)
             return
-        await asyncio.sleep(self.ttl_s)
-        if not self.reachable.is_set():
+        left_s = self.ttl_s
+        while left_s > 0:
             await self.reachable.wait()
-            await asyncio.sleep(self.ttl_s)
+            step_s = min(left_s, COUNTED_EVERY_S)
+            await asyncio.sleep(step_s)
+            if self.reachable.is_set():
+                left_s -= step_s
         await session.end("resume_expired")
 
     async def collect(self, handle: str) -> Bundle | None:

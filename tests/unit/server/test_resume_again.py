@@ -83,3 +83,18 @@ def test_a_session_that_fails_while_it_is_resumed_is_not_kept(
         server.run(1.0)
         assert server.admission.active == 0
         assert server.desk.sessions == []
+
+
+def test_time_in_which_nobody_can_come_back_does_not_count() -> None:
+    with opened(max_sessions=1, resume_ttl_s=8.0) as server:
+        viewer = Viewer(acknowledges=False)
+        link = begin(server, viewer)
+        link.socket.lose(1006)
+        server.run(2.0)
+        server.desk.reachable.clear()
+        server.run(4.0)
+        server.desk.reachable.set()
+        server.run(5.0)
+        assert server.admission.active == 1
+        server.run(1.5)
+        assert server.admission.active == 0
