@@ -22,16 +22,16 @@ async def runs_to_its_end(work: Coroutine[object, object, None]) -> bool:
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    # ValueError and RuntimeError: not the main thread; NotImplementedError: not a Unix.
-    with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+    # What loops raise away from the main thread, and systems that have no such signals.
+    elsewhere = contextlib.suppress(ValueError, RuntimeError)
+    with elsewhere:
         loop.add_signal_handler(signal.SIGINT, stop)
     try:
         await task
     except asyncio.CancelledError:
         if not stopped:
-            task.cancel()
             raise
     finally:
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+        with elsewhere:
             loop.remove_signal_handler(signal.SIGINT)
     return not stopped

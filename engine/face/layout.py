@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from visavis.engine.face.lip_edges import parted_lips
+from visavis.engine.face.lip_edges import corner_fade, parted_lips
 from visavis.engine.face.mesh import (
     BROW_LEFT_UPPER,
     BROW_RIGHT_UPPER,
@@ -224,7 +224,6 @@ def _darkest_line(image: NDArray[np.uint8], line: Array, left: int, right: int) 
     for i in range(len(columns) - 1, 0, -1):
         path[i - 1] = steps[i, path[i]]
     offset = cv2.GaussianBlur(offsets[path].astype(np.float32)[None], (0, 0), 2.0)[0]
-    fade = np.minimum(1, np.minimum(np.arange(len(path)), np.arange(len(path))[::-1]) / 4)
     refined = line.copy()
-    refined[columns] += offset * fade
+    refined[columns] += offset * corner_fade(len(path))
     return refined

@@ -91,6 +91,12 @@ def _smooth(offsets: Array, shown: NDArray[np.bool_], centres: Array, line: Arra
     values = np.concatenate([[0.0], (centres + offsets - line)[shown], [0.0]])
     whole = np.interp(place, given, values).astype(np.float32)
     whole = cv2.GaussianBlur(cv2.medianBlur(whole[None], 5), (0, 0), 1.2)[0]
-    fade = np.minimum(1, np.minimum(place, place[::-1]) / CORNER)
-    smoothed: Array = (line + whole * fade).astype(np.float32)
+    smoothed: Array = (line + whole * corner_fade(len(place))).astype(np.float32)
     return smoothed
+
+
+def corner_fade(count: int) -> NDArray[np.float64]:
+    """How much of a change of the lips' line counts in each of `count` columns from corner to
+    corner: nothing in the corners themselves."""
+    place = np.arange(count)
+    return np.minimum(1, np.minimum(place, place[::-1]) / CORNER)

@@ -242,16 +242,19 @@ def check_close(link: Link, *, said_goodbye: bool) -> None:
     assert ERRORS[ErrorCode(event["error"]["code"])].close == code
 
 
+# A session without pictures, held when its connection is lost.
+SETTINGS = {
+    "avatar_id": "anyone",
+    "input_audio": {"format": "pcm16", "rate": RATE},
+    "output": {"video": "none"},
+    "idle": "freeze",
+    "on_disconnect": "hold",
+}
+
+
 def configured(server: VirtualServer) -> Link:
-    """A connection whose session is configured: without pictures, and held when it is lost."""
+    """A connection whose session has `SETTINGS`."""
     link = server.connect()
-    session = {
-        "avatar_id": "anyone",
-        "input_audio": {"format": "pcm16", "rate": RATE},
-        "output": {"video": "none"},
-        "idle": "freeze",
-        "on_disconnect": "hold",
-    }
-    link.socket.say("session.update", session=session)
+    link.socket.say("session.update", session=SETTINGS)
     server.run(0.1)
     return link

@@ -7,16 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from session_viewer import Viewer, check_close
+from session_viewer import SETTINGS, Viewer, check_close
 from virtual_session import RATE, Link, VirtualServer, opened
-
-SETTINGS = {
-    "avatar_id": "anyone",
-    "input_audio": {"format": "pcm16", "rate": RATE},
-    "output": {"video": "none"},
-    "idle": "freeze",
-    "on_disconnect": "hold",
-}
 
 
 def begin(server: VirtualServer, viewer: Viewer, *, wait_s: float = 0.1) -> Link:

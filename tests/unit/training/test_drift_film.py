@@ -1,16 +1,12 @@
 """Which chunks a long run is looked at, and chunks of another length."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from visavis.engine.avatar_engine import Avatar, AvatarEngine
 from visavis.engine.long_run import LongRun, LongSession
 from visavis.engine.plan import PlanError
-from visavis.engine.schematic import schematic_portrait
 from visavis.training.evaluation.drift import drift
 from visavis.training.evaluation.stability import RECOVERY_CHUNKS, recover
 from visavis.training.landmarks import POINTS, IndependentLandmarker, Landmarks
@@ -28,28 +24,17 @@ class FixedLandmarker(IndependentLandmarker):
         return np.repeat(self._points, len(frames_NHWC), axis=0)
 
 
-@pytest.fixture(scope="module")
-def engine() -> AvatarEngine:
-    torch.manual_seed(0)
-    return AvatarEngine.load("test", frame_size=(256, 256))
-
-
-@pytest.fixture(scope="module")
-def avatar(engine: AvatarEngine) -> Avatar:
-    rng = np.random.default_rng(0)
-    image = np.repeat(np.repeat(rng.integers(0, 256, (32, 32, 3)), 8, axis=0), 8, axis=1)
-    return engine.prepare_avatar(replace(schematic_portrait(256), image=image.astype(np.uint8)))
-
-
-def opened(run: LongRun, avatar: Avatar) -> LongSession:
+def opened(run: LongRun, tiny_avatar: Avatar) -> LongSession:
     sound = np.random.default_rng(0).normal(0, 0.1, 60_000).astype(np.float32)
-    return run.open(avatar, sound, SEED)
+    return run.open(tiny_avatar, sound, SEED)
 
 
-def test_the_film_shows_the_checkpoints_own_chunks(engine: AvatarEngine, avatar: Avatar) -> None:
-    run = LongRun(engine.pipeline, num_steps=1, chunk_frames=9)
-    (found,) = drift(run, [opened(run, avatar)], (1, 3, 8), FixedLandmarker())
-    twin = opened(run, avatar)
+def test_the_film_shows_the_checkpoints_own_chunks(
+    tiny_engine: AvatarEngine, tiny_avatar: Avatar
+) -> None:
+    run = LongRun(tiny_engine.pipeline, num_steps=1, chunk_frames=9)
+    (found,) = drift(run, [opened(run, tiny_avatar)], (1, 3, 8), FixedLandmarker())
+    twin = opened(run, tiny_avatar)
     last = {}
     for chunk in range(1, 9):
         (codes,) = run.advance([twin])
@@ -62,10 +47,10 @@ def test_the_film_shows_the_checkpoints_own_chunks(engine: AvatarEngine, avatar:
 
 @pytest.mark.parametrize("chunk_frames", [9, 13, 17])
 def test_long_runs_take_the_length_of_their_chunks(
-    engine: AvatarEngine, avatar: Avatar, chunk_frames: int
+    tiny_engine: AvatarEngine, tiny_avatar: Avatar, chunk_frames: int
 ) -> None:
-    run = LongRun(engine.pipeline, num_steps=1, chunk_frames=chunk_frames)
-    session = opened(run, avatar)
+    run = LongRun(tiny_engine.pipeline, num_steps=1, chunk_frames=chunk_frames)
+    session = opened(run, tiny_avatar)
     heard = session.position
     (codes,) = run.advance([session])
     new = chunk_frames - 5
@@ -76,12 +61,14 @@ def test_long_runs_take_the_length_of_their_chunks(
     assert np.isfinite(found.jumps[1])
 
 
-def test_recovery_is_measured_in_short_chunks_too(engine: AvatarEngine, avatar: Avatar) -> None:
-    run = LongRun(engine.pipeline, num_steps=1, chunk_frames=9)
-    left = recover(run, lambda: opened(run, avatar)).residual
+def test_recovery_is_measured_in_short_chunks_too(
+    tiny_engine: AvatarEngine, tiny_avatar: Avatar
+) -> None:
+    run = LongRun(tiny_engine.pipeline, num_steps=1, chunk_frames=9)
+    left = recover(run, lambda: opened(run, tiny_avatar)).residual
     assert all(shares.shape == (len(RECOVERY_CHUNKS),) for shares in left.values())
 
 
-def test_a_length_that_the_engine_does_not_make_is_refused(engine: AvatarEngine) -> None:
+def test_a_length_that_the_engine_does_not_make_is_refused(tiny_engine: AvatarEngine) -> None:
     with pytest.raises(PlanError, match="chunk_frames=12"):
-        LongRun(engine.pipeline, chunk_frames=12)
+        LongRun(tiny_engine.pipeline, chunk_frames=12)
