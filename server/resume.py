@@ -75,11 +75,13 @@ class ResumeDesk:
             return
         left_s = self.ttl_s
         while left_s > 0:
-            await self.reachable.wait()
+            if not self.reachable.is_set():
+                await self.reachable.wait()
+                # A client that was told to wait comes back only after a while.
+                left_s = self.ttl_s
             step_s = min(left_s, COUNTED_EVERY_S)
             await asyncio.sleep(step_s)
-            if self.reachable.is_set():
-                left_s -= step_s
+            left_s -= step_s
         await session.end("resume_expired")
 
     async def collect(self, handle: str) -> Bundle | None:

@@ -85,16 +85,17 @@ def test_a_session_that_fails_while_it_is_resumed_is_not_kept(
         assert server.desk.sessions == []
 
 
-def test_time_in_which_nobody_can_come_back_does_not_count() -> None:
+@pytest.mark.parametrize("lost_for_s", [2.0, 7.0])
+def test_time_in_which_nobody_can_come_back_does_not_count(lost_for_s: float) -> None:
     with opened(max_sessions=1, resume_ttl_s=8.0) as server:
         viewer = Viewer(acknowledges=False)
         link = begin(server, viewer)
         link.socket.lose(1006)
-        server.run(2.0)
+        server.run(lost_for_s)
         server.desk.reachable.clear()
         server.run(4.0)
         server.desk.reachable.set()
-        server.run(5.0)
+        server.run(7.5)
         assert server.admission.active == 1
-        server.run(1.5)
+        server.run(1.0)
         assert server.admission.active == 0
