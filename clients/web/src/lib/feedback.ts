@@ -27,6 +27,11 @@ export class Feedback {
     return this.#roundTrip.lastMs;
   }
 
+  /** Of the frame that came last. */
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
   received(seq: number): void {
     this.#lastSeq = seq;
   }

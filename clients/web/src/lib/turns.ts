@@ -11,6 +11,9 @@ export class Turns {
   #openedAtMs: number[] = [];
   #lastResponse = 0;
   #shownResponse = 0;
+  /** Responses of which all was sent and not all was seen: the last frame that was there by then. */
+  readonly #sentThrough = new Map<number, number>();
+  #lastFinished = 0;
   #speaking = false;
 
   /** Milliseconds from begin to first frame, of the last utterance; null before the first. */
@@ -52,15 +55,15 @@ export class Turns {
       }
     }
     this.#speaking = frame.speech && !frame.last;
-    // A response ends with its last frame, or, if that was dropped, with the next one shown.
-    const finished: number[] = [];
-    const response = frame.speech ? frame.response : 0;
-    if (this.#shownResponse !== 0 && response !== this.#shownResponse) {
-      finished.push(this.#shownResponse);
-    }
-    this.#shownResponse = frame.last ? 0 : response;
-    if (frame.speech && frame.last) finished.push(response);
-    return { firstFrameMs, finished };
+    return { firstFrameMs, finished: this.#finishedBy(frame) };
+  }
+
+  /**
+   * All of a response was sent, up to that frame. It is seen later; and while its speaker pauses,
+   * frames of an idle face stand between its own, so that those do not end it.
+   */
+  completed(response: number, lastSeq: number): void {
+    if (response > this.#lastFinished) this.#sentThrough.set(response, lastSeq);
   }
 
   /** A response failed before it was seen. */
@@ -79,6 +82,7 @@ export class Turns {
   silence(): void {
     this.#speaking = false;
     this.#shownResponse = 0;
+    this.#sentThrough.clear();
   }
 
   /** Nothing that was begun will be answered. */
@@ -91,5 +95,34 @@ export class Turns {
   newTimeline(): void {
     this.silence();
     this.#lastResponse = 0;
+    this.#lastFinished = 0;
+  }
+
+  /** A response ends with its last frame, or, if that was dropped, with one shown after it. */
+  #finishedBy(frame: ShownFrame): number[] {
+    const finished: number[] = [];
+    const showing = frame.speech ? frame.response : 0;
+    if (frame.speech && this.#shownResponse !== 0 && showing !== this.#shownResponse) {
+      finished.push(this.#shownResponse);
+    }
+    for (const [response, lastSeq] of this.#sentThrough) {
+      if (response === showing || frame.seq <= lastSeq) continue;
+      if (response > this.#lastResponse) this.#unseen(response);
+      if (!finished.includes(response)) finished.push(response);
+    }
+    if (frame.speech) this.#shownResponse = showing;
+    if (frame.speech && frame.last) finished.push(showing);
+    for (const response of finished) {
+      this.#sentThrough.delete(response);
+      this.#lastFinished = Math.max(this.#lastFinished, response);
+      if (response === this.#shownResponse) this.#shownResponse = 0;
+    }
+    return finished;
+  }
+
+  /** Not one frame of a response was seen: nobody shall wait for it. */
+  #unseen(response: number): void {
+    this.#lastResponse = response;
+    this.#openedAtMs.shift();
   }
 }

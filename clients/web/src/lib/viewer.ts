@@ -93,7 +93,10 @@ export class Viewer extends Emitter<ViewerEvents> {
         this.feedback.pong(event.t);
         break;
       case "response.done":
-        if (event.status === "completed") break;
+        if (event.status === "completed") {
+          turns.completed(event.response_index, this.feedback.lastSeq);
+          break;
+        }
         // A failed response may never show a frame: nobody shall wait for it.
         if (event.status === "failed") turns.failed();
         if (event.reason === "input_cleared") turns.withdrawn();
