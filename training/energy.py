@@ -49,12 +49,15 @@ class EnergyWeights:
     lids: float = 8.0
     lids_sum: float = 16.0
     lids_shut: float = 6.0
-    wink: float = 4.0
+    wink: float = 10.0
     head: float = 8.0
     head_change: float = 12.0
     whole: float = 10.0
     border: float = 6.0  # lips
     head_border: float = 24.0
+    # Changes at the borders of the chunk's latents, each of which draws by itself.
+    slot_border: float = 6.0
+    brow_border: float = 3.0
     # What the distance between the two samples counts more than a proper score would have it: at
     # 1.08, draws of a normal quantity settle at 1.4 times the data's variance. A model that is
     # trained for an hour falls short of the optimum by about as much.
@@ -163,6 +166,8 @@ def _distances(difference: Controls, motion_slots: int, weights: EnergyWeights) 
     head_change = head[:, first - 1 :].diff(dim=1)
     lids_change = lids[:, first - 1 :].diff(dim=1)
     free_change = free[:, first - 1 :].diff(dim=1)
+    # Those into a latent's first frame; the first of all is the chunk's own border.
+    slot_change, brow_change = head_change[:, ::TEMPORAL_STRIDE], free_change[:, ::TEMPORAL_STRIDE]
     head, lids, free = head[:, first:], lids[:, first:], free[:, first:]
     count = head.shape[1]
     wide, wider = weights.lids_spread, weights.head_spread
@@ -176,9 +181,11 @@ def _distances(difference: Controls, motion_slots: int, weights: EnergyWeights) 
         _Part(weights.smile_brow, _norms(free, TEMPORAL_STRIDE)),
         _Part(weights.smile_brow, _norms(free, count) / 2),
         _Part(weights.smile_brow_change, _norms(free_change, 1)),
+        _Part(weights.brow_border, _norms(brow_change, 1)),
         _Part(weights.head, _norms(head, TEMPORAL_STRIDE), wider),
         _Part(weights.head_change, _norms(head_change, 1)),
         _Part(weights.head_border, _norms(head_change[:, :1], 1)),
+        _Part(weights.slot_border, _norms(slot_change, 1)),
         _Part(weights.whole, _norms(head, count) / 2, wider),
         _Part(weights.whole, _norms(head.mean(dim=1, keepdim=True), 1), wider),
         _Part(weights.whole, torch.linalg.vector_norm(head, dim=2, keepdim=True), wider),

@@ -5,9 +5,6 @@ says where that chunk should be. Here speech and motion are paired, so the targe
 down: the recorded motion, plus what the student's last frame was off by, fading. A student that has
 gone astray learns to come back, and how fast, instead of to jump.
 
-The history is as it was sampled: what the codec's `join` does to a chunk in deployment, before it
-is handed over, is not done here.
-
 Legend: B samples, N frames, C channels, T latent frames, h w control grid.
 """
 
@@ -24,8 +21,9 @@ from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.rollout import ChunkConditions, Network
 from visavis.training.self_rollout import reach_last_chunk, sequence_frames
 
-# Frames in which an error falls to a third: the head may take its time, lips and lids may not.
-HEAD_FADE: Final = 10.0
+# Frames in which an error falls to a third: the head may take its time, lips and lids may not. The
+# head's begins flat, as real sway does: a slope would ask for a jolt at the border.
+HEAD_FADE: Final = 14.0
 FACE_FADE: Final = 2.0
 
 
@@ -40,6 +38,7 @@ def own_history_batch(
     num_steps: int,
     from_portrait: bool,
     pixels: PixelHandOver | None = None,
+    join: bool = True,
 ) -> WindowBatch:
     """The last of `chunks` >= 2 chunks, those before it made by the student without gradient."""
     if chunks < 2:
@@ -56,6 +55,7 @@ def own_history_batch(
         num_steps=num_steps,
         from_portrait=from_portrait,
         pixels=pixels,
+        join=join,
     )
     if last.truth is None or not isinstance(last.conditions, ChunkConditions):
         raise TypeError("own history needs recorded motion and the embedded model's conditions")
@@ -78,7 +78,7 @@ def returning(own_BM6hw: Tensor, truth_BN6hw: Tensor) -> Tensor:
         raise ValueError(f"own history has {own_BM6hw.shape[1]} frames; needs {MOTION_FRAMES}")
     missed = own_BM6hw[:, -1:] - truth_BN6hw[:, MOTION_FRAMES - 1 : MOTION_FRAMES]
     after = torch.arange(1, truth_BN6hw.shape[1] - MOTION_FRAMES + 1).view(1, -1, 1, 1, 1)
-    fade = torch.full((1, 1, CODE_CHANNELS, 1, 1), FACE_FADE)
-    fade[:, :, :2] = HEAD_FADE
-    left = torch.exp(-after / fade) * missed
+    head = torch.exp(-((after / HEAD_FADE) ** 2)).expand(-1, -1, 2, -1, -1)
+    face = torch.exp(-after / FACE_FADE).expand(-1, -1, CODE_CHANNELS - 2, -1, -1)
+    left = torch.cat([head, face], dim=2) * missed
     return torch.cat([own_BM6hw, truth_BN6hw[:, MOTION_FRAMES:] + left], dim=1)

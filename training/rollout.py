@@ -1,8 +1,6 @@
 """Chunk after chunk on the model's own history, with the deployed sampler and hand-over of codes.
 
-Both stages use it: validation rolls out a few chunks, the student is trained on its last one. One
-thing of deployment is left out: there the codec joins every chunk to the one before (`join`, see
-`engine/codec/continuation.py`) before it is handed over; here it is handed over as sampled.
+Both stages use it: validation rolls out a few chunks, the student is trained on its last one.
 
 Legend: B samples, N frames of a sequence, F frames of a chunk, T latent frames, m motion latents,
 C channels, L layers, W audio window, h w control grid.
@@ -15,6 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from visavis.engine.codec.continuation import join_motion
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import LATENT_CHANNELS, pack_codes, unpack_codes
 from visavis.engine.dit.sampler import RenoisingSampler, timesteps
@@ -83,6 +82,11 @@ class ChunkHearing(Protocol):
 def hand_over(latents_BCThw: Tensor) -> Tensor:
     """Motion latents [B, C, 2, h, w] of the next chunk: the last five frames' codes, repacked."""
     return pack_codes(unpack_codes(latents_BCThw)[:, -MOTION_FRAMES:])
+
+
+def joined(latents_BCThw: Tensor, motion_slots: int) -> Tensor:
+    """The chunks as the deployed codec shows them and hands them on, joined to those before."""
+    return torch.stack([join_motion(chunk, motion_slots) for chunk in latents_BCThw])
 
 
 def leave_at(
@@ -164,13 +168,12 @@ def roll_out(
     chunks: int,
     chunk_frames: int = 33,
     num_steps: int = 4,
+    join: bool = True,
 ) -> Tensor:
     """Codes [B, N, 6, h, w] of `chunks` chunks; N = 5 + chunks (chunk_frames - 5).
 
-    As deployed, but for the codec's `join`.
-
-    The first five frames are what the sequence starts from: the decoded first chunk's own for a
-    single motion latent, the handed-over ones for two.
+    As deployed, or without `join` as sampled. The first five frames are what the sequence starts
+    from: the decoded first chunk's own for a single motion latent, the handed-over ones for two.
     """
     sampler = RenoisingSampler()
     new = chunk_frames - MOTION_FRAMES
@@ -187,6 +190,8 @@ def roll_out(
             generator,
             num_steps=num_steps,
         )
+        if join:
+            latents = joined(latents, motion_latents.shape[2])
         codes = unpack_codes(latents)
         pieces.append(codes if chunk == 0 else codes[:, MOTION_FRAMES:])
         motion_latents = hand_over(latents)

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import torch
+
 from visavis.engine.codec.motion_latents import GRID
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.weights import load_dit
 from visavis.training.causal import make_causal
 from visavis.training.checkpoints import load_checkpoint
 from visavis.training.ema import Ema
@@ -27,6 +30,18 @@ def teacher_or_exit(run: Path, model: str) -> FlashTalkDiT:
     if teacher.config != MODELS[model]:
         raise SystemExit(f"model={model}: {run} is of another size; set its model")
     return teacher
+
+
+def exported_or_exit(weights: Path, model: str) -> FlashTalkDiT:
+    """The transformer of a weights folder, for a command: of the recipe's model, or the program
+    ends saying why not."""
+    try:
+        exported = load_dit(MODELS[model], weights, torch.device("cpu"), torch.float32)
+    except ValueError as error:
+        raise SystemExit(f"start={weights}: {error}") from None
+    if exported.config != MODELS[model]:
+        raise SystemExit(f"model={model}: {weights} is of another size; set its model")
+    return exported
 
 
 def averaged_model(run: Path) -> FlashTalkDiT:

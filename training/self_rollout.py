@@ -26,6 +26,7 @@ from visavis.training.rollout import (
     SamplerName,
     exit_early,
     hand_over,
+    joined,
 )
 from visavis.training.validation import CHUNK_FRAMES
 
@@ -126,9 +127,10 @@ def reach_last_chunk(
     chunk_frames: int = CHUNK_FRAMES,
     sampler: SamplerName = "renoise",
     pixels: PixelHandOver | None = None,
+    join: bool = True,
 ) -> LastChunk:
     """`roll_to_last` through sequences of the embedded model."""
-    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, pixels)
+    scene = MotionScene(hearing, batch, chunk_frames, from_portrait, pixels, join)
     return roll_to_last(student, scene, chunks, generator, num_steps=num_steps, sampler=sampler)
 
 
@@ -163,13 +165,14 @@ def roll_to_last(
 @dataclass(frozen=True, slots=True)
 class MotionScene:
     """Sequences of the embedded model: motion codes that are handed over without pixels, or
-    through `pixels`."""
+    through `pixels`; with `join` as the deployed codec joins them to what was before."""
 
     hearing: ChunkHearing
     batch: SequenceBatch
     chunk_frames: int
     from_portrait: bool
     pixels: PixelHandOver | None = None
+    join: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -189,6 +192,8 @@ class MotionScene:
         self, latents_BCThw: Tensor, generator: torch.Generator, *, slots: int = 2
     ) -> Tensor:
         """The last five frames' codes, read off pixels if the recipe wants it."""
+        if self.join:
+            latents_BCThw = joined(latents_BCThw, slots)
         if self.pixels is not None:
             return self.pixels(latents_BCThw, self.batch.portraits, slots)
         return hand_over(latents_BCThw)

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE
+from visavis.engine.audio.speech_front_end import load_speech_encoder
+from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE, WeightsError
 from visavis.training.checkpoints import step_seed
 from visavis.training.config_files import Overrides, recipe_or_exit
 from visavis.training.dit_data import SpeechClips
@@ -79,9 +80,13 @@ class SpeechEncoderRun(ResumableRun[SpeechEncoder]):
 
     recipe: SpeechEncoderRecipe
 
-    def __init__(self, recipe: SpeechEncoderRecipe) -> None:
+    def __init__(self, recipe: SpeechEncoderRecipe, start: SpeechEncoder | None = None) -> None:
+        """`start`: a trained encoder to begin with."""
         torch.manual_seed(recipe.seed)
-        model = SpeechEncoder(SpeechEncoderConfig(outputs=len(MOUTH_CONTROLS)))
+        config = SpeechEncoderConfig(outputs=len(MOUTH_CONTROLS))
+        model = SpeechEncoder(config if start is None else start.config)
+        if start is not None:
+            model.load_state_dict(start.state_dict())
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
         )
@@ -158,6 +163,13 @@ def write_speech_encoder(model: SpeechEncoder, folder: Path) -> None:
     (folder / SPEECH_CONFIG_FILE).write_text(config, encoding="utf-8")
 
 
+def _encoder_or_exit(weights: Path) -> SpeechEncoder:
+    try:
+        return load_speech_encoder(weights)
+    except WeightsError as error:
+        raise SystemExit(f"start={weights}: {error}") from None
+
+
 def train(job: SpeechEncoderRun, clips: SpeechClips, folder: Path) -> None:
     """Steps until the recipe's time or step count is reached."""
     recipe = job.recipe
@@ -180,6 +192,7 @@ def main(
     *,
     out: Path = Path("runs/speech_encoder"),
     speech: Path = Path("runs/speech"),
+    start: Path | None = None,
     config: str = "speech-encoder",
     overrides: Overrides = (),
     minutes: float | None = None,
@@ -190,6 +203,7 @@ def main(
     Args:
         out: folder of the run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
+        start: folder of an encoder's weights to begin with, as those of a release.
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
@@ -199,7 +213,7 @@ def main(
     if minutes is not None:
         recipe = replace(recipe, minutes=minutes)
     configure_logging(out / "log.txt")
-    job = SpeechEncoderRun(recipe)
+    job = SpeechEncoderRun(recipe, None if start is None else _encoder_or_exit(start))
     resumed = resume_or_exit(job, out, allow_changes=allow_changes)
     log.info("%s at step %d", "resumed" if resumed else "starting", job.step)
     train(job, SpeechClips.load(speech), out)

@@ -7,8 +7,8 @@ The student starts from the teacher. A step runs the deployed sampler twice with
 to a random step, and scores both results against the recorded motion (`energy.py`); gradient flows
 through the last network call alone. So each denoising step is trained on what the steps before it
 make of noise, as when deployed, and samples are distributed as the data, blinks and sway included.
-Motion latents come from recordings with a little noise, or from the student's own chunks as sampled
-(`own_history.py`); deployed ones have gone through the codec's `join`.
+Motion latents come from recordings with a little noise, or from the student's own chunks
+(`own_history.py`).
 `distill.py` can follow, to correct it on its own history.
 """
 
@@ -35,7 +35,7 @@ from visavis.training.recipes import MODELS, check_length, check_model, check_sh
 from visavis.training.resumable_run import AllowChanges, ResumableRun, resume_or_exit, warmth
 from visavis.training.rollout import ChunkConditions, exit_early
 from visavis.training.run_loop import run_steps, validate
-from visavis.training.run_models import teacher_or_exit
+from visavis.training.run_models import exported_or_exit, teacher_or_exit
 from visavis.training.training_data import TrainingData, open_data
 
 app = App(help=__doc__)
@@ -62,8 +62,8 @@ class EnergyRecipe:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_decay: float = 0.995
-    frame_counts: tuple[int, ...] = (33, 17, 9)
-    frame_shares: tuple[float, ...] = (0.65, 0.2, 0.15)
+    frame_counts: tuple[int, ...] = (33, 17, 13, 9)
+    frame_shares: tuple[float, ...] = (0.6, 0.15, 0.15, 0.1)
     first_chunk_share: float = 0.15
     history_noise: float = 0.05
     more_blinks: bool = True
@@ -73,6 +73,8 @@ class EnergyRecipe:
     # Hand over through pixels, as the paper does: decoded, then encoded again. Off, because the
     # model is deployed without, and it costs about what the chunk does.
     reencode: bool = False
+    # Chunks are joined to those before them before they are handed over, as when deployed.
+    join: bool = True
     seed: int = 3
     bf16: bool = True
     log_every: int = 25
@@ -211,6 +213,7 @@ class StudentRun(ResumableRun[FlashTalkDiT]):
                 num_steps=recipe.num_steps,
                 from_portrait=first > 0,
                 pixels=self.pixels,
+                join=recipe.join,
             )
 
     def averaged(self) -> FlashTalkDiT:
@@ -243,6 +246,7 @@ def train(job: StudentRun, data: TrainingData, folder: Path) -> None:
 def main(
     *,
     teacher: Path = Path("runs/teacher"),
+    start: Path | None = None,
     out: Path = Path("runs/student"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
@@ -257,6 +261,7 @@ def main(
 
     Args:
         teacher: folder of the teacher's run.
+        start: folder of exported weights to begin with instead, as those of a release.
         out: folder of this run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
         bank: the portrait bank.
@@ -282,7 +287,9 @@ def main(
         )
         job = StudentRun(
             recipe,
-            teacher_or_exit(teacher, recipe.model),
+            exported_or_exit(start, recipe.model)
+            if start is not None
+            else teacher_or_exit(teacher, recipe.model),
             workers,
             weights,
             pixels=PixelHandOver.load(codec, bank.parent) if recipe.reencode else None,

@@ -26,6 +26,12 @@ HEAD_SMOOTHNESS: Final = 2.0
 FACE_EASE: Final = (0.35, 0.1)
 
 
+def join_motion(latents_CTHW: Tensor, motion_slots: int) -> Tensor:
+    """Latents [C, T, h, w] of a chunk, joined to what was handed over in its first slots: a single
+    one is the portrait itself, before which nothing was shown."""
+    return begin_motion(latents_CTHW) if motion_slots < 2 else continue_motion(latents_CTHW)
+
+
 def continue_motion(latents_CTHW: Tensor) -> Tensor:
     """Latents [C, T, h, w] of a chunk whose first M = 5 frames were handed over and stay as they
     are. The head goes on from them without a step and along a smooth way; lips and lids, which may

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from visavis.engine.codec.base import DecodedFrames, FrameSizeError
 from visavis.engine.codec.composition import WHOLE, Layers, Window, compose, reduced, sample
-from visavis.engine.codec.continuation import begin_motion, continue_motion
+from visavis.engine.codec.continuation import join_motion
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import (
     CODE_CHANNELS,
@@ -138,9 +138,7 @@ class MotionCodec(nn.Module):
 
     def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
         """Lets the head go on from where the last chunk left it, see `continuation`."""
-        if motion_latents.shape[1] < 2:  # the portrait itself: nothing was shown before
-            return begin_motion(latents_CTHW)
-        return continue_motion(latents_CTHW)
+        return join_motion(latents_CTHW, motion_latents.shape[1])
 
     def decode(
         self, latents_CTHW: Tensor, reference: MotionReference, *, skip_frames: int = 0

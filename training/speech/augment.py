@@ -26,23 +26,34 @@ class Strength:
     music: float = 0.2
     clipping: float = 0.08
     narrow_band: float = 0.1
+    breath: float = 0.5
+    babble: float = 0.2
+    compression: float = 0.35
 
 
 LIGHT = Strength(
     equaliser=0.4, band_limit=0.05, reverb=0.15, noise=0.5, music=0.05, clipping=0.0,
-    narrow_band=0.03,
+    narrow_band=0.03, breath=0.3, babble=0.05, compression=0.1,
 )  # fmt: skip
+
+# A pause that one may breathe in, and how far below the speech it is quiet, in dB.
+_PAUSE_S = 0.25
+_PAUSE_DB = -45.0
 HEAVY = Strength()
 
 
 def augmented(pcm: Pcm, rng: np.random.Generator, strength: Strength = HEAVY) -> Pcm:
     """A recording of `pcm` (float32 `[samples]`, 16 kHz) as somebody's microphone hears it."""
     out = pcm.astype(np.float64)
+    level = _level(pcm)
+    if rng.random() < strength.breath:
+        out = out + breaths(pcm, level, rng)
     if rng.random() < strength.reverb:
         out = _reverb(out, rng)
     if rng.random() < strength.equaliser:
         out = _tilted(out, rng)
-    level = _level(pcm)
+    if rng.random() < strength.babble:
+        out = out + babble(pcm, rng) * 10 ** (rng.uniform(-36, -18) / 20)
     if rng.random() < strength.music:
         out = out + chords(len(out), rng) * level * 10 ** (rng.uniform(-30, -12) / 20)
     if rng.random() < strength.noise:
@@ -53,6 +64,8 @@ def augmented(pcm: Pcm, rng: np.random.Generator, strength: Strength = HEAVY) ->
         out = signal.sosfilt(sos, out)
     if rng.random() < strength.narrow_band:
         out = _telephone(out)
+    if rng.random() < strength.compression:
+        out = _compressed(out, rng)
     out = out * 10 ** (rng.uniform(-18.0, 6.0) / 20)
     if rng.random() < strength.clipping:
         limit = np.abs(out).max() * rng.uniform(0.4, 0.9) + 1e-9
@@ -101,6 +114,62 @@ def chords(samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
             hit = rng.normal(size=length) * np.exp(-time / 0.04)
             out[start : start + length] += hit * rng.uniform(0.5, 2.0)
     return np.asarray(out / (out.std() + 1e-12), np.float64)
+
+
+def breaths(pcm: Pcm, level: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Breath drawn in some of the pauses: hiss between 0.3 and 5 kHz that swells and dies away, to
+    be added to `pcm`, whose speech has that level."""
+    out = np.zeros(len(pcm))
+    for start, end in _pauses(pcm, level):
+        if rng.random() < 0.5:
+            continue
+        length = int(min(end - start, SAMPLE_RATE * rng.uniform(0.15, 0.5)))
+        at = int(rng.integers(start, end - length + 1))
+        low, high = rng.uniform(300, 900), rng.uniform(2000, 5000)
+        sos = signal.butter(2, [low, high], "bandpass", fs=SAMPLE_RATE, output="sos")
+        hiss = signal.sosfilt(sos, rng.normal(size=length))
+        swell = np.sin(np.pi * np.linspace(0, 1, length) ** rng.uniform(0.6, 1.6)) ** 2
+        loud = level * 10 ** (rng.uniform(-45, -20) / 20)
+        out[at : at + length] = hiss * swell * loud / (np.sqrt(np.mean(hiss**2)) + 1e-12)
+    return out
+
+
+def babble(pcm: Pcm, rng: np.random.Generator) -> NDArray[np.float64]:
+    """People who talk in the background, as loud in all as `pcm`: itself backwards and moved in
+    time, one to four times over."""
+    backwards = pcm[::-1].astype(np.float64)
+    voices = [
+        np.roll(backwards, int(rng.integers(len(pcm)))) for _ in range(int(rng.integers(1, 5)))
+    ]
+    return np.asarray(np.sum(voices, axis=0) / np.sqrt(len(voices)), np.float64)
+
+
+def _pauses(pcm: Pcm, level: float) -> list[tuple[int, int]]:
+    """First and last sample of every pause."""
+    block = SAMPLE_RATE // 100
+    power = np.mean(pcm[: len(pcm) // block * block].reshape(-1, block).astype(np.float64) ** 2, 1)
+    quiet = power < level**2 * 10 ** (_PAUSE_DB / 10)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.view(np.int8), [0]])))
+    pairs = edges.reshape(-1, 2) * block
+    return [(int(a), int(b)) for a, b in pairs if b - a >= _PAUSE_S * SAMPLE_RATE]
+
+
+def _compressed(out: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A broadcaster's or a telephone's automatic gain: what is soft comes up, rooms and breath
+    too."""
+    block = SAMPLE_RATE // 200
+    count = -(-len(out) // block)
+    power = np.pad(out, (0, count * block - len(out))).reshape(count, block)
+    envelope = np.sqrt(np.mean(power**2, axis=1))
+    rise, fall = 1 - np.exp(-5.0 / rng.uniform(3, 15)), 1 - np.exp(-5.0 / rng.uniform(60, 400))
+    held = 0.0
+    for index, now in enumerate(envelope):
+        held += (rise if now > held else fall) * (now - held)
+        envelope[index] = held
+    loudest = envelope.max() + 1e-12
+    gain = (envelope / loudest + 10 ** (rng.uniform(-50, -35) / 20)) ** -rng.uniform(0.2, 0.6)
+    middle = (np.arange(count) + 0.5) * block
+    return np.asarray(out * np.interp(np.arange(len(out)), middle, gain), np.float64)
 
 
 def _level(pcm: Pcm) -> float:

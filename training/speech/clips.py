@@ -42,8 +42,17 @@ def make_clip(
         return _wordless_clip(rng, recordings)
     utterance = whole_frames(_monologue(voice, sources[voice.language], rng))
     controls = clip_controls(utterance, rng)
-    heard = [augmented(utterance.pcm, rng, LIGHT if i == 0 else HEAVY) for i in range(recordings)]
-    return Clip(voice.name, utterance, tuple(heard), controls)
+    return Clip(voice.name, utterance, recorded(utterance.pcm, rng, recordings), controls)
+
+
+def recorded(
+    pcm: NDArray[np.float32], rng: np.random.Generator, recordings: int
+) -> tuple[NDArray[np.float32], ...]:
+    """Clean speech as so many microphones hear it, the first of them a good one; of a clip without
+    a word, so many sounds that are none."""
+    if not pcm.any():
+        return tuple(_wordless_sound(len(pcm), rng) for _ in range(recordings))
+    return tuple(augmented(pcm, rng, LIGHT if i == 0 else HEAVY) for i in range(recordings))
 
 
 def _monologue(voice: Voice, source: SentenceSource, rng: np.random.Generator) -> Utterance:
@@ -65,16 +74,19 @@ def _opening_silence(rng: np.random.Generator) -> float:
 
 def _wordless_clip(rng: np.random.Generator, recordings: int) -> Clip:
     utterance = whole_frames(silence(float(rng.uniform(20.0, 32.0))))
-    heard = []
-    for _ in range(recordings):
-        kind, level = rng.random(), 10 ** (rng.uniform(-60, -18) / 20)
-        pcm = np.zeros(len(utterance.pcm))
-        if kind < 0.45:
-            pcm = coloured_noise(len(pcm), rng) * level
-        elif kind < 0.85:
-            pcm = chords(len(pcm), rng) * level
-        heard.append(np.clip(pcm, -1.0, 1.0).astype(np.float32))
-    return Clip("none", utterance, tuple(heard), clip_controls(utterance, rng))
+    heard = recorded(utterance.pcm, rng, recordings)
+    return Clip("none", utterance, heard, clip_controls(utterance, rng))
+
+
+def _wordless_sound(samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise, music or nothing."""
+    kind, level = rng.random(), 10 ** (rng.uniform(-60, -18) / 20)
+    pcm = np.zeros(samples)
+    if kind < 0.45:
+        pcm = coloured_noise(samples, rng) * level
+    elif kind < 0.85:
+        pcm = chords(samples, rng) * level
+    return np.clip(pcm, -1.0, 1.0).astype(np.float32)
 
 
 def whole_frames(utterance: Utterance) -> Utterance:

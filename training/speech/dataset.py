@@ -75,21 +75,26 @@ def write_shard(folder: Path, index: int, seed: int, kokoro_share: float) -> Pat
         audio.append((np.clip(clip.utterance.pcm, -1, 1) * 32767).astype(np.int16))
         voices.append(clip.voice)
         offsets.append(offsets[-1] + len(clip.controls))
-    path = shard_path(folder, index)
-    partial = path.with_suffix(".part.npz")
-    arrays: dict[str, Any] = {
-        f"features_{i}" if i else "features": np.concatenate(f) for i, f in enumerate(features)
-    }
-    np.savez(
-        partial,
+    save_shard(
+        shard_path(folder, index),
+        features,
         controls=np.concatenate(controls),
         audio=np.concatenate(audio),
         voice=np.array(voices),
         offsets=np.array(offsets),
-        **arrays,
     )
+    return shard_path(folder, index)
+
+
+def save_shard(
+    path: Path, features: Sequence[Sequence[NDArray[np.float16]]], **arrays: Any
+) -> None:
+    """Write one shard, atomically; `features` has the clips of every recording."""
+    partial = path.with_suffix(".part.npz")
+    for number, clips in enumerate(features):
+        arrays[f"features_{number}" if number else "features"] = np.concatenate(clips)
+    np.savez(partial, **arrays)
     partial.replace(path)
-    return path
 
 
 def read_shards(folder: Path) -> Iterator[SpeechShard]:

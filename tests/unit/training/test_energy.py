@@ -23,7 +23,16 @@ PROPER = EnergyWeights(
     residual=0,
 )
 LIPS_ALONE = EnergyWeights(
-    smile_brow=0, lids=0, wink=0, head=0, head_change=0, whole=0, border=0, residual=0
+    smile_brow=0,
+    brow_border=0,
+    lids=0,
+    wink=0,
+    head=0,
+    head_change=0,
+    slot_border=0,
+    whole=0,
+    border=0,
+    residual=0,
 )
 SLOTS = 1
 FRAMES = 9
@@ -177,6 +186,23 @@ def test_a_jump_from_the_history_costs_more_by_the_borders_weight(name: str) -> 
             for weights in (EnergyWeights(border=b, head_border=b) for b in (0.0, 2.0))
         )
         assert (with_border > without + 0.1) is dearer
+
+
+@pytest.mark.parametrize("name", ["yaw", "brow"])
+def test_a_jump_between_latents_costs_more_by_its_own_weight(name: str) -> None:
+    truth = torch.zeros_like(draw(1, 0))
+    for frame, dearer in ((5, True), (4, True), (2, False), (6, False)):
+        sample = one_control(name, frame)
+        without, with_border = (
+            float(energy_score(sample, sample, truth, probe(1), SLOTS, weights))
+            for weights in (EnergyWeights(slot_border=b, brow_border=b) for b in (0.0, 2.0))
+        )
+        assert (with_border > without + 0.1) is dearer
+
+
+def test_a_chunk_of_one_latent_has_no_border_within() -> None:
+    samples = [draw(2, seed)[:, :, :2] for seed in (1, 2, 3)]
+    assert torch.isfinite(energy_score(*samples, probe(2), SLOTS, EnergyWeights()))
 
 
 def test_handed_over_frames_are_not_scored() -> None:

@@ -130,7 +130,7 @@ def test_the_scene_takes_that_way_and_others_stay_exact(
     )
     pixels, generator = PixelHandOver(codec, show), torch.Generator()
     through, exact = (
-        MotionScene(Hearing(), batch, 9, True, pixels=way).hand_over(latents, generator)
+        MotionScene(Hearing(), batch, 9, True, pixels=way, join=False).hand_over(latents, generator)
         for way in (pixels, None)
     )
     assert torch.equal(through, pixels(latents, portraits, 2))

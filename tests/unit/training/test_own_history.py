@@ -44,6 +44,9 @@ def test_the_target_starts_from_own_frames_and_returns_to_the_truth() -> None:
         assert way[0] < 3.0
         assert way[-1] < 0.2
     assert (face < head).all()
+    # The head goes on as it went and then turns: no jolt at the border.
+    assert 3.0 - head[0] < 0.02
+    assert head.diff()[0] > 3 * head.diff().min()
 
 
 def test_history_that_is_the_truth_leaves_the_truth() -> None:

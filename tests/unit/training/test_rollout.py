@@ -10,10 +10,15 @@ from visavis.engine.audio.mel import mel_features
 from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from visavis.engine.audio.speech_front_end import SpeechFrontEnd
 from visavis.engine.audio.window import audio_windows as deployed_windows
+from visavis.engine.avatar_engine import AvatarEngine
 from visavis.engine.codec.layout_condition import layout_condition, layout_tokens
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.sampler import RenoisingSampler
+from visavis.engine.long_run import LongRun
+from visavis.engine.plan import MOTION_FRAMES
+from visavis.engine.schematic import schematic_portrait
+from visavis.engine.weights import find_weights
 from visavis.training.hearing import Hearing
 from visavis.training.recipes import MODELS
 from visavis.training.rollout import exit_early, hand_over, roll_out
@@ -125,3 +130,36 @@ def test_roll_out_keeps_its_start_and_has_every_frame_once() -> None:
     )
     assert codes.shape == (1, 13, 6, 16, 16)
     torch.testing.assert_close(codes[:, :5], start)
+
+
+@pytest.mark.parametrize("chunk_frames", [33, 13])
+def test_roll_out_of_the_shipped_model_is_what_its_engine_shows(chunk_frames: int) -> None:
+    """Two chunks from the portrait on: hearing, noise, sampler, `join` and hand-over alike."""
+    engine = AvatarEngine.load("embedded", dtype="float32")
+    new = chunk_frames - MOTION_FRAMES
+    rng = np.random.default_rng(0)
+    pcm = (0.1 * rng.normal(size=2 * new * 640)).astype(np.float32)
+    avatar = engine.prepare_avatar(schematic_portrait())
+    run = LongRun(engine.pipeline, chunk_frames=chunk_frames)
+    session = run.open(avatar, pcm, 3)
+    shown = torch.cat([run.advance([session])[0] for _ in range(2)])
+
+    hearing = Hearing.load(find_weights("embedded"))
+    before = np.zeros((hearing.lead + MOTION_FRAMES) * 640, np.float32)
+    mel = torch.from_numpy(mel_features(np.concatenate([before, pcm])))
+    rolled, sampled = (
+        roll_out(
+            engine.pipeline.model,
+            hearing,
+            mel[None],
+            avatar.conditions.reference.layout,
+            torch.zeros(1, 24, 1, 16, 16),
+            torch.Generator().manual_seed(3),
+            chunks=2,
+            chunk_frames=chunk_frames,
+            join=join,
+        )[0, MOTION_FRAMES:]
+        for join in (True, False)
+    )
+    torch.testing.assert_close(rolled, shown, atol=2e-3, rtol=0)
+    assert float((sampled - shown).abs().max()) > 0.02
