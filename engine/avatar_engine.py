@@ -30,6 +30,7 @@ from visavis.engine.runtime import choose_device, choose_dtype, set_threads
 from visavis.engine.schematic import schematic_portrait
 from visavis.engine.session import AvatarSession
 from visavis.engine.timeline import Chunk
+from visavis.engine.warm_up import warm_shapes
 from visavis.engine.weight_memory import QuantizationError, WeightMemory
 from visavis.engine.weights import find_weights
 
@@ -183,6 +184,7 @@ class AvatarEngine:
             calm=spec.calm,
             frame_size=frame_size or spec.frame_size,
         )
+        engine.scheduler.warmed_sizes_only = compiled or recorded
         if group is not None:
             engine.group = group
             engine.pipeline.copies = group.watched(engine.pipeline.copies)
@@ -293,7 +295,8 @@ class AvatarEngine:
         )
 
     def warm_up(self) -> float:
-        """Run a chunk of each length, so that no user waits for first-call costs.
+        """Run a chunk of each length and, where shapes have code or recordings of their own, a
+        step of each that sessions will ask for: no user waits for first-call costs.
 
         Sets `costs`, and from them how many chunks `scheduler` denoises together; and
         `chunk_realtime_factor`: time for the longest chunk over the time its new frames play,
@@ -325,6 +328,7 @@ class AvatarEngine:
             clock=settled_clock(self.device),
         )
         self._costs, self.scheduler.caps = costs, costs.caps
+        self._warm_shapes(avatar)
         # Elsewhere a step returns before it is done: its time is that of launching it.
         if self.device.type == "cpu":
             self.scheduler.meter = CostMeter(costs)
@@ -334,7 +338,7 @@ class AvatarEngine:
         return time.perf_counter() - start
 
     def restart_group(self) -> None:
-        """Replace the followers that were lost and make a chunk of each length with the new ones.
+        """Replace the followers that were lost and warm the new ones up, as at the start.
 
         Sessions and avatars stay; their chunks under way end with GroupLostError, as if they had
         never been begun.
@@ -346,9 +350,15 @@ class AvatarEngine:
         if self.group is None:
             raise ParallelError("this engine has no group; load it with one")
         self.group.restart()
-        session = self.open_session(self.prepare_avatar(schematic_portrait(self.frame_size[0])))
+        avatar = self.prepare_avatar(schematic_portrait(self.frame_size[0]))
+        session = self.open_session(avatar)
         for chunk_frames in CHUNK_LENGTHS:
             list(session.generate_idle(chunk_frames))
+        self._warm_shapes(avatar)
+
+    def _warm_shapes(self, avatar: Avatar) -> None:
+        if self.scheduler.warmed_sizes_only:
+            warm_shapes(self._pipeline, avatar.conditions, self.scheduler.caps)
 
     def _begin(self, avatar: Avatar, chunk_frames: int) -> Chunk:
         return self.open_session(avatar).begin_idle(chunk_frames)

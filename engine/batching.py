@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from visavis.engine.avatar_frame import AvatarFrame
-from visavis.engine.costs import CostMeter
+from visavis.engine.costs import BATCHES, CostMeter
 from visavis.engine.dit.sampler import ChunkAbandoned
 from visavis.engine.pipeline import ChunkJob, FlashTalkPipeline
 from visavis.engine.plan import FPS
@@ -78,7 +78,9 @@ class ChunkScheduler:
     """Chunks under way, of any number of sessions of one model.
 
     `caps` gives for each chunk length how many may be denoised together. With a `meter`, which is
-    told what every piece of work took, they follow its costs.
+    told what every piece of work took, they follow its costs. `warmed_sizes_only`: a batch of
+    another size than `BATCHES` has neither compiled code nor a recording, and its sessions would
+    wait for that to be made; they go in two batches.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class ChunkScheduler:
     ) -> None:
         self.caps: dict[int, int] = dict(caps or {})
         self.meter: CostMeter | None = None
+        self.warmed_sizes_only = False
         self.busy_s = 0.0
         self._pipeline = pipeline
         self._clock = clock
@@ -172,7 +175,10 @@ class ChunkScheduler:
             and (work.urgent or not first.urgent)
         ]
         others.sort(key=lambda work: work.deadline_s)
-        return [first, *others[: cap - 1]]
+        size = min(cap, 1 + len(others))
+        if self.warmed_sizes_only:
+            size = max(batch for batch in BATCHES if batch <= max(1, size))
+        return [first, *others[: size - 1]]
 
     def _denoise(self, batch: list[_Work]) -> None:
         start_s = self._clock()
