@@ -141,7 +141,7 @@ def attention_timings(
                     continue
                 except torch.OutOfMemoryError:
                     reason = "out of memory"
-                except RuntimeError as error:
+                except Exception as error:  # Triton's own are no RuntimeErrors
                     reason = f"it failed: {(str(error) or type(error).__name__).splitlines()[0]}"
             yield f"attention {backend.name} {shape.words}: {reason}"
 

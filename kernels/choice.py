@@ -7,9 +7,10 @@ that it can.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ OLDEST_CAPABILITY = (8, 0)  # bf16 matrix units and asynchronous copies begin wi
 
 # the standard library's: these kernels want nothing but torch and Triton
 log = logging.getLogger("visavis.kernels")
+
+Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
 
 
 def differentiates(*tensors: Tensor | None) -> bool:
@@ -60,16 +63,34 @@ def tell_fallback(operation: str, chosen: str, refusals: tuple[tuple[str, str], 
     )
 
 
-def runs_triton(operation: str, tensors: Sequence[Tensor | None]) -> bool:
-    """Whether the Triton kernel of an elementwise operation serves these tensors.
+# (operation, device type, dtype, width) that failed once: it would fail again.
+_FAILED: dict[tuple[str, str, torch.dtype, int], str] = {}
 
-    A GPU without it is told about; a CPU and training, whose place is the reference, are not.
+
+def triton_or_reference(
+    operation: str,
+    tensors: Sequence[Tensor | None],
+    fast: Callable[[], Result],
+    plain: Callable[[], Result],
+) -> Result:
+    """`fast()`, the Triton kernel of an elementwise operation on these tensors, else `plain()`.
+
+    A GPU without Triton, and a kernel that does not compile or start, are told about once; a CPU
+    and training, whose place is the reference, are not. Running out of memory is no reason to fall
+    back.
     """
     first = next(x for x in tensors if x is not None)
     if first.device.type == "cpu" or differentiates(*tensors):
-        return False
-    refusal = triton_refusal(first.device)
-    if refusal is not None:
-        tell_fallback(operation, "reference", (("triton", refusal),))
-        return False
-    return True
+        return plain()
+    kind = operation, first.device.type, first.dtype, first.shape[-1]
+    refusal = _FAILED.get(kind) or triton_refusal(first.device)
+    if refusal is None:
+        try:
+            return fast()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # Triton's own are no RuntimeErrors
+            refusal = f"it failed: {(str(error) or type(error).__name__).splitlines()[0]}"
+            _FAILED[kind] = refusal
+    tell_fallback(operation, "reference", (("triton", refusal),))
+    return plain()

@@ -107,7 +107,7 @@ def run_attention(call: AttentionCall, backend: str = "auto") -> Result:
             result = candidate.run(call)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except Exception as error:  # Triton's own, such as OutOfResources, are no RuntimeErrors
             if name == "plain":
                 raise
             reason = f"it failed: {(str(error) or type(error).__name__).splitlines()[0]}"

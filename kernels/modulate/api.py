@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from visavis.kernels.choice import runs_triton
+from visavis.kernels.choice import triton_or_reference
 from visavis.kernels.modulate.reference import plain_gated_residual, plain_layer_norm
 
 
@@ -20,11 +20,16 @@ def layer_norm(
     Args:
         weight: [W], or [B, 1, W] to modulate each sample in its own way; `bias` likewise.
     """
-    if runs_triton("layer_norm", (x_BNW, weight, bias)):
+
+    def fast() -> Tensor:
         import visavis.kernels.modulate.launch as launch  # needs Triton
 
         return launch.layer_norm(x_BNW, weight, bias, eps, dtype)
-    return plain_layer_norm(x_BNW, weight, bias, eps, dtype)
+
+    def plain() -> Tensor:
+        return plain_layer_norm(x_BNW, weight, bias, eps, dtype)
+
+    return triton_or_reference("layer_norm", (x_BNW, weight, bias), fast, plain)
 
 
 def layer_norm_modulate(
@@ -40,11 +45,16 @@ def layer_norm_modulate(
 
 def gated_residual(x_BNW: Tensor, h_BNW: Tensor, gate: Tensor | None) -> Tensor:
     """x + h * gate -> [B, N, W] in the dtype of x; the gate [B, 1, W] or [W], None means 1."""
-    if runs_triton("gated_residual", (x_BNW, h_BNW, gate)):
+
+    def fast() -> Tensor:
         import visavis.kernels.modulate.launch as launch  # needs Triton
 
         return launch.gated_residual(x_BNW, h_BNW, gate)
-    return plain_gated_residual(x_BNW, h_BNW, gate)
+
+    def plain() -> Tensor:
+        return plain_gated_residual(x_BNW, h_BNW, gate)
+
+    return triton_or_reference("gated_residual", (x_BNW, h_BNW, gate), fast, plain)
 
 
 def gated_residual_layer_norm(
@@ -60,9 +70,15 @@ def gated_residual_layer_norm(
 
     One pass instead of two: the sum is read from registers, four passes over memory for five.
     """
-    if runs_triton("gated_residual_layer_norm", (x_BNW, h_BNW, gate, weight, bias)):
+
+    def fast() -> tuple[Tensor, Tensor]:
         import visavis.kernels.modulate.launch as launch  # needs Triton
 
         return launch.gated_residual_layer_norm(x_BNW, h_BNW, gate, weight, bias, eps, dtype)
-    out = plain_gated_residual(x_BNW, h_BNW, gate)
-    return out, plain_layer_norm(out, weight, bias, eps, dtype)
+
+    def plain() -> tuple[Tensor, Tensor]:
+        out = plain_gated_residual(x_BNW, h_BNW, gate)
+        return out, plain_layer_norm(out, weight, bias, eps, dtype)
+
+    tensors = x_BNW, h_BNW, gate, weight, bias
+    return triton_or_reference("gated_residual_layer_norm", tensors, fast, plain)

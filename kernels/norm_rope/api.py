@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from visavis.kernels.choice import runs_triton
+from visavis.kernels.choice import triton_or_reference
 from visavis.kernels.norm_rope.reference import plain_rms_norm, plain_rms_norm_rotate
 
 
@@ -16,11 +16,16 @@ def rms_norm(x_BNW: Tensor, weight_W: Tensor, eps: float) -> Tensor:
 
     The quotient is rounded to the dtype of x before the weight is applied.
     """
-    if runs_triton("rms_norm", (x_BNW, weight_W)):
+
+    def fast() -> Tensor:
         import visavis.kernels.norm_rope.launch as launch  # needs Triton
 
         return launch.rms_norm(x_BNW, weight_W, eps)
-    return plain_rms_norm(x_BNW, weight_W, eps)
+
+    def plain() -> Tensor:
+        return plain_rms_norm(x_BNW, weight_W, eps)
+
+    return triton_or_reference("rms_norm", (x_BNW, weight_W), fast, plain)
 
 
 def rms_norm_rotate(
@@ -31,11 +36,16 @@ def rms_norm_rotate(
     Args:
         cos_NR: float32 [N, R], and `sin_NR`: the angles of token n and pair r.
     """
-    if runs_triton("rms_norm_rotate", (x_BNW, weight_W)):
+
+    def fast() -> Tensor:
         import visavis.kernels.norm_rope.launch as launch  # needs Triton
 
         return launch.rms_norm_rotate(x_BNW, weight_W, eps, heads, cos_NR, sin_NR)
-    return plain_rms_norm_rotate(x_BNW, weight_W, eps, heads, cos_NR, sin_NR)
+
+    def plain() -> Tensor:
+        return plain_rms_norm_rotate(x_BNW, weight_W, eps, heads, cos_NR, sin_NR)
+
+    return triton_or_reference("rms_norm_rotate", (x_BNW, weight_W), fast, plain)
 
 
 def rms_norm_rope(
@@ -58,13 +68,19 @@ def rms_norm_rope(
             f"q_BNW {tuple(q_BNW.shape)} and k_BNW {tuple(k_BNW.shape)} differ; "
             "use rms_norm_rotate for each"
         )
-    if runs_triton("rms_norm_rope", (q_BNW, k_BNW, weight_q_W, weight_k_W)):
+
+    def fast() -> tuple[Tensor, Tensor]:
         import visavis.kernels.norm_rope.launch as launch  # needs Triton
 
         return launch.rms_norm_rope(
             q_BNW, k_BNW, weight_q_W, weight_k_W, eps, heads, cos_NR, sin_NR
         )
-    return (
-        plain_rms_norm_rotate(q_BNW, weight_q_W, eps, heads, cos_NR, sin_NR),
-        plain_rms_norm_rotate(k_BNW, weight_k_W, eps, heads, cos_NR, sin_NR),
-    )
+
+    def plain() -> tuple[Tensor, Tensor]:
+        return (
+            plain_rms_norm_rotate(q_BNW, weight_q_W, eps, heads, cos_NR, sin_NR),
+            plain_rms_norm_rotate(k_BNW, weight_k_W, eps, heads, cos_NR, sin_NR),
+        )
+
+    tensors = q_BNW, k_BNW, weight_q_W, weight_k_W
+    return triton_or_reference("rms_norm_rope", tensors, fast, plain)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visavis.kernels.choice import tell_fallback
 from visavis.kernels.norm_rope.reference import plain_rms_norm_rotate
 from visavis.kernels.norm_rope.triton_kernel import rms_norm_forward, rms_norm_rotate_forward
 from visavis.kernels.rows import on_device, padded_width, warps
@@ -29,7 +30,7 @@ def rms_norm_rotate(
     x_BNW: Tensor, weight_W: Tensor, eps: float, heads: int, cos_NR: Tensor, sin_NR: Tensor
 ) -> Tensor:
     """As `api.rms_norm_rotate`."""
-    if not _has_kernel(x_BNW, heads, cos_NR):
+    if not _has_kernel("rms_norm_rotate", x_BNW, heads, cos_NR):
         return plain_rms_norm_rotate(x_BNW, weight_W, eps, heads, cos_NR, sin_NR)
     return _launch(x_BNW, None, weight_W, weight_W, eps, heads, cos_NR, sin_NR)[0]
 
@@ -45,7 +46,7 @@ def rms_norm_rope(
     sin_NR: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """As `api.rms_norm_rope`."""
-    if not _has_kernel(q_BNW, heads, cos_NR):
+    if not _has_kernel("rms_norm_rope", q_BNW, heads, cos_NR):
         return (
             plain_rms_norm_rotate(q_BNW, weight_q_W, eps, heads, cos_NR, sin_NR),
             plain_rms_norm_rotate(k_BNW, weight_k_W, eps, heads, cos_NR, sin_NR),
@@ -54,10 +55,17 @@ def rms_norm_rope(
     return q, k
 
 
-def _has_kernel(x_BNW: Tensor, heads: int, cos_NR: Tensor) -> bool:
-    """A head size that is a power of two, and one table for all samples."""
+def _has_kernel(operation: str, x_BNW: Tensor, heads: int, cos_NR: Tensor) -> bool:
+    """A head size that is a power of two, and one table for all samples; said if not."""
     size = x_BNW.shape[-1] // heads
-    return size >= 4 and size & (size - 1) == 0 and cos_NR.ndim == 2
+    if size < 4 or size & (size - 1):
+        reason = f"it is written for head sizes that are powers of two from 4 on, not {size}"
+    elif cos_NR.ndim != 2:
+        reason = f"it takes one table for all samples, not one of {cos_NR.ndim} axes"
+    else:
+        return True
+    tell_fallback(operation, "reference", (("triton", reason),))
+    return False
 
 
 def _launch(

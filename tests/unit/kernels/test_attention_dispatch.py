@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -188,14 +188,34 @@ def test_explanations_end_with_the_choice() -> None:
     assert all(len(reason) > 10 for _, reason in lines[:-1])
 
 
+def out_of_resources() -> Exception:
+    """What Triton says where its tiles do not fit a GPU: not a RuntimeError."""
+    errors = pytest.importorskip("triton.runtime.errors", reason="the extra gpu is not installed")
+    error = errors.OutOfResources(240_000, 101_376, "shared memory")
+    assert isinstance(error, Exception)
+    assert not isinstance(error, RuntimeError)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RuntimeError("no engine for this shape\nmore"), "no engine for this shape"),
+        (out_of_resources, "out of resource: shared memory, Required: 240000"),
+    ],
+    ids=["PyTorch", "Triton"],
+)
 def test_a_backend_that_fails_is_tried_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[], Exception],
+    words: str,
 ) -> None:
     tries = []
 
     def fail(call: AttentionCall) -> tuple[Tensor, None]:
         tries.append(call)
-        raise RuntimeError("no engine for this shape\nmore")
+        raise make()
 
     monkeypatch.setitem(BACKENDS, "fa3", Backend("fa3", lambda call: None, fail))
     call = call_of(*tensors())
@@ -203,10 +223,11 @@ def test_a_backend_that_fails_is_tried_once(
     second, _ = run_attention(call)
     assert len(tries) == 1
     assert torch.equal(first, second)
-    assert [line.getMessage() for line in caplog.records] == [
-        "attention backend fa3: it failed: no engine for this shape"
-    ]
-    assert explain(call)[0] == ("fa3", "it failed: no engine for this shape")
+    (line,) = caplog.records
+    assert line.levelname == "ERROR"
+    assert line.getMessage().startswith(f"attention backend fa3: it failed: {words}")
+    name, reason = explain(call)[0]
+    assert (name, reason.startswith(f"it failed: {words}")) == ("fa3", True)
 
 
 def test_running_out_of_memory_is_not_a_reason_to_fall_back(
