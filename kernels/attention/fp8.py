@@ -14,6 +14,9 @@ from visavis.kernels.attention.call import AttentionCall
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
+# Of queries and of keys without their mean. Less than this is nothing to a softmax, and the scales
+# of both multiplied are still far from zero: the kernel multiplies masked scores, -inf, with that.
+LEAST_SIZE = 2.0**-40
 
 
 class Fp8Operands(NamedTuple):
@@ -45,9 +48,8 @@ def quantize_qk(call: AttentionCall) -> Fp8Operands:
     k = k - mean
     if call.lengths is not None:
         k = k.masked_fill(padding[..., None, None], 0)
-    tiny = torch.finfo(torch.float32).tiny
-    q_scale = q.abs().amax((1, 3), keepdim=True).clamp(min=tiny * FP8_MAX) / FP8_MAX
-    k_scale = k.abs().amax((1, 3), keepdim=True).clamp(min=tiny * FP8_MAX) / FP8_MAX
+    q_scale = q.abs().amax((1, 3), keepdim=True).clamp(min=LEAST_SIZE) / FP8_MAX
+    k_scale = k.abs().amax((1, 3), keepdim=True).clamp(min=LEAST_SIZE) / FP8_MAX
     return Fp8Operands(
         (q / q_scale).clamp(-FP8_MAX, FP8_MAX).to(FP8),
         (k / k_scale).clamp(-FP8_MAX, FP8_MAX).to(FP8),

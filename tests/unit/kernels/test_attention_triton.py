@@ -173,6 +173,66 @@ def test_fp8_is_near_and_its_lse_knows_the_mean(launch: Any) -> None:
     torch.testing.assert_close(lse, wanted_lse, rtol=0.02, atol=0.2)
 
 
+@pytest.mark.parametrize("magnitude", [1.0, 1e-20])
+@pytest.mark.parametrize("keys", [1, 40])
+def test_fp8_of_keys_that_are_all_alike(launch: Any, keys: int, magnitude: float) -> None:
+    """Without their mean they are zeros, whose scale must not become one."""
+    call = random_call(1, 9, keys, 2, 64, torch.bfloat16, magnitude=0.1)
+    call.q.mul_(magnitude)
+    call.k.copy_(call.k[:, :1].expand_as(call.k).clone())
+    out, lse = launch.triton_attention(call, fp8=True)
+    wanted, wanted_lse = plain_attention(call)
+    torch.testing.assert_close(out, wanted, **TOLERANCE[torch.bfloat16])
+    assert wanted_lse is not None
+    torch.testing.assert_close(lse, wanted_lse, rtol=1e-4, atol=1e-4)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    queries=st.integers(1, 50),
+    keys=st.integers(1, 70),
+    heads=st.integers(1, 2),
+    head_dim=st.sampled_from([64, 128]),
+    length=st.none() | st.integers(0, 70),
+    magnitude=st.sampled_from([1e-20, 0.01, 1.0, 30.0, 1e4]),
+    offset=st.sampled_from([0.0, 3.0, 50.0]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16]),
+)
+def test_fp8_of_any_shape_and_size(
+    launch: Any,
+    queries: int,
+    keys: int,
+    heads: int,
+    head_dim: int,
+    length: int | None,
+    magnitude: float,
+    offset: float,
+    dtype: torch.dtype,
+) -> None:
+    """A mean of the values that are seen, and near the exact one where scores are as in use."""
+    lengths = None if length is None else torch.tensor([min(length, keys)])
+    call = random_call(1, queries, keys, heads, head_dim, dtype, lengths=lengths)
+    call.q.mul_(magnitude)
+    call.k.add_(offset)
+    if lengths is not None:
+        call.k[:, lengths[0] :], call.v[:, lengths[0] :] = float("nan"), float("nan")
+    out, lse = launch.triton_attention(call, fp8=True)
+    seen = call.v[:, : keys if lengths is None else int(lengths[0])].float()
+    if seen.shape[1] == 0:
+        assert not out.any()
+        assert (lse == float("-inf")).all()
+        return
+    assert lse.isfinite().all()
+    slack = 2 * torch.finfo(dtype).eps * seen.abs().amax(1)
+    assert (out.float() <= seen.amax(1)[:, None] + slack[:, None]).all()
+    assert (out.float() >= seen.amin(1)[:, None] - slack[:, None]).all()
+    if magnitude <= 1:
+        wanted, _ = plain_attention(call)
+        assert (out.float() - wanted.float()).norm() <= 0.08 * wanted.float().norm()
+
+
 def assert_exact_up_to_rounded_scores(launch: Any, call: AttentionCall, **options: Any) -> None:
     """For scores in the hundreds, whose rounding alone moves the softmax beyond any fixed bound.
 

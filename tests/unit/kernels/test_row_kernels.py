@@ -152,6 +152,87 @@ def test_residual_and_what_follows_it(
     assert torch.equal(both[1], layer_norm(wanted, *affine))
 
 
+@PROPERTY
+@given(
+    heads=st.integers(1, 5),
+    size=st.sampled_from([4, 8, 32, 64, 128]),
+    tokens=st.integers(1, 4),
+    batch=st.integers(1, 2),
+    exponent=st.integers(-12, 12),
+    dtype=st.sampled_from(DTYPES[::2]),
+)
+def test_pairs_of_any_size_are_turned(
+    norm_rope: Any,
+    heads: int,
+    size: int,
+    tokens: int,
+    batch: int,
+    exponent: int,
+    dtype: torch.dtype,
+) -> None:
+    shape = batch, tokens, heads * size
+    q, k = ((normal(*shape, seed=i) * 10.0**exponent).to(dtype) for i in range(2))
+    weights = [normal(heads * size, seed=i, dtype=dtype) for i in range(2, 4)]
+    cos, sin = tables(tokens, size // 2)
+    together = norm_rope.rms_norm_rope(q, k, *weights, EPS, heads, cos, sin)
+    for x, weight, got in zip((q, k), weights, together, strict=True):
+        # a channel's error is that of its pair, which may be larger than itself
+        wanted = rms_norm_rotate(x.double(), weight.double(), EPS, heads, cos, sin)
+        pair = wanted.unflatten(-1, (-1, 2)).norm(dim=-1, keepdim=True)
+        error = (got.double() - wanted).unflatten(-1, (-1, 2)).abs()
+        assert (error <= 2 * tolerance(dtype)["rtol"] * pair + 1e-30).all()
+        alone = norm_rope.rms_norm_rotate(x, weight, EPS, heads, cos, sin)
+        assert torch.equal(alone, got)
+
+
+@PROPERTY
+@given(
+    width=st.integers(1, 300),
+    batch=st.integers(1, 2),
+    tokens=st.integers(1, 3),
+    gate=st.sampled_from([None, "one", "each"]),
+    exponents=st.tuples(st.integers(-6, 6), st.integers(-6, 6)),
+    cancels=st.booleans(),
+    dtypes=st.tuples(st.sampled_from(DTYPES[::2]), st.sampled_from(DTYPES[::2])),
+)
+def test_residual_of_any_width_and_size(
+    modulate: Any,
+    width: int,
+    batch: int,
+    tokens: int,
+    gate: str | None,
+    exponents: tuple[int, int],
+    cancels: bool,
+    dtypes: tuple[torch.dtype, torch.dtype],
+) -> None:
+    shape = batch, tokens, width
+    x, h = (
+        (normal(*shape, seed=i) * 10.0**exponent).to(dtype)
+        for i, (exponent, dtype) in enumerate(zip(exponents, dtypes, strict=True))
+    )
+    if cancels:
+        x = -h.to(x.dtype)
+    scale = {None: None, "one": normal(width, seed=2), "each": normal(batch, 1, width, seed=2)}[
+        gate
+    ]
+    affine = normal(batch, 1, width, seed=3), normal(batch, 1, width, seed=4)
+    added, normed = modulate.gated_residual_layer_norm(x, h, scale, *affine, EPS, torch.float32)
+    assert torch.equal(modulate.gated_residual(x, h, scale), added)
+    part = h.double() if scale is None else h.double() * scale.double()
+    allowed = tolerance(x.dtype)["rtol"] * (x.double().abs() + part.abs())
+    assert ((added.double() - (x.double() + part)).abs() <= allowed + 1e-30).all()
+
+    weight, bias = (a.double() for a in affine)
+    wanted = layer_norm(added.double(), weight, bias, EPS, torch.float64)
+    # float32 holds a row's mean to a few units of its largest element
+    row = added.double()
+    deviation = (row.var(-1, unbiased=False, keepdim=True) + EPS).sqrt()
+    lost = 8e-7 * row.abs().amax(-1, keepdim=True) / deviation * weight.abs()
+    bound = tolerance(torch.float32)
+    near = bound["atol"] + bound["rtol"] * wanted.abs() + lost
+    assert ((normed.double() - wanted).abs() <= near).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_references_round_where_the_transformer_does(dtype: torch.dtype) -> None:
     x, weight = normal(2, 6, 32, dtype=dtype), normal(32, seed=1, dtype=dtype)
