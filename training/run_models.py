@@ -38,7 +38,7 @@ def exported_or_exit(weights: Path, model: str) -> FlashTalkDiT:
     try:
         exported = load_dit(MODELS[model], weights, torch.device("cpu"), torch.float32)
     except ValueError as error:
-        raise SystemExit(f"start={weights}: {error}") from None
+        raise SystemExit(f"initial={weights}: {error}") from None
     if exported.config != MODELS[model]:
         raise SystemExit(f"model={model}: {weights} is of another size; set its model")
     return exported

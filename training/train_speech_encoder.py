@@ -80,13 +80,13 @@ class SpeechEncoderRun(ResumableRun[SpeechEncoder]):
 
     recipe: SpeechEncoderRecipe
 
-    def __init__(self, recipe: SpeechEncoderRecipe, start: SpeechEncoder | None = None) -> None:
-        """`start`: a trained encoder to begin with."""
+    def __init__(self, recipe: SpeechEncoderRecipe, initial: SpeechEncoder | None = None) -> None:
+        """`initial`: a trained encoder to begin with."""
         torch.manual_seed(recipe.seed)
         config = SpeechEncoderConfig(outputs=len(MOUTH_CONTROLS))
-        model = SpeechEncoder(config if start is None else start.config)
-        if start is not None:
-            model.load_state_dict(start.state_dict())
+        model = SpeechEncoder(config if initial is None else initial.config)
+        if initial is not None:
+            model.load_state_dict(initial.state_dict())
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
         )
@@ -167,7 +167,7 @@ def _encoder_or_exit(weights: Path) -> SpeechEncoder:
     try:
         return load_speech_encoder(weights)
     except WeightsError as error:
-        raise SystemExit(f"start={weights}: {error}") from None
+        raise SystemExit(f"initial={weights}: {error}") from None
 
 
 def train(job: SpeechEncoderRun, clips: SpeechClips, folder: Path) -> None:
@@ -192,7 +192,7 @@ def main(
     *,
     out: Path = Path("runs/speech_encoder"),
     speech: Path = Path("runs/speech"),
-    start: Path | None = None,
+    initial: Path | None = None,
     config: str = "speech-encoder",
     overrides: Overrides = (),
     minutes: float | None = None,
@@ -203,7 +203,7 @@ def main(
     Args:
         out: folder of the run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
-        start: folder of an encoder's weights to begin with, as those of a release.
+        initial: folder of an encoder's weights to begin with, as those of a release.
         config: recipe, a TOML file or the name of one in `training/configs`.
         overrides: field=value in place of the file's, as often as needed.
         minutes: wall-clock length of the whole run, resumed parts included.
@@ -213,7 +213,7 @@ def main(
     if minutes is not None:
         recipe = replace(recipe, minutes=minutes)
     configure_logging(out / "log.txt")
-    job = SpeechEncoderRun(recipe, None if start is None else _encoder_or_exit(start))
+    job = SpeechEncoderRun(recipe, None if initial is None else _encoder_or_exit(initial))
     resumed = resume_or_exit(job, out, allow_changes=allow_changes)
     log.info("%s at step %d", "resumed" if resumed else "starting", job.step)
     train(job, SpeechClips.load(speech), out)

@@ -246,7 +246,7 @@ def train(job: StudentRun, data: TrainingData, folder: Path) -> None:
 def main(
     *,
     teacher: Path = Path("runs/teacher"),
-    start: Path | None = None,
+    initial: Path | None = None,
     out: Path = Path("runs/student"),
     speech: Path = Path("runs/speech"),
     bank: Path = Path("runs/portraits/bank.npz"),
@@ -261,7 +261,7 @@ def main(
 
     Args:
         teacher: folder of the teacher's run.
-        start: folder of exported weights to begin with instead, as those of a release.
+        initial: folder of exported weights to begin with instead, as those of a release.
         out: folder of this run; goes on from its checkpoint, if there is one.
         speech: folder of speech shards.
         bank: the portrait bank.
@@ -287,8 +287,8 @@ def main(
         )
         job = StudentRun(
             recipe,
-            exported_or_exit(start, recipe.model)
-            if start is not None
+            exported_or_exit(initial, recipe.model)
+            if initial is not None
             else teacher_or_exit(teacher, recipe.model),
             workers,
             weights,

@@ -11,9 +11,11 @@ import pytest
 import torch
 from cyclopts import App
 from PIL import Image
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_world import same, write_portraits, write_speech
 
+from visavis.engine.weights import DIT_FILE, SPEECH_FILE
 from visavis.training import (
     distill,
     train_codec,
@@ -22,7 +24,9 @@ from visavis.training import (
     train_teacher,
 )
 from visavis.training.checkpoints import read_checkpoint
+from visavis.training.export_dit import write_dit
 from visavis.training.resumable_run import ResumableRun
+from visavis.training.run_models import averaged_model
 
 STEPS = 4
 WATCHED = ["validation_sequences=2", "validation_chunks=1"]
@@ -193,6 +197,26 @@ def test_a_roll_out_can_go_through_pixels(world: World, tmp_path: Path) -> None:
     )
     checkpoint = read_checkpoint(tmp_path / "checkpoint.pt")
     assert (checkpoint["step"], checkpoint["recipe"]["reencode"]) == (1, True)
+
+
+def test_runs_begin_with_exported_weights(world: World, tmp_path: Path) -> None:
+    """Without a teacher; at no rate they end with them."""
+    weights = tmp_path / "weights"
+    write_dit(averaged_model(world.path("student")), weights)
+    still = ("steps=1", "rate=1e-12", "final_rate=1e-12")
+    nowhere = tmp_path / "nowhere"
+    train("student", world, tmp_path / "student", *still, teacher=nowhere, initial=weights)
+    encoder = world.path("encoder")
+    train("speech-encoder", world, tmp_path / "encoder", *still, initial=encoder)
+    for run, file in (("student", weights / DIT_FILE), ("encoder", encoder / SPEECH_FILE)):
+        model = read_checkpoint(tmp_path / run / "checkpoint.pt")["model"]
+        exported = load_file(file)
+        assert set(model) == set(exported)
+        for name, value in exported.items():
+            torch.testing.assert_close(model[name], value.float(), atol=1e-8, rtol=0)
+    for trainer in ("student", "speech-encoder"):
+        with pytest.raises(SystemExit, match="initial=.*nowhere"):
+            train(trainer, world, tmp_path / "new", initial=nowhere)
 
 
 def test_a_finished_run_is_left_as_it_is(world: World) -> None:

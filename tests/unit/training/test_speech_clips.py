@@ -7,10 +7,11 @@ import pytest
 
 from visavis.engine.audio.mel import mel_features
 from visavis.training.puppets.controls import CONTROLS, INDEX, lip_gap
+from visavis.training.speech import record_again
 from visavis.training.speech.audio_files import read_flac, write_flac
-from visavis.training.speech.augment import HEAVY, LIGHT, Strength, augmented, chords
+from visavis.training.speech.augment import HEAVY, LIGHT, Strength, augmented, breaths, chords
 from visavis.training.speech.clips import make_clip
-from visavis.training.speech.dataset import read_shards, shard_path
+from visavis.training.speech.dataset import read_shards, save_shard, shard_path
 from visavis.training.speech.eval_set import read_eval_clips
 from visavis.training.speech.motion import blinks, clip_controls, smooth_noise
 from visavis.training.speech.phonemes import PAUSE, SAMPLE_RATE, Utterance, from_durations, silence
@@ -99,13 +100,73 @@ def test_augmentation_keeps_the_length_and_the_range(strength: Strength) -> None
 
 def test_augmentation_does_not_move_speech_in_time() -> None:
     every = Strength(
-        equaliser=1, band_limit=1, reverb=1, noise=0, music=0, clipping=1, narrow_band=1
-    )
+        equaliser=1, band_limit=1, reverb=1, noise=0, music=0, clipping=1, narrow_band=1,
+        breath=1, babble=0, compression=1,
+    )  # fmt: skip
     click = np.zeros(16000, np.float32)
     click[8000:8040] = np.hanning(40)
     for seed in range(10):
         out = np.abs(augmented(click, np.random.default_rng(seed), every))
         assert abs(int(out.argmax()) - 8020) < 80  # 5 ms
+
+
+def test_breath_is_drawn_in_pauses_and_nowhere_else() -> None:
+    rng = np.random.default_rng(0)
+    speech = (0.1 * rng.normal(size=4 * SAMPLE_RATE)).astype(np.float32)
+    speech[SAMPLE_RATE : 2 * SAMPLE_RATE] = 0
+    heard = np.stack([breaths(speech, 0.1, np.random.default_rng(s)) for s in range(20)])
+    assert not heard[:, :SAMPLE_RATE].any()
+    assert not heard[:, 2 * SAMPLE_RATE :].any()
+    loud = np.sqrt(np.square(heard[:, SAMPLE_RATE : 2 * SAMPLE_RATE]).max(axis=1))
+    assert 4 <= (loud > 0).sum() <= 16
+    assert loud.max() < 0.1
+
+
+def test_automatic_gain_lifts_what_is_soft() -> None:
+    gain_alone = Strength(
+        equaliser=0, band_limit=0, reverb=0, noise=0, music=0, clipping=0, narrow_band=0,
+        breath=0, babble=0, compression=1,
+    )  # fmt: skip
+    sound = 0.3 * np.sin(np.arange(4 * SAMPLE_RATE) * 0.3).astype(np.float32)
+    sound[2 * SAMPLE_RATE :] *= 0.01
+    for seed in range(8):
+        out = augmented(sound, np.random.default_rng(seed), gain_alone)
+        loud, soft = (np.std(half[SAMPLE_RATE : 2 * SAMPLE_RATE]) for half in np.split(out, 2))
+        assert soft / loud > 0.02
+        assert loud > soft
+
+
+def test_clips_are_recorded_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    speech = (3000 * rng.normal(size=50 * 640)).astype(np.int16)
+    speech[30 * 640 :] = 0  # a clip without a word
+    controls = rng.normal(size=(50, len(CONTROLS))).astype(np.float32)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    save_shard(
+        shard_path(old, 3),
+        [[mel_features(speech / np.float32(32767)).astype(np.float16)]],
+        controls=controls,
+        audio=speech,
+        voice=np.array(["a", "none"]),
+        offsets=np.array([0, 30, 50]),
+    )
+    record_again.main(["--speech", str(old), "--out", str(new), "--recordings", "2"])
+    (before,), (after,) = list(read_shards(old)), list(read_shards(new))
+    assert after.features.shape == (2, 50, 4, 64)
+    assert not np.array_equal(after.features[0], before.features[0])
+    assert not np.array_equal(after.features[0], after.features[1])
+    np.testing.assert_array_equal(after.controls, before.controls)
+    assert (after.voices, after.offsets.tolist()) == (before.voices, [0, 30, 50])
+    written = shard_path(new, 3).stat().st_mtime_ns
+    record_again.main(["--speech", str(old), "--out", str(new)])
+    assert shard_path(new, 3).stat().st_mtime_ns == written
+
+
+def test_recording_again_needs_clips_and_another_folder(tmp_path: Path) -> None:
+    for out in ("new", "."):
+        with pytest.raises(SystemExit):
+            record_again.main(["--speech", str(tmp_path), "--out", str(tmp_path / out)])
 
 
 def test_music_has_unit_power() -> None:
