@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from dit_counting import meta_model, meta_step, run_step
 from dit_exactness import SMALL, small_inputs, small_model
 from graph_stand_ins import repeat, tape
 from torch import Tensor
 
 from visavis.engine.dit.block import Block
 from visavis.engine.dit.compilation import CACHE_VARIABLE, compile_blocks, keep_compiled_code
+from visavis.engine.dit.config import DIT_PRESETS
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.step_graph import Capture, StepGraphs
 
@@ -42,6 +46,28 @@ def test_a_block_is_one_graph(folded: bool) -> None:
     explained = torch._dynamo.explain(call)()
     assert explained.graph_break_count == 0
     assert explained.graph_count == 1
+
+
+@torch.no_grad()
+def test_a_block_of_the_released_model_is_one_graph_as_on_a_gpu() -> None:
+    """On meta tensors, which take a GPU's way: its kernels are operators to the compiler. The last
+    block skips motion queries and is another graph."""
+    model = meta_model(replace(DIT_PRESETS["flashtalk-14b"], num_layers=2))
+    inputs = meta_step(model, 9, (96, 56), 30)
+    audio = model.prepare_audio(inputs[3], latent_size=(96, 56))
+    calls: list[tuple[Any, Any, Any]] = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(
+            lambda *call: calls.append(call),  # type: ignore[arg-type]
+            with_kwargs=True,
+        )
+    run_step(model, inputs, audio, 2)
+    for block, args, kwargs in list(calls):
+        explained = torch._dynamo.explain(block)(*args, **kwargs)
+        assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+        (operators,) = explained.ops_per_graph
+        names = {str(operator) for operator in operators}
+        assert {"visavis.attention", "visavis.layer_norm", "visavis.add_gated_norm"} <= names
 
 
 @torch.inference_mode()
