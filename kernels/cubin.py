@@ -124,20 +124,26 @@ def row_sources(width: int = WIDTH, head_dim: int = 128) -> list[Source]:
     wide = {"weight": "*fp32", "bias": "*fp32", "gate": "*fp32", "cos": "*fp32", "sin": "*fp32"}
     cases: list[tuple[str, Any, dict[str, Any], int, dict[str, str]]] = [
         ("rms_norm", rms_norm_forward, {"COLUMNS": columns}, columns, {"weight": "*bf16"}),
-        (
-            "rms_norm_rope",
-            rms_norm_rotate_forward,
-            {"H": rotated // head_dim, "D": head_dim, "BOTH": True},
-            rotated,
-            {},
+        *(
+            (
+                name,
+                rms_norm_rotate_forward,
+                {"H": rotated // head_dim, "D": head_dim, "BOTH": both},
+                rotated,
+                {},
+            )
+            for name, both in (("rms_norm_rope", True), ("rms_norm_rope_single", False))
         ),
         ("layer_norm", layer_norm_forward, {"COLUMNS": columns}, columns, {}),
-        (
-            "gated_residual_layer_norm",
-            gated_residual_forward,
-            {"HAS_GATE": True, "NORMALIZES": True, "COLUMNS": columns},
-            columns,
-            {"x": "*fp32", "out": "*fp32"},
+        *(
+            (
+                name,
+                gated_residual_forward,
+                {"HAS_GATE": True, "NORMALIZES": normalizes, "COLUMNS": columns},
+                columns,
+                {"x": "*fp32", "out": "*fp32"},
+            )
+            for name, normalizes in (("gated_residual_layer_norm", True), ("gated_residual", False))
         ),
     ]
     sources = []

@@ -8,9 +8,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from live_server import Client, LiveServer, client_of, make_config, noise, running
-from stand_in import load_painting_engine
+from stand_in import PaintingEngine, load_painting_engine
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -23,6 +24,11 @@ async def closing(client: Client) -> tuple[int | None, str | None, dict[str, Any
         await client.until("never")
     assert client.events[-1]["type"] == "error"
     return client.socket.close_code, client.socket.close_reason, client.events[-1]["error"]
+
+
+async def until_loaded(server: LiveServer) -> None:
+    loaded = server.server._server.host.wait_loaded()
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(loaded, server.loop))
 
 
 async def test_a_model_that_still_loads_is_told_and_serves_later(tmp_path: Path) -> None:
@@ -50,15 +56,39 @@ async def test_a_model_that_still_loads_is_told_and_serves_later(tmp_path: Path)
             assert json.loads(response.body)["error"]["code"] == "model_loading"
 
             may_load.set()
-            loaded = asyncio.run_coroutine_threadsafe(
-                server.server._server.host.wait_loaded(), server.loop
-            )
-            await asyncio.wait_for(asyncio.wrap_future(loaded), 30)
+            await asyncio.wait_for(until_loaded(server), 30)
             async with client_of(server) as later:
                 await later.configure()
                 await later.until_media(speech=False)
     finally:
         may_load.set()
+
+
+async def test_a_model_that_still_warms_up_is_alive_and_not_ready(tmp_path: Path) -> None:
+    """Else the first session would wait for what warm-up compiles."""
+    warming, warm = threading.Event(), threading.Event()
+
+    class SlowStart(PaintingEngine):
+        def warm_up(self) -> float:
+            warming.set()
+            assert warm.wait(30)
+            return super().warm_up()
+
+    def codes(server: LiveServer) -> list[int]:
+        paths = ("live", "startup", "ready")
+        return [httpx.get(f"{server.http}/health/{path}").status_code for path in paths]
+
+    try:
+        with running(make_config(tmp_path), lambda _: SlowStart(), loaded=False) as server:
+            assert await asyncio.to_thread(warming.wait, 30)
+            assert await asyncio.to_thread(codes, server) == [200, 503, 503]
+            async with client_of(server) as early:
+                assert (await closing(early))[1] == "model_loading"
+            warm.set()
+            await asyncio.wait_for(until_loaded(server), 30)
+            assert await asyncio.to_thread(codes, server) == [200, 200, 200]
+    finally:
+        warm.set()
 
 
 async def test_a_subprotocol_of_another_version_is_refused(live: LiveServer) -> None:

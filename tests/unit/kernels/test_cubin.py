@@ -30,8 +30,10 @@ TABLE: dict[str, tuple[tuple[int, float], ...]] = {
     "attention 64 fp8 +lse": ((179, 72.1), (220, 16), (137, 16)),
     "rms_norm": ((48, 0), (48, 0), (51, 0)),
     "rms_norm_rope": ((70, 0), (64, 0), (64, 0)),
+    "rms_norm_rope_single": ((64, 0), (61, 0), (64, 0)),
     "layer_norm": ((79, 0), (79, 0), (79, 0)),
     "gated_residual_layer_norm": ((80, 8), (79, 8), (80, 8)),
+    "gated_residual": ((54, 8), (58, 8), (56, 8)),
 }
 ARCHITECTURES = (90, 89, 120)
 # What another patch release of the compiler may take more.
