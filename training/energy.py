@@ -43,7 +43,7 @@ class EnergyWeights:
     lips_change: float = 2.0
     # The mean of what audio leaves open moves less than any draw does. Aiming this much beyond rest
     # gives lips the variance of real ones and costs no correlation.
-    lips_gain: float = 1.15
+    lips_gain: float = 1.2
     smile_brow: float = 2.0
     smile_brow_change: float = 4.0
     lids: float = 8.0
