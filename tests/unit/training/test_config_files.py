@@ -106,7 +106,7 @@ def test_errors_name_the_file_the_field_and_the_remedy(
         ("exit_shares = [0.5, 0.5]", "one share for each of num_steps=4"),
         ("exit_shares = [0.5, 0.5, 0.5, 0.5]", "exit_shares=.* must be shares that add up to 1"),
         ("frame_shares = [1.0]", "must have equal length"),
-        ("frame_counts = [33, 17, 5]", "at least 9"),
+        ("frame_counts = [33, 17, 13, 5]", "at least 9"),
         ("max_chunks = 1", "own history takes two chunks; for none set own_history_share=0"),
         ("steps = -1", "steps=-1"),
         ("[wieghts]\nlids = 1", r"EnergyRecipe has no table \[wieghts\]; there is \[weights\]"),
