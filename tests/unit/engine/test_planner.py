@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from dit_counting import PeakBytes
+from dit_counting import PeakBytes, meta_model, meta_step, run_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from visavis.engine.cards import CARDS, RatesError, card_rates, read_rates
+from visavis.engine.cards import CARDS, CardRates, RatesError, card_rates, read_rates
 from visavis.engine.codec.wan_network import WanConfig, WanNetwork
 from visavis.engine.codec.wan_stream import VideoStream
 from visavis.engine.plan_estimates import (
@@ -127,6 +127,37 @@ def test_questions_without_an_answer_are_refused(wrong: dict[str, object], messa
     with pytest.raises(ValueError, match=message) as caught:
         Request(**{"vram": 80, **wrong})  # type: ignore[arg-type]
     assert isinstance(caught.value, PlannerError) or "chunk_frames" in wrong
+
+
+def test_times_are_counted_work_over_measured_rates() -> None:
+    """Each part by itself, the other rates being without limit."""
+    endless = replace(
+        H100, products=1e30, attention=1e30, convolutions=1e30, memory=1e30, link=1e30
+    )
+    request = Request(vram=80)
+    model = meta_model(request.config)
+    inputs = meta_step(model, 9, (96, 56), 30)
+    with torch.no_grad(), FlopCounterMode(display=False) as once:
+        audio = model.prepare_audio(inputs[3], latent_size=(96, 56))
+    with torch.no_grad(), FlopCounterMode(display=False) as step:
+        run_step(model, inputs, audio, slots=2)
+    counts = step.get_flop_counts()["Global"]
+    attention = sum(n for op, n in counts.items() if "attention" in str(op))
+    products = sum(counts.values()) - attention
+
+    def seconds(**rates: float) -> float:
+        return plain_with(request, replace(endless, **rates)).times.chunk
+
+    # 100 TFLOP/s
+    assert seconds(attention=100) == pytest.approx(4 * attention / 1e14, rel=1e-3)
+    whole = 4 * products + once.get_total_flops()
+    assert seconds(products=100) == pytest.approx(whole / 1e14, rel=1e-3)
+
+
+def plain_with(request: Request, rates: CardRates) -> Option:
+    """The one way to run it on one card with weights as they are."""
+    (only,) = (o for o in options(request, rates) if o.weights == WeightMemory())
+    return only
 
 
 def test_measured_rates_are_read_and_checked(tmp_path: Path) -> None:

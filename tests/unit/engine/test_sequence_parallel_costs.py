@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import pytest
@@ -103,9 +104,45 @@ def test_collectives_bytes_and_flops_of_each_process(ulysses: int, ring: int) ->
         assert once == pytest.approx(cost.once_products, rel=1e-6)
         least = sent_bytes(SMALL, shape, rank=rank, element_bytes=4)
         assert sent["alltoall_base_"] + sent["send"] == least
+        # every process gives its rows of the result to the others, once a step
+        rows = shape.layout(SMALL, rank).length
+        assert sent["allgather_"] == 4 * rows * SMALL.latent_channels * prod(SMALL.patch_size)
         # 189 tokens: up to 3 rows of padding
         share = (1 / plan.world + 0.02) * (alone.products + alone.attention)
         assert step <= share
+
+
+def measure_two(rank: int, plan: SequencePlan) -> tuple[Counter[str], Counter[str]]:
+    """(calls, bytes sent) of a step for two people."""
+    model = parallelize(small_model(SMALL, torch.float32, attention_impl="plain"), plan)
+    inputs = small_inputs(SMALL, torch.float32, frames=FRAMES, size=SIZE, people=2)
+    with torch.inference_mode():
+        prepared = (
+            model.prepare_time(inputs["timesteps_B"]),
+            inputs["cond_latents_BCTHW"],
+            model.prepare_audio(inputs["audio_BFWLC"], people=2, latent_size=SIZE),
+            model.prepare_context(inputs["text"], inputs["image"]),
+        )
+        with Traffic() as traffic:
+            model.velocity(inputs["latents_BCTHW"], *prepared, target_masks=inputs["target_masks"])
+    return traffic.calls, traffic.sent
+
+
+@pytest.mark.parametrize(("ulysses", "ring"), [(2, 1), (2, 2)])
+def test_two_people_cost_a_few_small_collectives_more(ulysses: int, ring: int) -> None:
+    plan = SequencePlan(ulysses_degree=ulysses, ring_degree=ring)
+    shape = ChunkShape(frames=FRAMES, latent_size=SIZE, ulysses=ulysses, ring=ring)
+    layers = SMALL.num_layers
+    for rank, (calls, sent) in enumerate(run_group(plan.world, measure_two, plan)):
+        # the routing's mean over the heads' owners, its extremes over all
+        assert calls["allreduce_"] == 2 * layers
+        # the first frame's keys lie in one run or go on into the next
+        assert calls["allgather_"] == 1 + (layers if ring > 1 else 0)
+        assert calls["alltoall_base_"] == 2 * layers
+        assert calls["send"] == layers * (ring - 1)
+        least = sent_bytes(SMALL, shape, rank=rank, element_bytes=4)
+        assert sent["alltoall_base_"] + sent["send"] == least
+        assert sent["allreduce_"] < 0.2 * least
 
 
 @contextmanager
