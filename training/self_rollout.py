@@ -164,8 +164,9 @@ def roll_to_last(
 
 @dataclass(frozen=True, slots=True)
 class MotionScene:
-    """Sequences of the embedded model: motion codes that are handed over without pixels, or
-    through `pixels`; with `join` as the deployed codec joins them to what was before."""
+    """Sequences of the embedded model: motion codes that are handed over without pixels, with
+    `join` as the deployed codec joins them to what was before, or through `pixels`, which joins
+    them always."""
 
     hearing: ChunkHearing
     batch: SequenceBatch
@@ -192,11 +193,9 @@ class MotionScene:
         self, latents_BCThw: Tensor, generator: torch.Generator, *, slots: int = 2
     ) -> Tensor:
         """The last five frames' codes, read off pixels if the recipe wants it."""
-        if self.join:
-            latents_BCThw = joined(latents_BCThw, slots)
         if self.pixels is not None:
             return self.pixels(latents_BCThw, self.batch.portraits, slots)
-        return hand_over(latents_BCThw)
+        return hand_over(joined(latents_BCThw, slots) if self.join else latents_BCThw)
 
     def recorded(self, chunk: int) -> tuple[Tensor, Tensor]:
         """Where history is generated, it replaces the recorded frames: slot 0 codes one there."""

@@ -25,7 +25,7 @@ from visavis.training.hearing import Hearing
 from visavis.training.parallel import Workers
 from visavis.training.pixel_hand_over import PixelHandOver
 from visavis.training.recipes import MODELS
-from visavis.training.rollout import hand_over
+from visavis.training.rollout import hand_over, joined
 from visavis.training.self_rollout import MotionScene
 from visavis.training.train_student import EnergyRecipe, StudentRun
 
@@ -129,12 +129,14 @@ def test_the_scene_takes_that_way_and_others_stay_exact(
         portraits=portraits,
     )
     pixels, generator = PixelHandOver(codec, show), torch.Generator()
-    through, exact = (
-        MotionScene(Hearing(), batch, 9, True, pixels=way, join=False).hand_over(latents, generator)
-        for way in (pixels, None)
+    through, exact, smooth = (
+        MotionScene(Hearing(), batch, 9, True, pixels=way, join=join).hand_over(latents, generator)
+        for way, join in ((pixels, True), (None, False), (None, True))
     )
     assert torch.equal(through, pixels(latents, portraits, 2))
     assert torch.equal(exact, hand_over(latents))
+    assert torch.equal(smooth, hand_over(joined(latents, 2)))
+    assert not torch.equal(smooth, exact)
     assert 0 < float((through - exact).abs().mean()) < 1
 
 
