@@ -26,6 +26,7 @@ from visavis.engine.pipeline import Conditions, FlashTalkPipeline
 from visavis.engine.placing import check_memory
 from visavis.engine.plan import CHUNK_LENGTHS, FPS, new_frames
 from visavis.engine.registry import Framing, model_spec
+from visavis.engine.rest import at_rest
 from visavis.engine.runtime import choose_device, choose_dtype, set_threads
 from visavis.engine.schematic import schematic_portrait
 from visavis.engine.session import AvatarSession
@@ -230,12 +231,18 @@ class AvatarEngine:
         return size
 
     def prepare_avatar(
-        self, image: ImageSource | Portrait, *, on_step: Callable[[float], None] | None = None
+        self,
+        image: ImageSource | Portrait,
+        *,
+        on_step: Callable[[float], None] | None = None,
+        settle: bool = True,
     ) -> Avatar:
         """Find the face, frame it, and encode all that is constant for it.
 
         The 14B model takes the whole picture instead, and needs no face in it. `on_step` is told
-        how much of its steps (framing, the codec's reference, conditions) are done, above 0 to 1.
+        how much of its steps (framing, the codec's reference, conditions, rest) are done, above 0
+        to 1. Without `settle` the last one is left to `settle_avatar`, for those who have something
+        urgent to do in between.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -251,16 +258,27 @@ class AvatarEngine:
                     image, fine_size=self.frame_sizes[-1][0], landmarker=self._landmarker
                 )
         tell = on_step or (lambda share: None)
-        tell(1 / 3)
+        tell(1 / 4)
         with torch.inference_mode():
             codec = self._pipeline.codec
             reference = codec.reference(image)
             if isinstance(codec, SizedCodec):
                 reference = codec.resized(reference, self.frame_size)
-            tell(2 / 3)
+            tell(2 / 4)
             conditions = self._pipeline.conditions(reference)
-        tell(1.0)
-        return Avatar(image, conditions)
+        tell(3 / 4)
+        avatar = Avatar(image, conditions)
+        if settle:
+            avatar = self.settle_avatar(avatar)
+            tell(1.0)
+        return avatar
+
+    def settle_avatar(self, avatar: Avatar) -> Avatar:
+        """The avatar with its rest measured, see `at_rest`: a silent chunk where the portrait needs
+        it, nothing elsewhere."""
+        return replace(
+            avatar, conditions=at_rest(self._pipeline, avatar.conditions, self.num_steps)
+        )
 
     def open_session(
         self,

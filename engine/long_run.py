@@ -150,7 +150,8 @@ class LongRun:
     @torch.inference_mode()
     def _draw(self, codes_N6hw: Tensor, session: LongSession) -> Tensor:
         codec = self.codec if session.hand_over == "exact" else self._reencoding
-        pictures = codec.draw(codec.shown(codes_N6hw), session.conditions.reference)
+        reference = session.conditions.reference
+        pictures = codec.draw(codec.shown(codes_N6hw, reference), reference)
         if session.colours is None:
             return pictures
         matched = session.colours(_symmetric(pictures))[0].permute(1, 2, 3, 0)

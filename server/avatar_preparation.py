@@ -99,10 +99,16 @@ class AvatarPreparation:
         try:
             pixels = await self._decode_image(data)
             on_progress(DECODED_SHARE)
+            deadline_s = time.monotonic() + PREPARE_WITHIN_S
+            # In two parts, so that frames which are due are made in between.
             avatar = await self._host.on_engine(
-                partial(engine.prepare_avatar, pixels, on_step=on_step),
-                deadline_s=time.monotonic() + PREPARE_WITHIN_S,
+                partial(engine.prepare_avatar, pixels, on_step=on_step, settle=False),
+                deadline_s=deadline_s,
             )
+            avatar = await self._host.on_engine(
+                partial(engine.settle_avatar, avatar), deadline_s=deadline_s
+            )
+            on_progress(1.0)
         except ProtocolError:
             raise  # it is no fault of the picture that the engine takes nothing now
         except ValueError as error:

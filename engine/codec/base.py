@@ -128,3 +128,16 @@ class EarlyDecoder(Protocol):
     def begin_decode(self, motion_latents: Tensor) -> Any | None:
         """What `decode` then takes as `begun`, giving the same frames; None: not worth it here."""
         ...
+
+
+@runtime_checkable
+class RestingCodec(Protocol):
+    """A codec that corrects how a portrait looks at rest, once it has seen the model be silent."""
+
+    def needs_rest(self, reference: Any) -> bool:
+        """Whether there may be something to correct."""
+        ...
+
+    def rested(self, reference: Any, latents_CTHW: Tensor) -> Any:
+        """The reference with its correction, from the latents of a chunk in silence."""
+        ...

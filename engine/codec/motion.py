@@ -136,6 +136,16 @@ class MotionCodec(nn.Module):
         """The code of the portrait itself, which is zero, [24, 1, 16, 16]."""
         return torch.zeros(LATENT_CHANNELS, 1, GRID, GRID, device=reference.layout.device)
 
+    def needs_rest(self, reference: MotionReference) -> bool:
+        """Whether the portrait's mouth is open; not where frames are encoded again, see `shown`."""
+        return reference.shows_open_mouth and not self.reencode
+
+    def rested(self, reference: MotionReference, latents_CTHW: Tensor) -> MotionReference:
+        """The same portrait, shown with what shuts its mouth as far as these latents do not: those
+        of a chunk in silence, of whose second half the median counts."""
+        codes = unpack_codes(latents_CTHW[None].float())[0]
+        return reference.rested(codes[len(codes) // 2 :])
+
     def join(self, latents_CTHW: Tensor, motion_latents: Tensor) -> Tensor:
         """Lets the head go on from where the last chunk left it, see `continuation`."""
         return join_motion(latents_CTHW, motion_latents.shape[1])
@@ -152,15 +162,16 @@ class MotionCodec(nn.Module):
         for part in (codes[:1], *torch.split(codes[1:], DECODE_BATCH)):
             if not len(part):
                 continue
-            pixels = self.draw(self.shown(part), reference)
+            pixels = self.draw(self.shown(part, reference), reference)
             yield DecodedFrames(pixels, pixels if self.reencode else part)
 
-    def shown(self, codes_N6hw: Tensor) -> Tensor:
-        """Codes as they are shown: the head moves by `HEAD_GAIN`, unless frames are encoded again
-        (each hand-over would add to it)."""
+    def shown(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
+        """Codes as they are shown: the head moves by `HEAD_GAIN`, and a mouth that the portrait
+        shows open is shut at rest. Not if frames are encoded again: each hand-over would add it."""
         if self.reencode:
             return codes_N6hw
-        return torch.cat([HEAD_GAIN * codes_N6hw[:, :2], codes_N6hw[:, 2:]], dim=1)
+        head = HEAD_GAIN * codes_N6hw[:, :2]
+        return torch.cat([head, codes_N6hw[:, 2:] + reference.rest[2:]], dim=1)
 
     @torch.no_grad()
     def draw(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.base import FrameSizeError
+from visavis.engine.codec.closing import closing_code, missing_share
 from visavis.engine.codec.composition import Window
 from visavis.engine.codec.interior import mouth_look
-from visavis.engine.codec.motion_latents import FRAME_SIZE
+from visavis.engine.codec.motion_latents import CODE_CHANNELS, FRAME_SIZE, GRID
 from visavis.engine.codec.raster import FRAME_SIZES, LATTICE, Canvas
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import FaceLayout, layout_latents, measure_layout
@@ -37,15 +38,15 @@ class ShownPortrait:
         """`small` is the portrait of 256 pixels, `finest` the same square with more."""
         self._small = small
         self._finest = finest
-        self._layout = layout
+        self.layout = layout
         self._canvases: dict[int, Canvas] = {}
 
     def canvas(self, size: int) -> Canvas:
         """What frames of `size` pixels are drawn from."""
         if size not in self._canvases:
             picture = self._small.image if size == FRAME_SIZE else self._finest
-            look = mouth_look(self._small.image, self._layout)
-            self._canvases[size] = Canvas(picture, self._layout.seams, look, size)
+            look = mouth_look(self._small.image, self.layout)
+            self._canvases[size] = Canvas(picture, self.layout.seams, look, size)
         return self._canvases[size]
 
     @cached_property
@@ -68,6 +69,7 @@ class MotionReference:
     tone: Tensor  # [1, 6]
     window: Window  # where the mouth may open
     shown: ShownPortrait
+    rest: Tensor  # [6, 16, 16], what is added to codes so that the mouth is shut at rest
     shown_size: int = FRAME_SIZE  # side of the frames that `MotionCodec.decode` makes
 
     def shown_at(self, size: int) -> "MotionReference":
@@ -78,6 +80,17 @@ class MotionReference:
                 f"{', '.join(f'{side}x{side}' for side in FRAME_SIZES)}"
             )
         return replace(self, shown_size=size)
+
+    @property
+    def shows_open_mouth(self) -> bool:
+        """Whether the model has to shut the portrait's mouth before it is at rest."""
+        return self.shown.layout.mouth_gap > 0
+
+    def rested(self, codes_N6hw: Tensor) -> "MotionReference":
+        """The same portrait, whose mouth is shut where these codes, of silence, leave it open."""
+        closing = torch.from_numpy(closing_code(self.shown.layout)).to(codes_N6hw)
+        share = missing_share(codes_N6hw, closing, self.shown.layout)
+        return replace(self, rest=share * closing)
 
     @property
     def canvas(self) -> Canvas:
@@ -122,6 +135,7 @@ def make_reference(
         tone=tensor(_face_tone(small)),
         window=window,
         shown=ShownPortrait(small, portrait.finest, layout),
+        rest=torch.zeros(CODE_CHANNELS, GRID, GRID, device=device, dtype=dtype),
     )
 
 

@@ -111,10 +111,15 @@ class PaintingEngine:
             frame_s=0.002,
         )
 
-    def prepare_avatar(self, image: Any, *, on_step: Callable[[float], None]) -> PaintedAvatar:
+    def prepare_avatar(
+        self, image: Any, *, on_step: Callable[[float], None], settle: bool
+    ) -> PaintedAvatar:
         portrait = frame_portrait(image)
-        on_step(1.0)
+        on_step(0.75)
         return PaintedAvatar(portrait)
+
+    def settle_avatar(self, avatar: PaintedAvatar) -> PaintedAvatar:
+        return avatar
 
     def open_session(
         self,

@@ -1,20 +1,18 @@
 """Displacement bases of a puppet: what each control does to the control grid of each layer.
 
 Every basis is a uniform cubic B-spline surface on the codec's 16x16 control grid, fitted by least
-squares to landmark targets, so that the motion codes of a puppet are exact. Flows are backward
-(from the output to the source): a part that moves down by d has flow -d, all along the way it may
-move.
+squares to landmark targets (`SurfaceFit`), so that the motion codes of a puppet are exact.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from visavis.engine.codec.closing import UPPER_FACE, closing_code, hold_seam, hold_upper_face
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, CODE_SCALE, FRAME_SIZE, GRID
-from visavis.engine.codec.spline import point_weights
+from visavis.engine.codec.surface_fit import SurfaceFit, down, layers_code
 from visavis.engine.face.layout import FaceLayout
 from visavis.engine.face.mesh import (
     BROW_LEFT_UPPER,
@@ -25,12 +23,9 @@ from visavis.engine.face.mesh import (
     EYE_RIGHT_LOWER,
     EYE_RIGHT_UPPER,
     FACE_OVAL,
-    LIP_INNER_LOWER,
-    LIP_INNER_UPPER,
-    LIP_OUTER_LOWER,
-    LIP_OUTER_UPPER,
     NOSE_TIP,
 )
+from visavis.engine.face.mouth_points import MouthPoints
 from visavis.training.puppets.controls import INDEX
 
 Array = NDArray[np.float64]
@@ -52,7 +47,6 @@ PITCH_DEGREES: Final = 7.0
 ROLL_DEGREES: Final = 3.5
 SHIFT_PIXELS: Final = (5.0, 4.0)
 ZOOM: Final = 0.025
-_UPPER_FACE: Final = (1, 2, 4, 5, 6, 168, 98, 327, 129, 358, 205, 425, 50, 280, 117, 346)
 
 
 def control_weights(controls: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,169 +74,63 @@ class PuppetBasis:
         return np.tensordot(control_weights(controls), self.basis, axes=1) + self.rest
 
 
-class _Targets:
-    """Points with the flow that they should have; later fitted by one least-squares surface."""
-
-    def __init__(self) -> None:
-        self.points: list[Array] = []
-        self.flows: list[Array] = []
-        self.weights: list[Array] = []
-
-    def add(self, points: Array, flow: Array | float, weight: float = 1.0) -> None:
-        """Flow [N, 2] (or one value for all) at points [N, 2]."""
-        points = np.atleast_2d(points)
-        self.points.append(points)
-        self.flows.append(np.broadcast_to(np.asarray(flow, np.float64), points.shape))
-        self.weights.append(np.full(len(points), weight))
-
-    def move(self, points: Array, motion: Array, weight: float = 1.0) -> None:
-        """Points [N, 2] move by motion [N, 2]: the flow is -motion all along their way."""
-        for part in (0.0, 0.35, 0.7, 1.0):
-            self.add(points + part * motion, -motion, weight)
-
-    def fit(self) -> Array:
-        """Control grid [2, 16, 16] in pixels."""
-        points = np.concatenate(self.points)
-        weights = np.concatenate(self.weights)[:, None]
-        matrix = point_weights(torch.from_numpy(points), (GRID, GRID), FRAME_SIZE / GRID).numpy()
-        weighted = matrix * weights
-        normal = matrix.T @ weighted + _REGULARISER
-        solution = np.linalg.solve(normal, weighted.T @ np.concatenate(self.flows))
-        grid: Array = solution.T.reshape(2, GRID, GRID).astype(np.float64)
-        return grid
-
-
-def _second_differences() -> Array:
-    rows = []
-    index = np.arange(GRID * GRID).reshape(GRID, GRID)
-    for lines in (index, index.T):
-        for line in lines:
-            for a, b, c in zip(line, line[1:], line[2:], strict=False):
-                row = np.zeros(GRID * GRID)
-                row[[a, b, c]] = 1, -2, 1
-                rows.append(row)
-    return np.array(rows)
-
-
-_DIFFERENCES: Final = _second_differences()
-_REGULARISER: Final = 0.03 * _DIFFERENCES.T @ _DIFFERENCES + 0.004 * np.eye(GRID * GRID)
-
-
-class _Face:
-    """Named points of one face, in pixels."""
-
-    def __init__(self, layout: FaceLayout) -> None:
-        self.layout = layout
-        self.points = layout.landmarks.astype(np.float64)
-        self.width = layout.mouth_width
-        self.upper_inner = self._on_line(LIP_INNER_UPPER, layout.lip_upper)
-        self.lower_inner = self._on_line(LIP_INNER_LOWER, layout.lip_lower)
-        self.upper_outer = self.at(LIP_OUTER_UPPER)
-        self.lower_outer = self.at(LIP_OUTER_LOWER)
-        self.left, self.right = self.upper_outer[0], self.upper_outer[-1]
-        self.centre = 0.5 * (self.left + self.right)
-
-    def at(self, index: tuple[int, ...]) -> Array:
-        return self.points[list(index)]
-
-    def _on_line(self, index: tuple[int, ...], line: NDArray[np.float32]) -> Array:
-        points = self.at(index).copy()
-        points[:, 1] = np.interp(points[:, 0], np.arange(len(line)), line)
-        return points
-
-    def across(self, points: Array) -> Array:
-        """Position across the mouth: -1 at the left corner, 1 at the right."""
-        half = 0.5 * (self.right[0] - self.left[0])
-        across: Array = np.clip((points[:, 0] - self.centre[0]) / half, -1, 1)
-        return across
-
-    def arch(self, points: Array, power: float = 0.75) -> Array:
-        """1 at the mouth's centre, 0 at its corners."""
-        return (1 - self.across(points) ** 2) ** power
-
-    def beyond_corners(self) -> tuple[Array, Array]:
-        """Points on the seam's extension past both corners, and their distance in pixels."""
-        distance = np.array([3.0, 8, 14, 22, 32, 44])
-        points = []
-        for corner, side in ((self.left, -1), (self.right, 1)):
-            points.append(np.stack([corner[0] + side * distance, np.full(6, corner[1])], 1))
-        return np.concatenate(points), np.tile(distance, 2)
-
-
-def _down(amount: Array) -> Array:
-    return np.stack([np.zeros_like(amount), amount], axis=1)
-
-
-def _still(targets: _Targets, face: _Face, *, chin: bool) -> None:
-    """What no mouth control moves: nose, eyes, brows, upper cheeks, and the chin on request."""
-    targets.add(face.at(_UPPER_FACE), 0.0, 0.5)
-    targets.add(face.at(EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER), 0.0)
-    targets.add(face.at(BROW_LEFT_UPPER + BROW_RIGHT_UPPER), 0.0)
-    if chin:
+def _mouth_pair(face: MouthPoints, *, chin: bool = True) -> tuple[SurfaceFit, SurfaceFit]:
+    """Both layers with what no control of the mouth moves, and a still chin on request."""
+    pair = SurfaceFit(), SurfaceFit()
+    hold_upper_face(face, *pair)
+    for targets in pair if chin else ():
         targets.add(face.at(tuple(JAW_LINE)), 0.0, 0.5)
-
-
-def _mouth_pair(face: _Face, *, chin: bool = True) -> tuple[_Targets, _Targets]:
-    pair = _Targets(), _Targets()
-    for targets in pair:
-        _still(targets, face, chin=chin)
     return pair
 
 
-def _jaw(face: _Face) -> tuple[_Targets, _Targets]:
+def _jaw(face: MouthPoints) -> tuple[SurfaceFit, SurfaceFit]:
     gap = JAW_GAP * face.width
     corner = 0.14
     upper, lower = _mouth_pair(face, chin=False)
     for contour in (face.upper_inner, face.upper_outer):
-        upper.move(contour, _down(gap * corner * (1 - face.arch(contour))), 3)
+        upper.move(contour, down(gap * corner * (1 - face.arch(contour))), 3)
     for contour in (face.lower_inner, face.lower_outer):
-        lower.move(contour, _down(gap * (corner + (1 - corner) * face.arch(contour))), 3)
+        lower.move(contour, down(gap * (corner + (1 - corner) * face.arch(contour))), 3)
     side, distance = face.beyond_corners()
     for targets in (upper, lower):
-        targets.move(side, _down(gap * corner * np.exp(-distance / 18)), 3)
+        targets.move(side, down(gap * corner * np.exp(-distance / 18)), 3)
     line = face.at(tuple(JAW_LINE))
     share = np.array(list(JAW_LINE.values()))
-    lower.move(line, _down(gap * share), 1)
+    lower.move(line, down(gap * share), 1)
     chin_centre = 0.5 * (face.points[17] + face.points[CHIN])
-    lower.move(chin_centre[None], _down(np.array([0.92 * gap])), 2)
+    lower.move(chin_centre[None], down(np.array([0.92 * gap])), 2)
     neck = face.points[CHIN] + np.array([[-34.0, 40], [0, 44], [34, 40], [-20, 62], [20, 62]])
     lower.add(neck, 0.0, 1)
     return upper, lower
 
 
-def _upper_lip(face: _Face) -> tuple[_Targets, _Targets]:
+def _upper_lip(face: MouthPoints) -> tuple[SurfaceFit, SurfaceFit]:
     upper, lower = _mouth_pair(face)
     amount = -0.11 * face.width
-    upper.move(face.upper_inner, _down(amount * face.arch(face.upper_inner)), 3)
-    upper.move(face.upper_outer, _down(0.85 * amount * face.arch(face.upper_outer)), 3)
+    upper.move(face.upper_inner, down(amount * face.arch(face.upper_inner)), 3)
+    upper.move(face.upper_outer, down(0.85 * amount * face.arch(face.upper_outer)), 3)
     _hold_lip(lower, face.lower_inner, face.lower_outer)
-    _hold_seam(face, upper, lower)
+    hold_seam(face, upper, lower)
     return upper, lower
 
 
-def _lower_lip(face: _Face, amount: float) -> tuple[_Targets, _Targets]:
+def _lower_lip(face: MouthPoints, amount: float) -> tuple[SurfaceFit, SurfaceFit]:
     upper, lower = _mouth_pair(face, chin=False)
     shift = amount * face.width
-    lower.move(face.lower_inner, _down(shift * face.arch(face.lower_inner)), 3)
-    lower.move(face.lower_outer, _down(0.8 * shift * face.arch(face.lower_outer)), 3)
-    lower.move(face.points[CHIN][None], _down(np.array([0.2 * shift])), 1)
+    lower.move(face.lower_inner, down(shift * face.arch(face.lower_inner)), 3)
+    lower.move(face.lower_outer, down(0.8 * shift * face.arch(face.lower_outer)), 3)
+    lower.move(face.points[CHIN][None], down(np.array([0.2 * shift])), 1)
     _hold_lip(upper, face.upper_inner, face.upper_outer)
-    _hold_seam(face, upper, lower)
+    hold_seam(face, upper, lower)
     return upper, lower
 
 
-def _hold_lip(targets: _Targets, *contours: Array) -> None:
+def _hold_lip(targets: SurfaceFit, *contours: Array) -> None:
     for contour in contours:
         targets.add(contour, 0.0, 3)
 
 
-def _hold_seam(face: _Face, *layers: _Targets) -> None:
-    side, _ = face.beyond_corners()
-    for targets in layers:
-        targets.add(side, 0.0, 3)
-
-
-def _wide(face: _Face, amount: float, thicken: float) -> tuple[_Targets, _Targets]:
+def _wide(face: MouthPoints, amount: float, thicken: float) -> tuple[SurfaceFit, SurfaceFit]:
     """Corners out (amount > 0) or in; both layers alike but for the lips' thickness."""
     upper, lower = _mouth_pair(face)
     side, distance = face.beyond_corners()
@@ -265,18 +153,18 @@ def _wide(face: _Face, amount: float, thicken: float) -> tuple[_Targets, _Target
     return upper, lower
 
 
-def _press(face: _Face) -> tuple[_Targets, _Targets]:
+def _press(face: MouthPoints) -> tuple[SurfaceFit, SurfaceFit]:
     upper, lower = _mouth_pair(face)
     width = face.width
-    upper.move(face.upper_outer, _down(0.025 * width * face.arch(face.upper_outer)), 3)
+    upper.move(face.upper_outer, down(0.025 * width * face.arch(face.upper_outer)), 3)
     _hold_lip(upper, face.upper_inner)
-    lower.move(face.lower_inner, _down(-0.045 * width * face.arch(face.lower_inner)), 3)
-    lower.move(face.lower_outer, _down(-0.03 * width * face.arch(face.lower_outer)), 3)
-    _hold_seam(face, upper, lower)
+    lower.move(face.lower_inner, down(-0.045 * width * face.arch(face.lower_inner)), 3)
+    lower.move(face.lower_outer, down(-0.03 * width * face.arch(face.lower_outer)), 3)
+    hold_seam(face, upper, lower)
     return upper, lower
 
 
-def _smile(face: _Face) -> tuple[_Targets, _Targets]:
+def _smile(face: MouthPoints) -> tuple[SurfaceFit, SurfaceFit]:
     pair = _mouth_pair(face)
     side, distance = face.beyond_corners()
     sign = np.repeat([-1.0, 1.0], len(distance) // 2)
@@ -295,24 +183,24 @@ def _smile(face: _Face) -> tuple[_Targets, _Targets]:
     return pair
 
 
-def _brow(face: _Face) -> _Targets:
-    upper = _Targets()
+def _brow(face: MouthPoints) -> SurfaceFit:
+    upper = SurfaceFit()
     rise = -0.065 * face.layout.eye_distance
-    upper.move(face.at(BROW_LEFT_UPPER + BROW_RIGHT_UPPER), _down(np.full(10, rise)), 2)
-    upper.move(face.at((10, 109, 338, 151)), _down(np.full(4, 0.35 * rise)), 1)
+    upper.move(face.at(BROW_LEFT_UPPER + BROW_RIGHT_UPPER), down(np.full(10, rise)), 2)
+    upper.move(face.at((10, 109, 338, 151)), down(np.full(4, 0.35 * rise)), 1)
     eyes = face.at(EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER)
     upper.add(eyes, 0.0, 3)
-    upper.add(face.at(_UPPER_FACE), 0.0, 1)
+    upper.add(face.at(UPPER_FACE), 0.0, 1)
     return upper
 
 
-def _blink(face: _Face, top: tuple[int, ...], bottom: tuple[int, ...]) -> _Targets:
-    upper = _Targets()
+def _blink(face: MouthPoints, top: tuple[int, ...], bottom: tuple[int, ...]) -> SurfaceFit:
+    upper = SurfaceFit()
     lid, low = face.at(top), face.at(bottom)
     height = np.maximum(np.interp(lid[:, 0], low[:, 0], low[:, 1]) - lid[:, 1], 0)
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-        upper.add(lid + _down(part * height + 0.8), _down(-0.97 * height), 4)
-    upper.move(lid - np.array([0, 4.5]), _down(0.55 * height), 1)
+        upper.add(lid + down(part * height + 0.8), down(-0.97 * height), 4)
+    upper.move(lid - np.array([0, 4.5]), down(0.55 * height), 1)
     brow = BROW_LEFT_UPPER if top is EYE_LEFT_UPPER else BROW_RIGHT_UPPER
     upper.add(face.at(brow) + np.array([0, 3.0]), 0.0, 2)
     other = EYE_RIGHT_UPPER if top is EYE_LEFT_UPPER else EYE_LEFT_UPPER
@@ -321,21 +209,7 @@ def _blink(face: _Face, top: tuple[int, ...], bottom: tuple[int, ...]) -> _Targe
     return upper
 
 
-def _close(face: _Face) -> tuple[_Targets, _Targets]:
-    """Shuts a mouth that the portrait shows open: the upper lip comes down, the lower one up."""
-    upper, lower = _mouth_pair(face, chin=False)
-    opening = np.maximum(face.lower_inner[:, 1] - face.upper_inner[:, 1], 0)
-    outer = np.interp(face.upper_outer[:, 0], face.upper_inner[:, 0], opening, left=0, right=0)
-    upper.move(face.upper_inner, _down(0.3 * opening), 4)
-    upper.move(face.upper_outer, _down(0.2 * outer), 2)
-    lower.move(face.lower_inner, _down(-0.75 * opening), 4)
-    lower.move(face.lower_outer, _down(-0.6 * outer), 2)
-    lower.move(face.points[CHIN][None], _down(np.array([-0.35 * opening.max()])), 1)
-    _hold_seam(face, upper, lower)
-    return upper, lower
-
-
-def _head(face: _Face) -> dict[str, Array]:
+def _head(face: MouthPoints) -> dict[str, Array]:
     """Head flows [2, 16, 16] in pixels: 2.5-D rotation on an ellipsoid, shift and zoom, all fading
     into a still background and still shoulders."""
     step = 8
@@ -369,7 +243,7 @@ def _head(face: _Face) -> dict[str, Array]:
     points = np.stack([x.ravel(), y.ravel()], 1)
     result = {}
     for name, motion in motions.items():
-        targets = _Targets()
+        targets = SurfaceFit()
         targets.add(points, -np.stack([m.ravel() for m in motion], 1))
         result[name] = targets.fit()
     return result
@@ -377,7 +251,7 @@ def _head(face: _Face) -> dict[str, Array]:
 
 def fit_basis(layout: FaceLayout) -> PuppetBasis:
     """The bases of one framed portrait."""
-    face = _Face(layout)
+    face = MouthPoints(layout)
     pairs = {
         "jaw": _jaw(face),
         "upper_lip": _upper_lip(face),
@@ -393,22 +267,12 @@ def fit_basis(layout: FaceLayout) -> PuppetBasis:
         "blink_l": _blink(face, EYE_LEFT_UPPER, EYE_LEFT_LOWER),
         "blink_r": _blink(face, EYE_RIGHT_UPPER, EYE_RIGHT_LOWER),
     }
-    scale = np.array(CODE_SCALE)[:, None, None]
     basis = np.zeros((len(WEIGHTS), CODE_CHANNELS, GRID, GRID))
     for name, (upper, lower) in pairs.items():
-        basis[WEIGHTS.index(name)] = _layers(upper.fit(), lower.fit()) / scale
+        basis[WEIGHTS.index(name)] = layers_code(upper.fit(), lower.fit())
     for name, upper in uppers.items():
         flow = upper.fit()
-        basis[WEIGHTS.index(name)] = _layers(flow, np.zeros_like(flow)) / scale
+        basis[WEIGHTS.index(name)] = layers_code(flow, np.zeros_like(flow))
     for name, flow in _head(face).items():
-        basis[WEIGHTS.index(name), :2] = flow / scale[:2]
-    rest = np.zeros((CODE_CHANNELS, GRID, GRID))
-    if layout.mouth_gap > 0:
-        upper, lower = _close(face)
-        rest = _layers(upper.fit(), lower.fit()) / scale
-    return PuppetBasis(basis=basis.astype(np.float32), rest=rest.astype(np.float32))
-
-
-def _layers(upper: Array, lower: Array) -> Array:
-    """Code [6, 16, 16] in pixels of the two layers' flows."""
-    return np.concatenate([np.zeros_like(upper), upper, lower - upper])
+        basis[WEIGHTS.index(name), :2] = flow / np.array(CODE_SCALE[:2])[:, None, None]
+    return PuppetBasis(basis=basis.astype(np.float32), rest=closing_code(layout))

@@ -9,6 +9,7 @@ from visavis.engine.codec.motion import HEAD_GAIN, MotionCodec
 from visavis.engine.codec.motion_latents import pack_codes, unpack_codes
 from visavis.engine.codec.networks import EncoderConfig, PainterConfig
 from visavis.engine.plan import MOTION_FRAMES
+from visavis.engine.schematic import schematic_portrait
 
 
 def chunk(frames: int, step: float) -> Tensor:
@@ -81,7 +82,8 @@ def test_the_head_is_shown_to_move_further_where_frames_are_not_encoded_again(
         PainterConfig(width=8, depth=1), EncoderConfig(width=8, depth=1), reencode=reencode
     )
     codes = torch.randn(3, 6, 16, 16)
-    shown = codec.shown(codes)
+    reference = codec.reference(schematic_portrait())
+    shown = codec.shown(codes, reference)
     gain = 1.0 if reencode else HEAD_GAIN
     torch.testing.assert_close(shown[:, :2], gain * codes[:, :2])
     assert torch.equal(shown[:, 2:], codes[:, 2:])
