@@ -251,7 +251,7 @@ def bench_preset(
         if dtype != "float32" and beside is not None:
             raise ValueError(f"dtype={dtype}: beside compares float32; leave one of them out")
         report = measure_preset(
-            weights, num_threads, chunks, beside=beside, vae_dtype=getattr(torch, dtype)
+            weights, num_threads, chunks, beside=beside, dtype=getattr(torch, dtype)
         )
         print_preset(report)
         if json is not None:

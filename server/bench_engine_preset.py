@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class PresetReport:
     preset: str
     weights: str
     threads: int
-    vae_dtype: str
+    dtype: str
     torch: str
     frame_size: tuple[int, int]
     chunk_frames: int
@@ -97,11 +98,14 @@ class PresetReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """What the VAE's format costs: its outcomes less float32's, root mean square and greatest.
+    """What the format costs: outcomes less float32's, root mean square and greatest.
 
-    Frames lie in [-1, 1], latents have a deviation of about 1.
+    Of a denoising step, over the velocity's own root mean square. Frames lie in [-1, 1], latents
+    have a deviation of about 1.
     """
 
+    velocity_rms: float
+    velocity_max: float
     decode_rms: float
     decode_max: float
     encode_rms: float
@@ -131,11 +135,9 @@ class PresetBench:
         weights: Path | None = None,
         *,
         seed: int = 0,
-        vae_dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Load the folder's transformer and VAE, or draw random weights.
-
-        The transformer is in float32, the VAE in `vae_dtype`.
+        """Load the folder's transformer and VAE, or draw random weights; both compute in `dtype`.
 
         The folder is laid out as the released one: `diffusion_pytorch_model.safetensors` (or its
         shards) and `Wan2.1_VAE.pth`, of this preset's sizes.
@@ -152,11 +154,12 @@ class PresetBench:
             dit = load_original(DIT, _transformer_file(weights))
             self.vae = WanVAE.load(weights / VAE_FILE, config=VAE)
         self.exact_vae = self.vae
-        if vae_dtype != torch.float32:
+        self.dit = self.exact_dit = dit.eval().requires_grad_(False)
+        if dtype != torch.float32:
             network = WanNetwork(self.vae.network.config)
             network.load_state_dict(self.vae.network.state_dict())
-            self.vae = WanVAE(network.to(vae_dtype))
-        self.dit = dit.eval().requires_grad_(False)
+            self.vae = WanVAE(network.to(dtype))
+            self.dit = deepcopy(dit).to(dtype)
         codec = WanCodec(self.vae, None, FRAME_SIZE)
         self.pipeline = FlashTalkPipeline(self.dit, codec, MelFrontEnd(), torch.device("cpu"))
         self.codec = codec
@@ -233,18 +236,35 @@ class PresetBench:
 
     @torch.inference_mode()
     def deviation(self) -> Deviation:
-        """This VAE's outcomes less those of the same weights in float32."""
+        """A step's and the VAE's outcomes less those of the same weights in float32."""
         latents, video = self._inputs()
+        windows = (1, CHUNK_FRAMES, DIT.audio_window, DIT.audio_layers, DIT.audio_channels)
+        audio = torch.randn(windows)
         pairs = [
+            [self._velocity(dit, latents, audio) for dit in (self.dit, self.exact_dit)],
             [torch.cat(list(vae.decode(latents)), dim=2) for vae in (self.vae, self.exact_vae)],
             [vae.encode(video) for vae in (self.vae, self.exact_vae)],
         ]
-        decode, encode = ((ours - exact).float() for ours, exact in pairs)
+        velocity, decode, encode = ((ours - exact).float() for ours, exact in pairs)
+        velocity /= pairs[0][1].square().mean().sqrt()
         return Deviation(
+            velocity_rms=velocity.square().mean().sqrt().item(),
+            velocity_max=velocity.abs().max().item(),
             decode_rms=decode.square().mean().sqrt().item(),
             decode_max=decode.abs().max().item(),
             encode_rms=encode.square().mean().sqrt().item(),
             encode_max=encode.abs().max().item(),
+        )
+
+    def _velocity(self, dit: FlashTalkDiT, latents: Tensor, audio: Tensor) -> Tensor:
+        """The first step's velocity of noise."""
+        return dit.velocity(
+            latents,
+            dit.prepare_time(torch.ones(1)),
+            self.conditions.cond_latents[CHUNK_FRAMES],
+            dit.prepare_audio(audio, latent_size=self.codec.latent_size),
+            dit.prepare_context(self.text, self.image),
+            given_slots=self.state.motion.shape[1],
         )
 
     def _inputs(self) -> tuple[Tensor, Tensor]:
@@ -262,7 +282,7 @@ def measure_preset(
     *,
     warm_up: int = 1,
     beside: Other | None = None,
-    vae_dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32,
 ) -> PresetReport:
     """Time `chunks` chunks after `warm_up` others, then as many of the VAE and of another in turn.
 
@@ -273,7 +293,7 @@ def measure_preset(
     if chunks < 1:
         raise ValueError(f"chunks={chunks}: must be at least 1")
     threads = set_threads(DEFAULT_THREADS if num_threads is None else num_threads)
-    bench = PresetBench(weights, vae_dtype=vae_dtype)
+    bench = PresetBench(weights, dtype=dtype)
     watches = []
     for number in range(warm_up + chunks):
         watch = Stopwatch()
@@ -286,7 +306,7 @@ def measure_preset(
         preset="bench",
         weights="random" if weights is None else str(weights),
         threads=threads,
-        vae_dtype=str(vae_dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch."),
         torch=torch.__version__,
         frame_size=FRAME_SIZE,
         chunk_frames=CHUNK_FRAMES,
@@ -298,7 +318,7 @@ def measure_preset(
         frames_per_second=new_frames(CHUNK_FRAMES) / seconds[TOTAL],
         runs=runs,
         beside=None if beside is None else bench.beside(chunks),
-        against_float32=None if vae_dtype == torch.float32 else bench.deviation(),
+        against_float32=None if dtype == torch.float32 else bench.deviation(),
     )
 
 
@@ -307,7 +327,7 @@ def print_preset(report: PresetReport) -> None:
     height, width = report.frame_size
     title = (
         f"{report.dit_parameters / 1e6:.0f} M transformer, {report.vae_parameters / 1e6:.1f} M VAE,"
-        f" in {report.vae_dtype}, {width}x{height}, {report.threads} threads"
+        f" in {report.dtype}, {width}x{height}, {report.threads} threads"
     )
     table = Table(title=title)
     for heading in ("seconds a chunk", "median", "least", "most", "CPU time"):
@@ -326,9 +346,10 @@ def print_preset(report: PresetReport) -> None:
     found = report.against_float32
     if found is not None:
         console.print(
-            f"VAE in {report.vae_dtype} less float32: frames {found.decode_rms:.1e} (rms), "
-            f"{found.decode_max:.1e} (greatest) in [-1, 1]; motion latents {found.encode_rms:.1e}, "
-            f"{found.encode_max:.1e}",
+            f"{report.dtype} less float32, rms and greatest: velocity of a step, over its own rms, "
+            f"{found.velocity_rms:.1e}, {found.velocity_max:.1e}; frames in [-1, 1] "
+            f"{found.decode_rms:.1e}, {found.decode_max:.1e}; motion latents "
+            f"{found.encode_rms:.1e}, {found.encode_max:.1e}",
             highlight=False,
         )
     if report.beside is not None:

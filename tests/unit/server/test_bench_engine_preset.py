@@ -85,17 +85,19 @@ def test_transformer_without_its_caches_gives_the_same() -> None:
 def test_bfloat16_is_measured_against_float32(capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:
-        report = preset.measure_preset(None, 1, 1, warm_up=0, vae_dtype=torch.bfloat16)
+        report = preset.measure_preset(None, 1, 1, warm_up=0, dtype=torch.bfloat16)
     finally:
         torch.set_num_threads(threads)
     found = report.against_float32
     assert found is not None
+    assert 0 < found.velocity_rms < 0.1
+    assert found.velocity_rms < found.velocity_max < 1
     # Random weights amplify what rounding does; -1 and 1 are the ends of what a pixel can be.
     assert 0 < found.decode_rms < found.decode_max <= 2
     assert found.decode_rms < 0.2
     assert 0 < found.encode_rms < found.encode_max < 0.5
     preset.print_preset(report)
-    assert "VAE in bfloat16 less float32" in capsys.readouterr().out
+    assert "bfloat16 less float32" in capsys.readouterr().out
 
 
 def test_nothing_to_measure_is_refused() -> None:
