@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +128,38 @@ def test_compiled_code_is_kept_in_the_users_cache(
     keep_compiled_code()
     assert not os.environ[CACHE_VARIABLE]
     assert "compiled code is not kept" in caplog.text
+
+
+# One product: the compiler needs no C++ for it, and keeps it as it keeps everything.
+COMPILES = """
+import json
+import torch
+from torch._dynamo.utils import counters
+from visavis.engine.dit.compilation import keep_compiled_code
+
+keep_compiled_code()
+with torch.inference_mode():
+    torch.compile(lambda x: x @ x)(torch.ones(8, 8))
+found = counters["inductor"]
+print(json.dumps([found["fxgraph_cache_miss"], found["fxgraph_cache_hit"]]))
+"""
+
+
+def test_a_second_start_finds_what_the_first_compiled(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != CACHE_VARIABLE}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    made_and_found = []
+    for _ in range(2):
+        result = subprocess.run(
+            [sys.executable, "-c", COMPILES],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        made_and_found.append(json.loads(result.stdout.splitlines()[-1]))
+    assert made_and_found == [[1, 0], [0, 1]]
 
 
 @torch.inference_mode()
