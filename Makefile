@@ -71,11 +71,13 @@ lint: $(DEV) $(MODULES)
 	$(BIN)/lint-imports
 	$(NPM) run check
 
-# Chromium only matters to the browser tests, which say so and skip without it.
+# Chromium only matters to the browser tests, which say so and skip without it. Unit tests run side
+# by side, a core each; the others talk to servers in real time and have the machine for themselves.
 test: setup $(DEV) $(ADAPTERS) lint
 	$(NPM) test
 	$(BIN)/python scripts/setup_venv.py $(VENV) --apt chromium=chromium
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) -n auto --maxprocesses 8 --dist loadfile tests/unit
+	$(BIN)/python -m pytest $(PYTEST) --ignore tests/unit
 
 bench: $(RUNTIME)
 	$(BIN)/visavis bench $(BENCH)

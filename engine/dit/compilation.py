@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def keep_compiled_code() -> None:
     Torch's own place is in /tmp, which containers and restarts lose. TORCHINDUCTOR_CACHE_DIR names
     another; where the folder cannot be made, torch's is left.
     """
-    if os.environ.get(CACHE_VARIABLE):
+    named = os.environ.get(CACHE_VARIABLE)
+    if named and not _is_torchs_own(Path(named)):
         return
     base = os.environ.get("XDG_CACHE_HOME")
     folder = (Path(base) if base else Path.home() / ".cache") / "visavis" / "compiled"
@@ -74,6 +76,11 @@ def keep_compiled_code() -> None:
         logger.warning("compiled code is not kept: %s; set %s", error, CACHE_VARIABLE)
         return
     os.environ[CACHE_VARIABLE] = str(folder)
+
+
+def _is_torchs_own(folder: Path) -> bool:
+    """Whether torch has set the variable itself, as it does when its compiler is imported."""
+    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")
 
 
 def record_steps(model: FlashTalkDiT) -> None:

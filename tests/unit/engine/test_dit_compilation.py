@@ -130,7 +130,8 @@ def test_compiled_code_is_kept_in_the_users_cache(
     assert "compiled code is not kept" in caplog.text
 
 
-# One product: the compiler needs no C++ for it, and keeps it as it keeps everything.
+# One product: the compiler needs no C++ for it, and keeps it as it keeps everything. It is imported
+# first, and then has a folder of its own in mind.
 COMPILES = """
 import json
 import torch

@@ -87,7 +87,7 @@ def test_a_dry_run_prints_every_table_and_says_what_it_is(
     assert "Nothing to add up: the VAE's times were not measured" in text
 
 
-def context(seconds: float = 60.0, folder: Path | None = None, **figures: float) -> Context:
+def context(seconds: float = 3600.0, folder: Path | None = None, **figures: float) -> Context:
     return Context(device=CPU, dry_run=True, budget=Budget(seconds), figures=figures, folder=folder)
 
 
