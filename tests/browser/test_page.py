@@ -29,6 +29,30 @@ def test_another_portrait_is_one_click_away(page: Page, base_url: str) -> None:
     wait_until(page, f"v.stats.framesShown > {shown + 20}")
 
 
+def test_larger_pictures_are_one_choice_away(page: Page, base_url: str) -> None:
+    open_page(page, base_url)
+    choice, canvas = page.get_by_label("Size of the picture"), page.locator("#portrait canvas")
+    expect(choice.locator("option")).to_have_text(["256 × 256", "384 × 384", "512 × 512"])
+    expect(canvas).to_have_js_property("width", 256)
+    choice.select_option("384 × 384")
+    wait_until(page, "v.sessions === 2 && v.state === 'idle'")
+    expect(canvas).to_have_js_property("width", 384)
+    expect(choice).to_have_js_property("selectedIndex", 1)
+    # A file of pictures that grow half way is one that players refuse.
+    page.get_by_role("button", name="Record a video").click()
+    page.get_by_role("button", name="Stop recording").wait_for()
+    choice.select_option("512 × 512")
+    page.get_by_role("alert").filter(has_text="A video has one size").wait_for()
+    expect(choice).to_have_js_property("selectedIndex", 1)
+    assert figures(page).sessions == 2
+
+
+def test_the_address_may_say_the_size(page: Page, base_url: str) -> None:
+    open_page(page, f"{base_url}?size=512")
+    expect(page.locator("#portrait canvas")).to_have_js_property("width", 512)
+    expect(page.get_by_label("Size of the picture")).to_have_js_property("selectedIndex", 2)
+
+
 def test_push_to_talk_through_the_microphone(page: Page, base_url: str) -> None:
     open_page(page, base_url)
     page.locator("#mic").hover()

@@ -11,6 +11,7 @@ import {
   connect,
   decodeRecording,
   type PictureFormat,
+  type PictureSize,
   SpeechLostError,
 } from "../lib";
 import { accessKey, wantsKey } from "./access";
@@ -28,6 +29,7 @@ import {
   statusAdvice,
   UNREACHABLE,
 } from "./messages";
+import { PictureSizeChoice, wantedSize } from "./picture-size";
 import { RecordButton } from "./record";
 import { type RecordingSource, Recordings } from "./recordings";
 import { Stage } from "./stage";
@@ -76,6 +78,7 @@ class Page {
     byId("audio-input", HTMLInputElement),
     { play: (source) => void this.play(source), stop: () => this.stop() },
   );
+  readonly pictureSize = new PictureSizeChoice((size) => void this.resize(size));
   readonly typed = new TypedSpeech({
     speak: (wav) => void this.play({ id: "typed", title: "", bytes: async () => wav }),
     failed: (message) => this.complain(message),
@@ -106,6 +109,19 @@ class Page {
     if (avatar.warnings.length) this.toasts.show("info", avatar.warnings.join(" "));
     if (this.#live) void this.#live.session.switchTo(avatar.id);
     else this.#live = this.#connect(avatar);
+  }
+
+  /** The same portrait in a session of its own, since a session keeps its size. */
+  async resize(size: PictureSize): Promise<void> {
+    const session = this.#live?.session;
+    if (!session?.avatar) return;
+    if (session.recorder.active) {
+      this.complain("A video has one size: stop recording before you choose another.");
+      this.pictureSize.restore();
+      return;
+    }
+    this.#endProgress();
+    await session.switchTo(session.avatar, size);
   }
 
   async play(source: RecordingSource): Promise<void> {
@@ -141,6 +157,7 @@ class Page {
       avatar: avatar.id,
       canvas: this.stage.canvas,
       picture: wantedPicture(),
+      ...wantedSize(query),
       token: () => accessKey() ?? "",
     });
     const live: Live = {
@@ -243,8 +260,10 @@ class Page {
     if (session && status.state === "live") {
       const format = session.picture === "jpeg" ? "JPEG" : "H.264";
       const { width, height, fps } = status.settings.output;
-      byId("colophon-video", HTMLElement).textContent =
-        `Picture: ${format} · ${width} × ${height} · ${fps} fps`;
+      byId("picture-format", HTMLElement).textContent = format;
+      byId("picture-rate", HTMLElement).textContent = `· ${fps} fps`;
+      this.pictureSize.show(session.server?.output, { width, height });
+      byId("colophon-video", HTMLElement).hidden = false;
     }
   }
 

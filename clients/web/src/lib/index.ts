@@ -16,7 +16,7 @@ export {
 } from "./errors";
 export type { Face, FaceImage } from "./face";
 export { MicrophoneError, type MicrophoneProblem } from "./microphone";
-export type { SessionChanges, SessionEvents, SessionOptions } from "./options";
+export type { PictureSize, SessionChanges, SessionEvents, SessionOptions } from "./options";
 export type { ShownFrame } from "./player";
 export type {
   ClientEvent,

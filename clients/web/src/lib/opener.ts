@@ -2,7 +2,12 @@
 import type { ConnectionOptions } from "./connection-options";
 import { type PictureFormat, supportsH264 } from "./decoder";
 import { chooseFace, type Face, faceSettings } from "./face";
-import { connectionOptions, type SessionChanges, type SessionOptions } from "./options";
+import {
+  connectionOptions,
+  type PictureSize,
+  type SessionChanges,
+  type SessionOptions,
+} from "./options";
 
 const DEFAULT_RATE = 24_000;
 
@@ -11,6 +16,7 @@ export class Opener {
   /** The format in use; `auto` until it is chosen. */
   picture: PictureFormat | "auto";
   #face: Face;
+  #size: PictureSize;
   #changes: SessionChanges = {};
 
   /** Throws AvatarError `invalid_options`. */
@@ -18,6 +24,7 @@ export class Opener {
     this.sampleRate = options.sampleRate ?? DEFAULT_RATE;
     this.picture = options.picture ?? "auto";
     this.#face = chooseFace(options);
+    this.#size = options;
   }
 
   /** Its id; null for a face that was brought as a picture. */
@@ -26,8 +33,9 @@ export class Opener {
   }
 
   /** Throws AvatarError `invalid_options`. */
-  show(face: string | Face): void {
+  show(face: string | Face, size: PictureSize = this.#size): void {
     this.#face = typeof face === "string" ? { avatar: face } : chooseFace(face);
+    this.#size = size;
   }
 
   change(changes: SessionChanges): void {
@@ -38,7 +46,12 @@ export class Opener {
   async connectionOptions(): Promise<ConnectionOptions> {
     if (this.picture === "auto") this.picture = (await supportsH264()) ? "h264" : "jpeg";
     const face = await faceSettings(this.#face);
-    const { picture, sampleRate } = this;
-    return connectionOptions(this.options, { face, picture, sampleRate, changes: this.#changes });
+    return connectionOptions(this.options, {
+      face,
+      picture: this.picture,
+      sampleRate: this.sampleRate,
+      size: this.#size,
+      changes: this.#changes,
+    });
   }
 }

@@ -6,7 +6,13 @@ const FACE = { avatar_id: "clara" };
 
 function settingsOf(options: Partial<SessionOptions>, changes = {}): object {
   const given = { url: "ws://test", ...options } as SessionOptions;
-  const opening = { face: FACE, picture: "jpeg", sampleRate: 16_000, changes } as const;
+  const opening = {
+    face: FACE,
+    picture: "jpeg",
+    sampleRate: 16_000,
+    size: given,
+    changes,
+  } as const;
   return connectionOptions(given, opening).settings;
 }
 

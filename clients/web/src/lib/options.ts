@@ -55,6 +55,9 @@ export interface SessionOptions {
   backoff?: BackoffOptions;
 }
 
+/** Of the pictures, in pixels; one side is enough. */
+export type PictureSize = Pick<SessionOptions, "width" | "height">;
+
 /** What may change while a session runs. */
 export interface SessionChanges {
   idle?: IdlePolicy;
@@ -89,15 +92,17 @@ export interface Opening {
   face: Pick<SessionSettings, "avatar_id" | "image" | "consent">;
   picture: PictureFormat;
   sampleRate: number;
+  size: PictureSize;
   changes: SessionChanges;
 }
 
 /** The first `session.update` for these options, and how to reach the server. */
 export function connectionOptions(
   options: SessionOptions,
-  { face, picture, sampleRate, changes }: Opening,
+  { face, picture, sampleRate, size, changes }: Opening,
 ): ConnectionOptions {
-  const { url, token, backoff, maxHeldMs, seed, prompt, quality, fps, width, height } = options;
+  const { url, token, backoff, maxHeldMs, seed, prompt, quality, fps } = options;
+  const { width, height } = size;
   const { idle = options.idle ?? "generate", onDisconnect = options.onDisconnect ?? "hold" } =
     changes;
   return {

@@ -10,6 +10,7 @@ import type { Face } from "./face";
 import { Opener } from "./opener";
 import {
   mutableSettings,
+  type PictureSize,
   type SessionChanges,
   type SessionEvents,
   type SessionOptions,
@@ -192,9 +193,17 @@ export class AvatarSession extends Emitter<SessionEvents> {
     this.#update();
   }
 
-  /** Leaves this face for another one, on the same canvas and the same sound. */
-  async switchTo(face: string | Face): Promise<void> {
-    this.#opener.show(face);
+  /**
+   * Leaves this face for another one, on the same canvas and the same sound; `size` of its pictures,
+   * the size so far if left out. Throws AvatarError `invalid_options` for another size while the
+   * recorder runs: a video has one.
+   */
+  async switchTo(face: string | Face, size?: PictureSize): Promise<void> {
+    if (size && this.recorder.active) {
+      const message = "A video has one size: stop recording before you choose another.";
+      throw new AvatarError({ code: "invalid_options", message });
+    }
+    this.#opener.show(face, size);
     await this.#open();
   }
 
