@@ -32,7 +32,10 @@ async def test_an_utterance_comes_back_whole_with_a_moving_face(embedded: LiveSe
     assert done["status"] == "completed"
     assert b"".join(frame.audio for frame in frames) == pcm
     assert len(frames) == 51
-    pictures = [np.asarray(Image.open(io.BytesIO(f.video))).astype(int) for f in frames]
+    # A machine that is busy with something else leaves late pictures out, never sound.
+    shown = [f.video for f in frames if f.video]
+    pictures = [np.asarray(Image.open(io.BytesIO(video))).astype(int) for video in shown]
+    assert len(pictures) > 10
     assert pictures[0].shape == (256, 256, 3)
     assert max(np.abs(p - pictures[0]).max() for p in pictures[1:]) > 8
 
