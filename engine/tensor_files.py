@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 LISTED = 5  # names given in an error message
@@ -19,6 +21,19 @@ LISTED = 5  # names given in an error message
 
 class CheckpointError(ValueError):
     """A checkpoint that does not fit its model; names the tensors and the file."""
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all, for those who may read other new files: the
+    library's own are for their owner alone, and an image built from them serves nobody else."""
+    partial = path.with_name(path.name + ".partial")
+    partial.touch()
+    mode = stat.S_IMODE(partial.stat().st_mode)
+    save_file(dict(tensors), partial, metadata=metadata)
+    partial.chmod(mode)
+    partial.replace(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from visavis.engine.audio.front_end import WINDOW_REACH
+from visavis.engine.tensor_files import save_tensors
 
 INDEX: Final = "index.json"
 TEXTS: Final = "texts.safetensors"
@@ -103,7 +103,7 @@ class StoreWriter:
         self._shards: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
         self._texts = len(texts)
         if texts:
-            save_file(
+            save_tensors(
                 {str(i): text.cpu().contiguous().to(dtype) for i, text in enumerate(texts)},
                 folder / TEXTS,
             )
@@ -139,7 +139,7 @@ class StoreWriter:
                 kept = value if value.dtype == torch.uint8 else value.to(self._dtype)
                 tensors[f"{number}/{name}"] = kept.cpu().contiguous().clone()
         name = f"{kind}-{len(self._shards[kind]):05d}.safetensors"
-        save_file(tensors, self._folder / name)
+        save_tensors(tensors, self._folder / name)
         shard = {"file": name, "texts": [item.text for item in items]}
         if kind == "windows":
             # The two frames before the first one are not of the window.

@@ -11,11 +11,11 @@ from typing import Final, Literal
 
 import torch
 from cyclopts import App
-from safetensors.torch import save_file
 
 from visavis.engine.audio.speech_front_end import load_speech_encoder
 from visavis.engine.dit.checkpoint import export_original
 from visavis.engine.dit.model import FlashTalkDiT
+from visavis.engine.tensor_files import save_tensors
 from visavis.engine.weights import CONFIG_FILE, DIT_FILE, WeightsError
 from visavis.training.progress import configure_logging, log
 from visavis.training.run_models import averaged_model
@@ -41,7 +41,7 @@ def write_dit(model: FlashTalkDiT, folder: Path, layout: Layout = "own") -> Path
         path = export_original(model, folder, dtype=torch.bfloat16)
     else:
         state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
-        save_file(state, path)
+        save_tensors(state, path)
     config_path = folder / CONFIG_FILE
     config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
     config["dit"] = asdict(model.config)

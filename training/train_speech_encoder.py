@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from cyclopts import App
-from safetensors.torch import save_file
 from torch import Tensor
 
 from visavis.engine.audio.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from visavis.engine.audio.speech_front_end import load_speech_encoder
+from visavis.engine.tensor_files import save_tensors
 from visavis.engine.weights import SPEECH_CONFIG_FILE, SPEECH_FILE, WeightsError
 from visavis.training.checkpoints import step_seed
 from visavis.training.config_files import Overrides, recipe_or_exit
@@ -158,7 +158,7 @@ def write_speech_encoder(model: SpeechEncoder, folder: Path) -> None:
     """Write `speech.safetensors` in bfloat16 and its sizes in `speech.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder / SPEECH_FILE)
+    save_tensors(state, folder / SPEECH_FILE)
     config = json.dumps(asdict(model.config), indent=2) + "\n"
     (folder / SPEECH_CONFIG_FILE).write_text(config, encoding="utf-8")
 

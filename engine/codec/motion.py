@@ -11,7 +11,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from visavis.engine.codec.base import DecodedFrames, FrameSizeError
@@ -45,6 +45,7 @@ from visavis.engine.codec.raster import FRAME_SIZES, moved_frames
 from visavis.engine.dit.config import MASK_CHANNELS
 from visavis.engine.face.framing import Portrait
 from visavis.engine.face.layout import LAYOUT_CHANNELS
+from visavis.engine.tensor_files import save_tensors
 
 # The encoder's first guess of an opened mouth's colour; the painter's own is not needed there.
 DARK = 0.12
@@ -100,7 +101,7 @@ class MotionCodec(nn.Module):
         config = {"painter": asdict(painter), "encoder": asdict(encoder)}
         (folder / "codec.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         state = {k: v.detach().float().contiguous() for k, v in self.state_dict().items()}
-        save_file(state, folder / "codec.safetensors")
+        save_tensors(state, folder / "codec.safetensors")
 
     @property
     def device(self) -> torch.device:

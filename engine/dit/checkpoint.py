@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from visavis.engine.dit.attention import AttentionImpl
 from visavis.engine.dit.config import DiTConfig
 from visavis.engine.dit.model import FlashTalkDiT
 from visavis.engine.dit.original_keys import original_to_ours
-from visavis.engine.tensor_files import Move, TensorFiles, move_tensors
+from visavis.engine.tensor_files import Move, TensorFiles, move_tensors, save_tensors
 
 SHARD_BYTES = 5 * 2**30
 ORIGINAL_STEM = "diffusion_pytorch_model"  # the released folder's file names
@@ -98,7 +97,7 @@ def export_original(
             name: ours[names[name]].to(dtype=dtype or ours[names[name]].dtype).cpu().contiguous()
             for name in shard
         }
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        save_tensors(tensors, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
     index = folder / ORIGINAL_INDEX
     total = sum(_stored_bytes(ours[mine], dtype) for mine in names.values())

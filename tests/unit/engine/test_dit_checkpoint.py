@@ -1,6 +1,7 @@
 """Checkpoints are read strictly: what does not fit is named."""
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_own_layout_survives_the_round_trip(model: FlashTalkDiT, tmp_path: Path)
     file = tmp_path / "dit.safetensors"
     save_file(model.state_dict(), file)
     assert same(model, load_own(CONFIG, file))
+
+
+def test_what_is_exported_may_be_read_by_those_who_read_other_files(shards: Path) -> None:
+    (shards / "other.txt").touch()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in shards.iterdir()}
+    assert len(modes) > 2
+    assert set(modes.values()) == {modes["other.txt"]}
 
 
 def test_load_converts_dtype(shards: Path) -> None:
