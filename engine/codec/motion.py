@@ -159,16 +159,16 @@ class MotionCodec(nn.Module):
         S is the reference's `shown_size`. The pixels come on the CPU. For the hand-over they have
         their codes with them, or their bytes when it encodes those.
         """
-        codes = unpack_codes(latents_CTHW[None].float())[0, skip_frames:]
-        for part in (codes[:1], *torch.split(codes[1:], DECODE_BATCH)):
-            if not len(part):
-                continue
-            pixels = self.draw(self.shown(part, reference), reference)
-            yield DecodedFrames(pixels, pixels if self.reencode else part)
+        codes = unpack_codes(latents_CTHW[None].float())[0]
+        shown = codes if self.reencode else reference.lids.blinking(codes)
+        for begin, end in _batches(skip_frames, len(codes)):
+            pixels = self.draw(self.shown(shown[begin:end], reference), reference)
+            yield DecodedFrames(pixels, pixels if self.reencode else codes[begin:end])
 
     def shown(self, codes_N6hw: Tensor, reference: MotionReference) -> Tensor:
-        """Codes as they are shown: the head moves by `HEAD_GAIN`, and a mouth that the portrait
-        shows open is shut at rest. Not if frames are encoded again: each hand-over would add it."""
+        """Codes as they are shown, blinks apart (`Lids`): the head moves by `HEAD_GAIN`, and a
+        mouth that the portrait shows open is shut at rest. Not if frames are encoded again: each
+        hand-over would add it."""
         if self.reencode:
             return codes_N6hw
         head = HEAD_GAIN * codes_N6hw[:, :2]
@@ -268,6 +268,14 @@ class MotionCodec(nn.Module):
             window,
             reduction=PORTRAIT_REDUCTION,
         )
+
+
+def _batches(first: int, count: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of the frames that are drawn together: one, then several."""
+    begin, size = first, 1
+    while begin < count:
+        yield begin, min(begin + size, count)
+        begin, size = begin + size, DECODE_BATCH
 
 
 def crop_layers(layers: Layers, window: Window) -> Layers:

@@ -19,6 +19,7 @@ from visavis.engine.codec.base import FrameSizeError
 from visavis.engine.codec.closing import closing_code, missing_share
 from visavis.engine.codec.composition import Window
 from visavis.engine.codec.interior import mouth_look
+from visavis.engine.codec.lids import Lids, measure_lids
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, FRAME_SIZE, GRID
 from visavis.engine.codec.raster import FRAME_SIZES, LATTICE, Canvas
 from visavis.engine.face.framing import Portrait
@@ -69,6 +70,7 @@ class MotionReference:
     tone: Tensor  # [1, 6]
     window: Window  # where the mouth may open
     shown: ShownPortrait
+    lids: Lids  # float32
     rest: Tensor  # [6, 16, 16], what is added to codes so that the mouth is shut at rest
     shown_size: int = FRAME_SIZE  # side of the frames that `MotionCodec.decode` makes
 
@@ -135,6 +137,7 @@ def make_reference(
         tone=tensor(_face_tone(small)),
         window=window,
         shown=ShownPortrait(small, portrait.finest, layout),
+        lids=measure_lids(layout, device),
         rest=torch.zeros(CODE_CHANNELS, GRID, GRID, device=device, dtype=dtype),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visavis.engine.codec.closing import UPPER_FACE, closing_code, hold_seam, hold_upper_face
+from visavis.engine.codec.lids import lid_fit
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, CODE_SCALE, FRAME_SIZE, GRID
 from visavis.engine.codec.surface_fit import SurfaceFit, down, layers_code
 from visavis.engine.face.layout import FaceLayout
@@ -194,21 +195,6 @@ def _brow(face: MouthPoints) -> SurfaceFit:
     return upper
 
 
-def _blink(face: MouthPoints, top: tuple[int, ...], bottom: tuple[int, ...]) -> SurfaceFit:
-    upper = SurfaceFit()
-    lid, low = face.at(top), face.at(bottom)
-    height = np.maximum(np.interp(lid[:, 0], low[:, 0], low[:, 1]) - lid[:, 1], 0)
-    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-        upper.add(lid + down(part * height + 0.8), down(-0.97 * height), 4)
-    upper.move(lid - np.array([0, 4.5]), down(0.55 * height), 1)
-    brow = BROW_LEFT_UPPER if top is EYE_LEFT_UPPER else BROW_RIGHT_UPPER
-    upper.add(face.at(brow) + np.array([0, 3.0]), 0.0, 2)
-    other = EYE_RIGHT_UPPER if top is EYE_LEFT_UPPER else EYE_LEFT_UPPER
-    upper.add(face.at(other), 0.0, 2)
-    upper.add(face.at((6, 168, 8)), 0.0, 2)
-    return upper
-
-
 def _head(face: MouthPoints) -> dict[str, Array]:
     """Head flows [2, 16, 16] in pixels: 2.5-D rotation on an ellipsoid, shift and zoom, all fading
     into a still background and still shoulders."""
@@ -264,8 +250,8 @@ def fit_basis(layout: FaceLayout) -> PuppetBasis:
     }
     uppers = {
         "brow": _brow(face),
-        "blink_l": _blink(face, EYE_LEFT_UPPER, EYE_LEFT_LOWER),
-        "blink_r": _blink(face, EYE_RIGHT_UPPER, EYE_RIGHT_LOWER),
+        "blink_l": lid_fit(face, 0),
+        "blink_r": lid_fit(face, 1),
     }
     basis = np.zeros((len(WEIGHTS), CODE_CHANNELS, GRID, GRID))
     for name, (upper, lower) in pairs.items():
