@@ -79,12 +79,14 @@ def blink_closures(closures_NE: Tensor) -> Tensor:
 
     Eyes that disagree shut by their geometric mean, which is nothing where one is open; how much
     wider than in the portrait an eye is open stays its own affair. Of the first latent's
-    predecessor only its last frame is known, the first of these.
+    predecessor only its last frame is known, the first of these. Where that is the portrait itself,
+    exactly 0, the first latent is never shown, and no blink that would begin in it.
     """
     agreed = closures_NE.clamp_min(0).prod(dim=1).sqrt()
     begins = agreed[1:].view(-1, TEMPORAL_STRIDE).amax(dim=1) >= BEGINS
     before = torch.cat([agreed[:1] >= _LAST_FRAME * BEGINS, begins[:-1]])
     begins &= ~before
+    begins[:1] &= closures_NE[0].any()
     blink = closures_NE.new_tensor(BLINK)
     shown = begins[:, None] * blink[:TEMPORAL_STRIDE]
     shown[1:] += begins[:-1, None] * blink[TEMPORAL_STRIDE:]

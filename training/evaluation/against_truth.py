@@ -136,7 +136,7 @@ def compare(talk: Talk, truth: Truth, identity: IdentityJudge) -> Comparison:
     measures), `dyn_lids`, `dyn_high_band` (of the mouth's change from frame to frame), all variance
     ratios generated over true; `identity_ratio`: similarity to the portrait, 0 for strangers and 1
     for the truth; `identity_same_person`: share of frames that pass for the portrait's person;
-    `winks`: share of shut-eye frames with the other eye open; `silence_opening`: median opening
+    `winks`: share of shut-eye frames with the other eye open, as the detector sees it; `silence_opening`: median opening
     inside pauses, while the truth is shut, in parts of the portrait's own range, and
     `silence_opening_p95`; `closure_opening`: the same in a moment's closure as of m, b and p, and
     at a pause's edges; `onset_jump_ratio`, and the same over the truth's. Of the clip without
@@ -184,6 +184,7 @@ def compare(talk: Talk, truth: Truth, identity: IdentityJudge) -> Comparison:
         "identity_same_person": same_person(seen, truth.portrait),
         "identity_same_person_truth": truth.same_person,
         "winks": wink_share(eyes),
+        "winks_truth": wink_share(true_eyes),
         "onset_jump_ratio": jump,
         "onset_jump_ratio_truth": true_jump,
         "onset_jump_over_truth": jump / max(true_jump, 1e-6),

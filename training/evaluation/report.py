@@ -123,6 +123,7 @@ BARS: Final = {
     "identity_same_person_truth": Bar("of frames"),
     "sharpness_ratio": Bar(""),
     "winks": Bar("of shut-eye frames"),
+    "winks_truth": Bar("of shut-eye frames"),
     "frechet_distance": Bar(""),
     "frechet_distance_early": Bar(""),
     "frechet_distance_middle": Bar(""),
