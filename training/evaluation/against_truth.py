@@ -136,11 +136,12 @@ def compare(talk: Talk, truth: Truth, identity: IdentityJudge) -> Comparison:
     measures), `dyn_lids`, `dyn_high_band` (of the mouth's change from frame to frame), all variance
     ratios generated over true; `identity_ratio`: similarity to the portrait, 0 for strangers and 1
     for the truth; `identity_same_person`: share of frames that pass for the portrait's person;
-    `winks`: share of shut-eye frames with the other eye open, as the detector sees it; `silence_opening`: median opening
-    inside pauses, while the truth is shut, in parts of the portrait's own range, and
-    `silence_opening_p95`; `closure_opening`: the same in a moment's closure as of m, b and p, and
-    at a pause's edges; `onset_jump_ratio`, and the same over the truth's. Of the clip without
-    speech, `wordless_opening`. Names that end in `_truth` say what the truth itself scores.
+    `winks`: share of shut-eye frames with the other eye open, as the detector sees it;
+    `silence_opening`: median opening inside pauses, while the truth is shut, in parts of the
+    portrait's own range, and `silence_opening_p95`; `closure_opening`: the same in a moment's
+    closure as of m, b and p, and at a pause's edges; `onset_jump_ratio`, and the same over the
+    truth's. Of the clip without speech, `wordless_opening`. Names that end in `_truth` say what
+    the truth itself scores.
     """
     count = min(len(talk.film.frames), len(truth.codes))
     eyes, true_eyes = eye_openings(talk.points), eye_openings(truth.points)
