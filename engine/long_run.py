@@ -137,7 +137,8 @@ class LongRun:
         return ChunkState(motion, random, tuple(shown))
 
     def draw(self, codes_N6hw: Tensor, session: LongSession) -> NDArray[np.uint8]:
-        """Pictures uint8 [N, S, S, 3] as the session shows them."""
+        """Pictures uint8 [N, S, S, 3] as the session shows them, but for its whole blinks, which
+        want the frames before."""
         pictures: NDArray[np.uint8] = self._draw(codes_N6hw, session).cpu().numpy()
         return pictures
 

@@ -221,12 +221,11 @@ class PresetBench:
         Raises:
             BesideError: diffusers is not installed.
         """
-        latents, video = self._inputs()
-        windows = (1, CHUNK_FRAMES, DIT.audio_window, DIT.audio_layers, DIT.audio_channels)
+        latents, video, audio = self._inputs()
         given = DiTInputs(
             latents_BCTHW=latents,
             cond_BCTHW=self.conditions.cond_latents[CHUNK_FRAMES],
-            audio_BFWLC=torch.randn(windows),
+            audio_BFWLC=audio,
             text_BLC=self.text,
             image_BLC=self.image,
             given_slots=self.state.motion.shape[1],
@@ -237,9 +236,7 @@ class PresetBench:
     @torch.inference_mode()
     def deviation(self) -> Deviation:
         """A step's and the VAE's outcomes less those of the same weights in float32."""
-        latents, video = self._inputs()
-        windows = (1, CHUNK_FRAMES, DIT.audio_window, DIT.audio_layers, DIT.audio_channels)
-        audio = torch.randn(windows)
+        latents, video, audio = self._inputs()
         pairs = [
             [self._velocity(dit, latents, audio) for dit in (self.dit, self.exact_dit)],
             [torch.cat(list(vae.decode(latents)), dim=2) for vae in (self.vae, self.exact_vae)],
@@ -267,12 +264,15 @@ class PresetBench:
             given_slots=self.state.motion.shape[1],
         )
 
-    def _inputs(self) -> tuple[Tensor, Tensor]:
-        """Normalised latents of a chunk, and as many frames as the next chunk remembers."""
+    def _inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised latents of a chunk, as many frames as the next chunk remembers, and audio
+        windows."""
         size = (FRAME_SIZE[0] // SPATIAL_STRIDE, FRAME_SIZE[1] // SPATIAL_STRIDE)
         count = 1 + (CHUNK_FRAMES - 1) // TEMPORAL_STRIDE
         latents = torch.randn(1, self.vae.latent_channels, count, *size)
-        return latents, torch.rand(1, 3, MOTION_FRAMES, *FRAME_SIZE) * 2 - 1
+        video = torch.rand(1, 3, MOTION_FRAMES, *FRAME_SIZE) * 2 - 1
+        windows = (1, CHUNK_FRAMES, DIT.audio_window, DIT.audio_layers, DIT.audio_channels)
+        return latents, video, torch.randn(windows)
 
 
 def measure_preset(

@@ -18,15 +18,11 @@ from visavis.engine.face.mesh import (
     BROW_LEFT_UPPER,
     BROW_RIGHT_UPPER,
     CHIN,
-    EYE_LEFT_LOWER,
-    EYE_LEFT_UPPER,
-    EYE_RIGHT_LOWER,
-    EYE_RIGHT_UPPER,
+    EYES,
+    UPPER_FACE,
 )
 from visavis.engine.face.mouth_points import MouthPoints
 
-UPPER_FACE: Final = (1, 2, 4, 5, 6, 168, 98, 327, 129, 358, 205, 425, 50, 280, 117, 346)
-EYES: Final = EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER
 # Points of a contour of eleven at which an opening is measured: corners say nothing of it.
 _MIDDLE: Final = slice(4, 7)
 # A point's way is followed back so often; flows bend little over it.
@@ -77,11 +73,11 @@ def missing_share(codes_N6hw: Tensor, closing_6hw: Tensor, layout: FaceLayout) -
 
 def _shown_at(points_L2: NDArray[np.float64], flow_N2hw: Tensor) -> Tensor:
     """Where flows show points of the portrait, [N, L, 2]: what lies at p comes from p + flow(p)."""
-    source = torch.from_numpy(points_L2).expand(len(flow_N2hw), -1, -1)
-    shown = source
+    count, grid = len(flow_N2hw), flow_N2hw.flatten(2).mT
+    shown = source = torch.from_numpy(points_L2).expand(count, -1, -1)
     for _ in range(_FIXED_POINTS):
-        weights = torch.stack([point_weights(p, (GRID, GRID), FRAME_SIZE / GRID) for p in shown])
-        shown = source - weights @ flow_N2hw.flatten(2).mT
+        weights = point_weights(shown.reshape(-1, 2), (GRID, GRID), FRAME_SIZE / GRID)
+        shown = source - weights.view(count, len(points_L2), -1) @ grid
     return shown
 
 

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.engine.codec.motion_latents import (
@@ -124,7 +123,7 @@ def lid_fit(face: MouthPoints, eye: int) -> SurfaceFit:
     return upper
 
 
-def _lid(face: MouthPoints, eye: int) -> tuple[Array, NDArray[np.float64]]:
+def _lid(face: MouthPoints, eye: int) -> tuple[Array, Array]:
     """The upper lid's contour [9, 2] and how far the lower one is below each of its points [9]."""
     lid, low = face.at(_UPPER[eye]), face.at(_LOWER[eye])
     return lid, np.maximum(np.interp(lid[:, 0], low[:, 0], low[:, 1]) - lid[:, 1], 0)

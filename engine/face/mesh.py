@@ -22,6 +22,8 @@ EYE_LEFT_LOWER: Final = (33, 7, 163, 144, 145, 153, 154, 155, 133)
 EYE_RIGHT_UPPER: Final = (362, 398, 384, 385, 386, 387, 388, 466, 263)
 EYE_RIGHT_LOWER: Final = (362, 382, 381, 380, 374, 373, 390, 249, 263)
 
+EYES: Final = EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER
+
 # Brows: 5 points each along the upper and the lower edge (without shared corners).
 BROW_LEFT_UPPER: Final = (70, 63, 105, 66, 107)
 BROW_LEFT_LOWER: Final = (46, 53, 52, 65, 55)
@@ -44,6 +46,8 @@ JAW_LINE: Final = (
 NOSE_BRIDGE: Final = (168, 6, 197, 195, 5, 4)  # downwards, between the eyes to near the tip
 NOSE_BASE: Final = (64, 98, 97, 2, 326, 327, 294)  # nostril wing to nostril wing
 NOSE_TIP: Final = 1
+# Nose, cheekbones and between the eyes: no control of the mouth moves them.
+UPPER_FACE: Final = (1, 2, 4, 5, 6, 168, 98, 327, 129, 358, 205, 425, 50, 280, 117, 346)
 CHIN: Final = 152
 FOREHEAD: Final = 10
 CHEEK_LEFT: Final = 234

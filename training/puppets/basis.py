@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from visavis.engine.codec.closing import UPPER_FACE, closing_code, hold_seam, hold_upper_face
+from visavis.engine.codec.closing import closing_code, hold_seam, hold_upper_face
 from visavis.engine.codec.lids import lid_fit
 from visavis.engine.codec.motion_latents import CODE_CHANNELS, CODE_SCALE, FRAME_SIZE, GRID
 from visavis.engine.codec.surface_fit import SurfaceFit, down, layers_code
@@ -19,12 +19,10 @@ from visavis.engine.face.mesh import (
     BROW_LEFT_UPPER,
     BROW_RIGHT_UPPER,
     CHIN,
-    EYE_LEFT_LOWER,
-    EYE_LEFT_UPPER,
-    EYE_RIGHT_LOWER,
-    EYE_RIGHT_UPPER,
+    EYES,
     FACE_OVAL,
     NOSE_TIP,
+    UPPER_FACE,
 )
 from visavis.engine.face.mouth_points import MouthPoints
 from visavis.training.puppets.controls import INDEX
@@ -189,8 +187,7 @@ def _brow(face: MouthPoints) -> SurfaceFit:
     rise = -0.065 * face.layout.eye_distance
     upper.move(face.at(BROW_LEFT_UPPER + BROW_RIGHT_UPPER), down(np.full(10, rise)), 2)
     upper.move(face.at((10, 109, 338, 151)), down(np.full(4, 0.35 * rise)), 1)
-    eyes = face.at(EYE_LEFT_UPPER + EYE_LEFT_LOWER + EYE_RIGHT_UPPER + EYE_RIGHT_LOWER)
-    upper.add(eyes, 0.0, 3)
+    upper.add(face.at(EYES), 0.0, 3)
     upper.add(face.at(UPPER_FACE), 0.0, 1)
     return upper
 

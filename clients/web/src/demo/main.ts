@@ -115,13 +115,12 @@ class Page {
   async resize(size: PictureSize): Promise<void> {
     const session = this.#live?.session;
     if (!session?.avatar) return;
-    if (session.recorder.active) {
-      this.complain("A video has one size: stop recording before you choose another.");
+    try {
+      await session.switchTo(session.avatar, size);
+    } catch (error) {
+      this.complain(complaint(error));
       this.pictureSize.restore();
-      return;
     }
-    this.#endProgress();
-    await session.switchTo(session.avatar, size);
   }
 
   async play(source: RecordingSource): Promise<void> {

@@ -134,8 +134,9 @@ export function complaint(error: unknown): string {
   if (!(error instanceof AvatarError)) return sentence(String(error));
   if (error.code === "connection_lost") return `${UNREACHABLE.title}. ${UNREACHABLE.remedy}`;
   const what = sentence(error.message);
-  // The server's message about a photo already says what would help.
-  return error.code === "invalid_image" ? what : `${what} ${error.remedy}`;
+  // Messages about a photo, and about what cannot be had together, already say what would help.
+  const helps = error.code === "invalid_image" || error.code === "invalid_options";
+  return helps ? what : `${what} ${error.remedy}`;
 }
 
 /** The server's messages are clauses; on the page they are sentences. */

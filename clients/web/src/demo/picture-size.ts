@@ -28,7 +28,6 @@ export function wantedSize(query: URLSearchParams): PictureSize {
 export class PictureSizeChoice {
   readonly #select = byId("picture-size", HTMLSelectElement);
   #sizes: Required<PictureSize>[] = [];
-  #shown = 0;
 
   constructor(readonly choose: (size: Required<PictureSize>) => void) {
     this.#select.addEventListener("change", () => {
@@ -46,12 +45,11 @@ export class PictureSizeChoice {
       element("option", { selected: same(size) }, `${size.width} × ${size.height}`),
     );
     this.#select.replaceChildren(...options);
-    this.#shown = this.#select.selectedIndex;
     this.#select.disabled = options.length < 2;
   }
 
   /** The choice could not be had. */
   restore(): void {
-    this.#select.selectedIndex = this.#shown;
+    for (const option of this.#select.options) option.selected = option.defaultSelected;
   }
 }
